@@ -1,0 +1,196 @@
+"""The gradient of the meta loss, one look-ahead step later, in the hyper-parameters Ω (CLP, Eq. 8 and 9).
+
+Ω reaches the training loss only through the logits U = U(W), so the hypergradient
+
+    dL_meta/dΩ = ∂L_meta/∂Ω − ∂/∂Ω ⟨ J (s ∘ v), q(Ω) ⟩,      v = ∇_Ŵ L_meta(Ŵ),  J = ∂U/∂W,  q = ∂L_train/∂U
+
+needs no second-order backward pass: `J (s ∘ v)` is one forward pass with dual numbers, and the rest is a backward pass
+through Ω's own small network. This is exact for any module and any training loss that sees Ω through the logits.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.autograd.forward_ad as forward_ad
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from .distributed import all_reduce_mean
+from .functional import RandomState, run_at
+
+ENGINES = ("forward", "finite_difference", "double_backward")
+
+
+@dataclass(frozen=True)
+class TrainingPass:
+    """The training forward pass, whose graph the look-ahead shares and whose random masks the dual pass replays.
+
+    Attributes:
+        forward: runs the module on the training batch, as it is at that moment, and returns logits (n, C).
+        logits: what it returned, with its graph.
+        random_state: the random state from just before it.
+        penalty: the part of the training loss that Ω does not reach (the saliency of Eq. 6), with its graph, or None.
+    """
+
+    forward: Callable[[], Tensor]
+    logits: Tensor
+    random_state: RandomState
+    penalty: Tensor | None = None
+
+    @classmethod
+    def run(cls, forward: Callable[[], Tensor], device: torch.device | str = "cpu") -> "TrainingPass":
+        """Run `forward` once, keeping the random state it started from."""
+        random_state = RandomState(device)
+        return cls(forward, forward(), random_state)
+
+    def replay(self) -> Tensor:
+        """The logits once more, with the same random masks."""
+        with self.random_state.replayed():
+            return self.forward()
+
+
+@dataclass(frozen=True)
+class Hypergradient:
+    """dL_meta/dΩ and what it is made of.
+
+    Attributes:
+        total: the gradient for each tensor of Ω.
+        direct: ∂L_meta/∂Ω at fixed Ŵ; zero unless the meta loss itself sees Ω.
+        indirect: the part that came through the look-ahead; `total = direct + indirect`.
+        outer_loss: L_meta(Ŵ), a detached scalar.
+        logit_tangent: J (s ∘ v), (n, C): how the training logits would move along s ∘ v. None from `double_backward`.
+    """
+
+    total: list[Tensor]
+    direct: list[Tensor]
+    indirect: list[Tensor]
+    outer_loss: Tensor
+    logit_tangent: Tensor | None
+
+
+def hypergradient(
+    module: nn.Module,
+    training_pass: TrainingPass,
+    inner_loss: Callable[[Tensor], Tensor],
+    outer_loss: Callable[[], Tensor],
+    hyperparameters: Sequence[Tensor],
+    step: float | Callable[[Mapping[str, Tensor]], Mapping[str, Tensor | float]],
+    engine: str = "forward",
+    keep_graph: bool = True,
+) -> Hypergradient:
+    """The gradient in Ω of `outer_loss` at Ŵ(Ω) = W − s ∘ ∇_W [inner_loss(U, Ω) + penalty].
+
+    All parameters of `module` that require a gradient look ahead. To let only the head look ahead, pass the head as
+    `module` and a `forward` that applies it to cached features. The module is never written to.
+
+    Args:
+        module: holds W.
+        training_pass: the forward pass of the training batch through `module`.
+        inner_loss: the training loss, a scalar, from logits (n, C). It sees Ω.
+        outer_loss: the meta loss, a scalar; called while `module` holds Ŵ. May also see Ω directly.
+        hyperparameters: the tensors Ω; they require a gradient.
+        step: the step size s: one number, or a function from the gradients by parameter name to the factors by
+            parameter name (`step_sizes`).
+        engine: `"forward"`, exact, one dual-number pass; `"finite_difference"`, one plain forward pass at a nearby
+            point, for modules with operators that lack a forward derivative; `"double_backward"`, the textbook
+            second-order backward pass, exact, slow, and impossible for some operators (the attention kernels: compute
+            `training_pass` under `dual_attention()`).
+        keep_graph: whether the graph of `training_pass.logits` is used again, for the final backward pass.
+
+    Returns:
+        The hypergradient, averaged over processes where there are several.
+
+    Raises:
+        ValueError: for an unknown engine.
+    """
+    if engine not in ENGINES:
+        raise ValueError(f"engine is {engine!r}; choose one of {', '.join(ENGINES)}.")
+    second_order = engine == "double_backward"
+    parameters = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+    hyperparameters = list(hyperparameters)
+
+    loss = inner_loss(training_pass.logits)
+    if training_pass.penalty is not None:
+        loss = loss + training_pass.penalty
+    gradients = torch.autograd.grad(
+        loss,
+        list(parameters.values()),
+        retain_graph=keep_graph or second_order,
+        create_graph=second_order,
+        materialize_grads=True,
+    )
+    if not second_order:
+        gradients = all_reduce_mean(gradients)
+    gradients = dict(zip(parameters, gradients, strict=True))
+    constant = {name: gradient.detach() for name, gradient in gradients.items()}
+    sizes = step(constant) if callable(step) else dict.fromkeys(parameters, step)
+
+    lookahead = {
+        name: (parameter.detach() - sizes[name] * constant[name]).requires_grad_()
+        for name, parameter in parameters.items()
+    }
+
+    def outer_gradients():
+        outer = outer_loss()
+        targets = [*lookahead.values(), *hyperparameters]
+        return outer.detach(), torch.autograd.grad(outer, targets, materialize_grads=True)
+
+    outer, outer_grads = run_at(module, lookahead, outer_gradients)
+    outer_grads = all_reduce_mean(outer_grads)
+    direct = outer_grads[len(lookahead) :]
+    direction = {
+        name: sizes[name] * gradient for name, gradient in zip(lookahead, outer_grads[: len(lookahead)], strict=True)
+    }
+
+    if second_order:
+        tangent = None
+        indirect = torch.autograd.grad(
+            list(gradients.values()),
+            hyperparameters,
+            grad_outputs=[-direction[name] for name in gradients],
+            retain_graph=keep_graph,
+            materialize_grads=True,
+        )
+    else:
+        tangent_of = _dual_tangent if engine == "forward" else _difference_tangent
+        tangent = tangent_of(module, training_pass, parameters, direction)
+        logits = training_pass.logits.detach().requires_grad_()
+        (q,) = torch.autograd.grad(inner_loss(logits), logits, create_graph=True)
+        indirect = torch.autograd.grad(-(tangent.to(q.dtype) * q).sum(), hyperparameters, materialize_grads=True)
+    indirect = all_reduce_mean(indirect)
+    total = [a + b for a, b in zip(direct, indirect, strict=True)]
+    return Hypergradient(total, list(direct), list(indirect), outer, tangent)
+
+
+def dual_attention():
+    """Attention by plain matrix products, the one backend with forward and second derivatives."""
+    return sdpa_kernel(SDPBackend.MATH)
+
+
+@torch.no_grad()
+def _dual_tangent(module, training_pass, parameters, direction) -> Tensor:
+    """`J · direction`, exactly, from one forward pass with dual numbers."""
+    with forward_ad.dual_level(), dual_attention():
+        duals = {
+            name: forward_ad.make_dual(parameter.detach(), direction[name]) for name, parameter in parameters.items()
+        }
+        primal, tangent = forward_ad.unpack_dual(run_at(module, duals, training_pass.replay))
+    return torch.zeros_like(primal) if tangent is None else tangent
+
+
+@torch.no_grad()
+def _difference_tangent(module, training_pass, parameters, direction) -> Tensor:
+    """`J · direction` as (U(W + ε direction) − U(W)) / ε, the second term being known already.
+
+    ε moves the weights by √(machine epsilon) of their norm, which balances the rounding error of the difference
+    (∝ machine epsilon / ε) against its truncation error (∝ ε): about half of the digits are right.
+    """
+    norm = torch.nn.utils.get_total_norm(direction.values())
+    if norm == 0:
+        return torch.zeros_like(training_pass.logits)
+    precision = torch.finfo(training_pass.logits.dtype).eps
+    epsilon = math.sqrt(precision) * torch.nn.utils.get_total_norm(parameters.values()).detach() / norm
+    shifted = {name: parameter.detach() + epsilon * direction[name] for name, parameter in parameters.items()}
+    return (run_at(module, shifted, training_pass.replay) - training_pass.logits.detach()) / epsilon

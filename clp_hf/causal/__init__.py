@@ -1,0 +1,35 @@
+"""Causal masks, infills, meta set, losses and saliency of CLP. Knows torch and nothing of transformers."""
+
+from .augmentation import CausalAugmentation
+from .background_attack import fgsm
+from .infills import COUNTERFACTUAL_INFILLS, FACTUAL_INFILLS, composite, draw_donors, largest_rectangle
+from .inpainting import DiffusersInpainter, TeleaInpainter, build_inpainter
+from .losses import counterfactual_loss, meta_loss
+from .masks import boxes_to_masks, enclosing_box, maskable, prepare_masks
+from .meta_set import MaskReport, MetaSampler, Role, check_masks, select_meta_indices
+from .saliency import saliency_penalty
+
+__all__ = [
+    "COUNTERFACTUAL_INFILLS",
+    "FACTUAL_INFILLS",
+    "CausalAugmentation",
+    "DiffusersInpainter",
+    "MaskReport",
+    "MetaSampler",
+    "Role",
+    "TeleaInpainter",
+    "boxes_to_masks",
+    "build_inpainter",
+    "check_masks",
+    "composite",
+    "counterfactual_loss",
+    "draw_donors",
+    "enclosing_box",
+    "fgsm",
+    "largest_rectangle",
+    "maskable",
+    "meta_loss",
+    "prepare_masks",
+    "saliency_penalty",
+    "select_meta_indices",
+]

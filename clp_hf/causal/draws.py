@@ -1,0 +1,21 @@
+"""Random draws that depend on the generator only: made on its device, then moved, so the same seed gives the same images."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Generator, Tensor
+
+
+def random_uniform(shape: Sequence[int], generator: Generator, device: torch.device) -> Tensor:
+    """float32 in [0, 1)."""
+    return torch.rand(shape, generator=generator, device=generator.device).to(device)
+
+
+def random_normal(shape: Sequence[int], generator: Generator, device: torch.device) -> Tensor:
+    """float32, mean 0, variance 1."""
+    return torch.randn(shape, generator=generator, device=generator.device).to(device)
+
+
+def random_integers(low: int, high: int, shape: Sequence[int], generator: Generator, device: torch.device) -> Tensor:
+    """int64 in [low, high)."""
+    return torch.randint(low, high, shape, generator=generator, device=generator.device).to(device)

@@ -1,0 +1,175 @@
+"""What training asks of a data set, checked before training: columns, labels, masks, and the meta set.
+
+A data set is map-style; its items hold `pixel_values` (3, H, W) normalised for the model, `labels`, and where there
+are any `mask` (1, H, W) in [0, 1] and `group`.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Subset
+from transformers.utils import logging
+
+from ..causal import check_masks, select_meta_indices
+
+logger = logging.get_logger(__name__)
+
+EXTRA_COLUMNS = ("mask", "group")
+META_SET_FIX = "pass meta_dataset: a few clean images of every class (10 per class or per group do)"
+
+
+def column(dataset: Dataset, name: str) -> np.ndarray | None:
+    """The values of a column for all items, without decoding images where the data set allows it; None without it."""
+    if isinstance(dataset, Subset):
+        values = column(dataset.dataset, name)
+        return None if values is None else values[np.asarray(dataset.indices, dtype=int)]
+    if hasattr(dataset, "column_names"):
+        return np.asarray(dataset.with_format(None)[name]) if name in dataset.column_names else None
+    if hasattr(dataset, name):
+        return np.asarray(getattr(dataset, name))
+    values = [item.get(name) for item in (dataset[index] for index in range(len(dataset)))]
+    return None if any(value is None for value in values) else np.asarray(values)
+
+
+def check_labels(labels: np.ndarray | None, num_labels: int, what: str) -> np.ndarray:
+    """Integer labels in 0 … num_labels − 1, of two classes or more, or an error that says what `what` has instead."""
+    if labels is None:
+        raise ValueError(f"The {what} has no `labels` column.")
+    if labels.dtype.kind not in "iu":
+        raise ValueError(f"The labels of the {what} are {labels.dtype}; expected integers 0 … {num_labels - 1}.")
+    outside = np.flatnonzero((labels < 0) | (labels >= num_labels))
+    if len(outside):
+        raise ValueError(
+            f"The {what} has labels outside 0 … {num_labels - 1}, the classes of the model: item {outside[0]} has "
+            f"{labels[outside[0]]}, and {len(outside) - 1} more. Map them, or load the model with more num_labels."
+        )
+    if len(np.unique(labels)) < 2:
+        raise ValueError(f"The {what} has one class only (label {labels[0]}): there is nothing to tell apart.")
+    return labels
+
+
+def check_item(item: dict[str, Any], index: int, what: str) -> dict[str, Any]:
+    """One item's images: shape, finite values, and a mask of the same size where there is one."""
+    pixel_values = item.get("pixel_values")
+    if pixel_values is None:
+        raise ValueError(f"Item {index} of the {what} has no `pixel_values`; it has {', '.join(item)}.")
+    if pixel_values.ndim != 3:
+        raise ValueError(
+            f"Item {index} of the {what}: pixel_values is {tuple(pixel_values.shape)}; expected (3, H, W)."
+        )
+    if not torch.isfinite(pixel_values).all():
+        raise ValueError(f"Item {index} of the {what} has non-finite pixels; repair or remove that image.")
+    mask = item.get("mask")
+    if mask is not None and tuple(mask.shape) != (1, *pixel_values.shape[1:]):
+        raise ValueError(
+            f"Item {index} of the {what}: its mask is {tuple(mask.shape)}, its image {tuple(pixel_values.shape)}; "
+            f"expected a mask of (1, {pixel_values.shape[1]}, {pixel_values.shape[2]}). Transform both together."
+        )
+    return item
+
+
+def check_training_data(dataset: Dataset | None, num_labels: int, sample: int = 32) -> dict[str, Any]:
+    """Check all labels and the first `sample` images (the others are checked batch by batch); return the first item."""
+    if dataset is None:
+        raise ValueError("CLP needs a train_dataset when it is built, for the class proportions.")
+    if not hasattr(dataset, "__len__"):
+        raise ValueError(f"{type(dataset).__name__} has no length; CLP takes map-style training data so far.")
+    check_labels(column(dataset, "labels"), num_labels, "training set")
+    items = [check_item(dataset[index], index, "training set") for index in range(min(sample, len(dataset)))]
+    return items[0]
+
+
+def class_proportions(dataset: Dataset, num_labels: int) -> Tensor:
+    """The share of every class, (C,)."""
+    labels = torch.as_tensor(column(dataset, "labels"))
+    return torch.bincount(labels, minlength=num_labels) / len(labels)
+
+
+def split_meta_set(dataset: Dataset | None, per_cell: int, seed: int) -> tuple[Dataset, Dataset]:
+    """Take a balanced meta set out of the training set: `per_cell` images per group, or per class without groups.
+
+    Returns:
+        What is left for training, and the meta set; they share no image.
+
+    Raises:
+        ValueError: when there is nothing to take it from.
+    """
+    if dataset is None or not hasattr(dataset, "__len__"):
+        raise ValueError(f"There is no meta set, and none can be taken out of the training data; {META_SET_FIX}.")
+    labels = column(dataset, "labels")
+    if labels is None or labels.dtype.kind not in "iu":
+        raise ValueError(f"There is no meta set, and the training set has no integer `labels`; {META_SET_FIX}.")
+    groups = column(dataset, "group")
+    chosen = select_meta_indices(labels, per_cell, groups, seed=seed)
+    rest = np.setdiff1d(np.arange(len(labels)), chosen)
+    emptied = np.setdiff1d(np.unique(labels), np.unique(labels[rest]))
+    if len(emptied):
+        raise ValueError(
+            f"There is no meta set, and {per_cell} images per class taken out of the training set would leave class "
+            f"{', '.join(map(str, emptied))} without any; lower meta_samples, or {META_SET_FIX}."
+        )
+    logger.info(f"The meta set: {len(chosen)} images taken out of the training set, {len(rest)} are left there.")
+    return Subset(dataset, rest.tolist()), Subset(dataset, chosen)
+
+
+class MetaSet:
+    """A checked meta set, and batches of it.
+
+    Args:
+        dataset: map-style.
+        collator: makes a batch of items.
+        num_labels: C; every class must be there.
+        needs_masks: whether causal augmentation is on.
+        mask_shape: how masks are used, `"box"` or `"exact"`.
+
+    Attributes:
+        has_masks: whether all items have a mask.
+        maskable: bool (n,), which images can be augmented.
+
+    Raises:
+        ValueError: empty, a missing class, bad labels, images or masks, or no masks where they are needed.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        collator: Callable[[Sequence], dict],
+        num_labels: int,
+        needs_masks: bool,
+        mask_shape: str,
+    ):
+        if not hasattr(dataset, "__len__") or not len(dataset):
+            raise ValueError(f"The meta set is empty or has no length; {META_SET_FIX}.")
+        self.dataset, self.collator = dataset, collator
+        items = [check_item(dataset[index], index, "meta set") for index in range(len(dataset))]
+        labels = column(dataset, "labels")
+        missing = sorted(set(range(num_labels)) - set(np.unique(check_labels(labels, num_labels, "meta set")).tolist()))
+        if missing:
+            raise ValueError(f"The meta set has no image of class {', '.join(map(str, missing))}; {META_SET_FIX}.")
+        self.has_masks = all(item.get("mask") is not None for item in items)
+        if needs_masks and not self.has_masks:
+            raise ValueError(
+                "Causal augmentation needs a `mask` for every meta image, and they have none. Give the data set a mask or "
+                "box column (--mask_column, --box_column), or choose Meta-LP: counterfactual_infills and factual_infills "
+                "both empty."
+            )
+        self.maskable = torch.ones(len(items), dtype=torch.bool)
+        if needs_masks:
+            report = check_masks((item["mask"] for item in items), mask_shape)
+            self.maskable = report.maskable
+            if not self.maskable.all():
+                logger.warning(f"Meta set: {report}")
+            if not self.maskable.any():
+                raise ValueError(f"Meta set: {report} Causal augmentation needs masks with foreground and background.")
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def fetch(self, indices: Sequence[int]) -> dict[str, Tensor]:
+        """The collated items of these indices."""
+        if hasattr(self.dataset, "__getitems__"):
+            return self.collator(self.dataset.__getitems__(list(indices)))
+        return self.collator([self.dataset[index] for index in indices])

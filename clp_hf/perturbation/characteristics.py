@@ -1,0 +1,114 @@
+"""The ten training characteristics of a sample (CLP, Table 1), the inputs of the perturbation network."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+CHARACTERISTICS = (
+    "loss",
+    "margin",
+    "gradient_norm",
+    "cosine",
+    "entropy",
+    "class_proportion",
+    "class_loss",
+    "class_weight_norm",
+    "relative_loss",
+    "relative_margin",
+)
+
+
+class ClassStatistics(nn.Module):
+    """Running means of loss and margin per class, and the class proportions, as buffers: saved, resumed, on any device.
+
+    A class takes the mean of its first batches, and moves as an exponential average after them.
+
+    Args:
+        class_proportions: (C,), the share N_y / N of each class in the training set.
+        momentum: weight of the past in the moving average, in [0, 1).
+    """
+
+    def __init__(self, class_proportions: Tensor, momentum: float = 0.9):
+        super().__init__()
+        self.momentum = momentum
+        self.register_buffer("proportion", torch.as_tensor(class_proportions, dtype=torch.float32).clone())
+        self.register_buffer("loss", torch.zeros_like(self.proportion))
+        self.register_buffer("margin", torch.zeros_like(self.proportion))
+        self.register_buffer("num_updates", torch.zeros_like(self.proportion))
+
+    @torch.no_grad()
+    def update(self, loss: Tensor, margin: Tensor, labels: Tensor) -> None:
+        """Take in a batch: `loss`, `margin` and `labels` are (n,)."""
+        membership = F.one_hot(labels, len(self.proportion)).to(loss.dtype)
+        count = membership.sum(0)
+        present = count > 0
+        memory = torch.minimum(self.num_updates / (self.num_updates + 1), torch.full_like(count, self.momentum))
+        for buffer, values in ((self.loss, loss), (self.margin, margin)):
+            batch_mean = (membership * values[:, None]).sum(0) / count.clamp(min=1)
+            buffer.copy_(torch.where(present, memory * buffer + (1 - memory) * batch_mean, buffer))
+        self.num_updates += present
+
+
+@torch.no_grad()
+def training_characteristics(
+    logits: Tensor,
+    features: Tensor,
+    labels: Tensor,
+    head_weight: Tensor,
+    statistics: ClassStatistics,
+    names: Sequence[str] = CHARACTERISTICS,
+    update: bool = True,
+) -> Tensor:
+    """The named characteristics of every sample (Table 1), detached, in float32.
+
+    Args:
+        logits: (n, C), unperturbed.
+        features: (n, d), the input of the final linear layer.
+        labels: (n,), integer; for a counterfactual image "not y", its original y.
+        head_weight: (C, d), the weight of the final linear layer.
+        statistics: the running class means; the batch is taken in first, unless `update` is False.
+        names: which characteristics, in which order.
+        update: False for meta images, which must not move the statistics of the training set.
+
+    Returns:
+        (n, len(names)). Ranges: margin [−1, 1], gradient_norm [0, √2], cosine [−1, 1], entropy [0, log₂ C] bits,
+        class_proportion (0, 1], the others as the loss and weights are.
+
+    Raises:
+        ValueError: for a name that is not one of `CHARACTERISTICS`.
+    """
+    check_characteristics(names)
+    logits, features, head_weight = logits.float(), features.float(), head_weight.float()
+    log_probabilities = logits.log_softmax(-1)
+    probabilities = log_probabilities.exp()
+    own = F.one_hot(labels, logits.shape[-1]).bool()
+    loss = -log_probabilities[own]
+    margin = probabilities[own] - probabilities.masked_fill(own, -torch.inf).amax(-1)
+    if update:
+        statistics.update(loss, margin, labels)
+    class_weight = head_weight[labels]
+    values = {
+        "loss": loss,
+        "margin": margin,
+        "gradient_norm": (own.float() - probabilities).norm(dim=-1),
+        "cosine": F.cosine_similarity(features, class_weight),
+        "entropy": torch.special.entr(probabilities).sum(-1) / torch.log(torch.tensor(2.0)),
+        "class_proportion": statistics.proportion[labels],
+        "class_loss": statistics.loss[labels],
+        "class_weight_norm": class_weight.square().sum(-1),
+        "relative_loss": loss - statistics.loss[labels],
+        "relative_margin": margin - statistics.margin[labels],
+    }
+    return torch.stack([values[name] for name in names], dim=-1)
+
+
+def check_characteristics(names: Sequence[str]) -> None:
+    """Refuse an empty list or names that are not in `CHARACTERISTICS`, listing the valid ones."""
+    unknown = [name for name in names if name not in CHARACTERISTICS]
+    if unknown or not names:
+        raise ValueError(
+            f"characteristics are {list(names)}; expected one or more of {', '.join(CHARACTERISTICS)}"
+            + (f" (unknown: {', '.join(unknown)})." if unknown else ".")
+        )

@@ -1,0 +1,84 @@
+"""The perturbation network Ω: from the training characteristics of a sample to its logit perturbation δ."""
+
+from collections.abc import Sequence
+
+import torch
+from huggingface_hub import PyTorchModelHubMixin
+from torch import Tensor, nn
+
+from .characteristics import CHARACTERISTICS, check_characteristics
+
+LABEL_EMBEDDING_SIZE = 8
+
+
+class PerturbationNetwork(nn.Module, PyTorchModelHubMixin):
+    """A two-layer perceptron δ = Ω(characteristics), used during training only (CLP, section 3.2).
+
+    The inputs are standardised with running statistics, kept as buffers. The last layer starts at zero, so training
+    starts as plain cross-entropy.
+
+    Args:
+        num_labels: C, the number of classes.
+        characteristics: names of the inputs, in their order.
+        hidden_size: width of the hidden layer.
+        bound: τ > 0 keeps every δ in (−τ, τ) by τ tanh(δ/τ); 0 leaves it free, as in the paper.
+        condition_on_label: add a learned embedding of the label to the inputs (our extension).
+
+    Raises:
+        ValueError: for unknown characteristics, or a negative `bound`.
+    """
+
+    def __init__(
+        self,
+        num_labels: int,
+        characteristics: Sequence[str] = CHARACTERISTICS,
+        hidden_size: int = 100,
+        bound: float = 0.0,
+        condition_on_label: bool = False,
+    ):
+        super().__init__()
+        check_characteristics(characteristics)
+        if bound < 0:
+            raise ValueError(f"bound is {bound}; expected a positive bound on the perturbations, or 0 for none.")
+        self.characteristics = tuple(characteristics)
+        self.bound = bound
+        num_inputs = len(self.characteristics)
+        self.register_buffer("mean", torch.zeros(num_inputs))
+        self.register_buffer("variance", torch.ones(num_inputs))
+        self.register_buffer("num_updates", torch.zeros(()))
+        self.label_embedding = nn.Embedding(num_labels, LABEL_EMBEDDING_SIZE) if condition_on_label else None
+        self.hidden = nn.Linear(num_inputs + (LABEL_EMBEDDING_SIZE if condition_on_label else 0), hidden_size)
+        self.output = nn.Linear(hidden_size, num_labels)
+        nn.init.zeros_(self.output.weight)
+        nn.init.zeros_(self.output.bias)
+
+    @torch.no_grad()
+    def update_statistics(self, characteristics: Tensor, momentum: float = 0.99) -> None:
+        """Take a batch (n, k) into the running mean and variance: a plain mean at first, then an exponential one."""
+        share = max(1 - momentum, 1 / (1 + self.num_updates.item()))
+        difference = characteristics.mean(0) - self.mean
+        spread = characteristics.var(0, correction=0)
+        if self.num_updates == 0:
+            self.mean.copy_(characteristics.mean(0))
+            self.variance.copy_(spread)
+        else:
+            self.mean.add_(share * difference)
+            # the between-batch part keeps the variance right when the mean itself drifts
+            self.variance.mul_(1 - share).add_(share * (spread + (1 - share) * difference.square()))
+        self.num_updates += 1
+
+    def forward(self, characteristics: Tensor, labels: Tensor) -> Tensor:
+        """Logit perturbations.
+
+        Args:
+            characteristics: (n, k), in the order of `self.characteristics`.
+            labels: (n,), used where the network is conditioned on the label.
+
+        Returns:
+            δ, (n, C).
+        """
+        inputs = (characteristics - self.mean) / (self.variance + 1e-6).sqrt()
+        if self.label_embedding is not None:
+            inputs = torch.cat([inputs, self.label_embedding(labels)], dim=-1)
+        perturbation = self.output(torch.tanh(self.hidden(inputs)))
+        return self.bound * torch.tanh(perturbation / self.bound) if self.bound else perturbation

@@ -1,0 +1,386 @@
+"""`CLPTrainer`: Algorithm 1 of CLP as the training step of a `transformers.Trainer`."""
+
+import os
+from collections import defaultdict
+from contextlib import nullcontext
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import Trainer
+from transformers.utils import logging
+
+from .bilevel import RandomState, TrainingPass, dual_attention, hypergradient, run_at, step_sizes
+from .causal import CausalAugmentation, MetaSampler, Role, build_inpainter, meta_loss, prepare_masks, saliency_penalty
+from .data.contract import EXTRA_COLUMNS, MetaSet, check_training_data, class_proportions, split_meta_set
+from .modeling import find_classifier_head, forward_with_features, image_settings, uses_batch_statistics
+from .perturbation import ClassStatistics, PerturbationNetwork, training_characteristics
+from .training_args import CLPTrainingArguments
+
+logger = logging.get_logger(__name__)
+
+PERTURBATION_NETWORK_FOLDER = "perturbation_network"
+META_STATE_FILE = "meta_state.pt"
+
+Batch = dict[str, Tensor]
+
+
+class CLPTrainer(Trainer):
+    """A `Trainer` whose training step is one step of CLP (Algorithm 1); everything else is as its users know it.
+
+    Data sets are map-style, of items with `pixel_values` (3, H, W), normalised for the model; `labels`, an integer;
+    where there are any, `mask` (1, H, W) in [0, 1] with 1 on the causal foreground; and `group`, an integer. Evaluation
+    hands `compute_metrics` the label ids `(labels, groups)` where the data set has groups.
+
+    Args:
+        model: an image classifier of transformers, or a timm one as `clp_hf.modeling.load_image_classifier` gives it.
+        args: `CLPTrainingArguments`. With `meta_every=0` this is the plain `Trainer`.
+        meta_dataset: the small, clean, balanced meta set. By default `args.meta_samples` images per group (per class
+            without groups) are taken out of the training set.
+        **kwargs: as for `Trainer`.
+
+    Attributes:
+        perturbation_network: Ω; None with `meta_every=0`.
+
+    Raises:
+        ValueError: whatever would make training fail or mislead: no meta set, a class without images in it, causal
+            augmentation without masks, labels that are not integers in range, non-finite pixels, a batch of one with
+            batch normalisation, a model without a final linear layer, `nn.DataParallel`. The message names the fix.
+    """
+
+    def __init__(self, model=None, args: CLPTrainingArguments | None = None, *, meta_dataset=None, **kwargs):
+        super().__init__(model, args or CLPTrainingArguments(), **kwargs)
+        self.perturbation_network: PerturbationNetwork | None = None
+        self._sums: dict[str, Tensor] = defaultdict(float)
+        self._weights: dict[str, float] = defaultdict(float)
+        if not self.args.meta_every:
+            return
+        if self.args.n_gpu > 1:
+            raise ValueError(
+                f"CLP does not run in nn.DataParallel, and {self.args.n_gpu} GPUs are visible to one process. Use "
+                "`accelerate launch` for one process per GPU, or CUDA_VISIBLE_DEVICES for a single GPU."
+            )
+        with torch.random.fork_rng():  # looking at the data and building Ω must not change the run's random stream
+            torch.manual_seed(self.args.seed)
+            self._set_up_data(meta_dataset)
+            self._set_up_perturbation()
+
+    # ---- before training ---------------------------------------------------------------------------------------------
+
+    def _set_up_data(self, meta_dataset) -> None:
+        args = self.args
+        needs_masks = bool(args.counterfactual_infills or args.factual_infills)
+        if meta_dataset is None:
+            self.train_dataset, meta_dataset = split_meta_set(self.train_dataset, args.meta_samples, args.seed)
+        self._example = check_training_data(self.train_dataset, self.model.config.num_labels)
+        self.meta_set = MetaSet(
+            meta_dataset, self.data_collator, self.model.config.num_labels, needs_masks, args.mask_shape
+        )
+        self.meta_batch_size = args.meta_batch_size or args.per_device_train_batch_size
+        if uses_batch_statistics(self.model):
+            last = 0 if args.dataloader_drop_last else len(self.train_dataset) % args.train_batch_size
+            for name, size in (
+                ("per_device_train_batch_size", args.per_device_train_batch_size),
+                ("meta_batch_size", self.meta_batch_size),
+                ("the last batch of an epoch (set dataloader_drop_last=True)", last),
+            ):
+                if size == 1:
+                    raise ValueError(
+                        f"Batch normalisation needs two images or more, but {name} is 1. Use larger batches, or "
+                        "clp_hf.modeling.freeze_batch_norm_statistics(model)."
+                    )
+        if args.saliency_weight and "mask" not in self._example and not self.meta_set.has_masks:
+            raise ValueError(
+                "saliency_weight is set, but neither the training nor the meta set has a `mask` column. Add masks or "
+                "set saliency_weight=0."
+            )
+        normalisation = ((0.0,) * 3, (1.0,) * 3)
+        if needs_masks:
+            settings = image_settings(self.model, self.processing_class)
+            normalisation = (settings.mean, settings.std)
+        self.augmentation = CausalAugmentation(
+            args.counterfactual_infills,
+            args.factual_infills,
+            *normalisation,
+            mask_shape=args.mask_shape,
+            fgsm_epsilon=args.fgsm_epsilon,
+            inpainter=build_inpainter(args.inpainting_model) if "inpaint" in args.counterfactual_infills else None,
+        )
+        self._class_proportions = class_proportions(self.train_dataset, self.model.config.num_labels)
+
+    def _set_up_perturbation(self) -> None:
+        """Find the head, and build Ω and what is updated with it; anew when `model_init` has made another model."""
+        args = self.args
+        _, self.head = find_classifier_head(self.model, self._example["pixel_values"][None].to(args.device))
+        self.perturbation_network = PerturbationNetwork(
+            self.head.out_features,
+            characteristics=args.characteristics,
+            hidden_size=args.perturbation_hidden_size,
+            bound=args.perturbation_bound,
+            condition_on_label=args.condition_on_label,
+        ).to(args.device)
+        self.class_statistics = ClassStatistics(self._class_proportions).to(args.device)
+        self.meta_sampler = MetaSampler(
+            len(self.meta_set),
+            self.meta_batch_size * args.world_size,
+            self.augmentation.roles,
+            self.meta_set.maskable,
+            args.seed,
+        )
+        self._meta_batches = iter(self.meta_sampler)
+        self.meta_generator = torch.Generator().manual_seed(args.seed + args.process_index)
+
+    def _prepare_for_training(self, max_steps, train_dataloader, resume_from_checkpoint):
+        if self.args.meta_every:
+            if not any(module is self.head for module in self.model.modules()):
+                self._set_up_perturbation()
+            # Not prepared by accelerate: its optimizer wrapper would skip steps between synchronised micro-batches.
+            self.perturbation_optimizer = torch.optim.AdamW(
+                self.perturbation_network.parameters(),
+                lr=self.args.perturbation_learning_rate,
+                weight_decay=self.args.perturbation_weight_decay,
+            )
+        return super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
+
+    # ---- Algorithm 1 -------------------------------------------------------------------------------------------------
+
+    def training_step(self, model, inputs, num_items_in_batch=None) -> Tensor:
+        """One step of Algorithm 1: look ahead, update Ω, then leave W's gradient for the optimizer."""
+        if not self.args.meta_every:
+            return super().training_step(model, inputs, num_items_in_batch)
+        model.train()
+        if callable(getattr(self.optimizer, "train", None)):
+            self.optimizer.train()
+        batch = self._prepare_inputs(inputs)
+        pixel_values, labels = batch["pixel_values"], batch["labels"]
+        if not torch.isfinite(pixel_values).all():
+            raise ValueError(
+                f"Non-finite pixels in a training batch of step {self.state.global_step}; clean the images."
+            )
+        # With accumulation the last micro-batch stands for all of them.
+        meta_due = self.accelerator.sync_gradients and self.state.global_step % self.args.meta_every == 0
+        recompute = meta_due and self.args.recompute_training_forward
+        module = self.accelerator.unwrap_model(model)
+        forward = partial(forward_with_features, head=self.head, pixel_values=pixel_values)
+        random_state = RandomState(pixel_values.device)
+        with self.compute_loss_context_manager():
+            with dual_attention() if self.args.hypergradient == "double_backward" else nullcontext():
+                logits, features = run_at(module, {}, lambda: forward(module)) if recompute else forward(model)
+            characteristics = training_characteristics(
+                logits, features, labels, self.head.weight, self.class_statistics, self.args.characteristics
+            )
+            self.perturbation_network.update_statistics(characteristics)
+            penalty = self._saliency(module, batch)
+            if meta_due:
+                if self.args.lookahead_scope == "head":
+                    looking, replay = self.head, partial(self.head, features.detach())
+                    training_pass = TrainingPass(replay, replay(), random_state, penalty)
+                else:
+                    looking, replay = module, lambda: forward(module)[0]
+                    training_pass = TrainingPass(replay, logits, random_state, penalty)
+                self._update_perturbation_network(module, looking, training_pass, characteristics, batch)
+            if recompute:
+                with random_state.replayed():
+                    logits, _ = forward(model)
+                penalty = self._saliency(module, batch)
+            with torch.no_grad():
+                perturbation = self.perturbation_network(characteristics, labels)
+            loss = self._cross_entropy(logits, perturbation, labels)
+            loss = loss if penalty is None else loss + penalty
+        self._record_perturbation(perturbation, batch)
+        loss = loss / self.current_gradient_accumulation_steps
+        self.accelerator.backward(loss)
+        return loss.detach()
+
+    def _update_perturbation_network(
+        self, module: nn.Module, looking: nn.Module, training_pass: TrainingPass, characteristics: Tensor, batch: Batch
+    ) -> None:
+        """Steps 2 and 3: Ω by its hypergradient, `looking` being what looks ahead, all of `module` or its head."""
+        args, labels, network = self.args, batch["labels"], self.perturbation_network
+        meta_batch = self._next_meta_batch(module, batch)
+        result = hypergradient(
+            looking,
+            training_pass,
+            lambda logits: self._cross_entropy(logits, network(characteristics, labels), labels),
+            lambda: self._meta_loss(module, meta_batch),
+            list(network.parameters()),
+            lambda gradients: step_sizes(
+                self.optimizer,
+                {name: parameter for name, parameter in looking.named_parameters() if name in gradients},
+                gradients,
+                args.lookahead,
+                args.max_grad_norm,
+            ),
+            engine=args.hypergradient,
+            keep_graph=not args.recompute_training_forward,
+        )
+        norm = torch.nn.utils.get_total_norm
+        total = norm(result.total)
+        # A non-finite step would poison Ω, and through it the classifier, for good.
+        skip = not torch.isfinite(result.outer_loss + total)
+        self._record("meta_updates_skipped", torch.tensor(float(skip)))
+        if skip:
+            return
+        for parameter, gradient in zip(network.parameters(), result.total, strict=True):
+            parameter.grad = gradient
+        self.perturbation_optimizer.step()
+        self.perturbation_optimizer.zero_grad()
+        self._record("meta_loss", result.outer_loss)
+        self._record("hypergradient_direct", norm(result.direct))
+        self._record("hypergradient_indirect", norm(result.indirect))
+        if result.logit_tangent is not None and "group" in batch:
+            with torch.no_grad():
+                probabilities = (training_pass.logits + network(characteristics, labels)).softmax(-1)
+            centred = result.logit_tangent - (probabilities * result.logit_tangent).sum(-1, keepdim=True)
+            self._record_groups("signal", -(probabilities * centred).gather(1, labels[:, None])[:, 0], batch["group"])
+
+    def _next_meta_batch(self, module: nn.Module, batch: Batch) -> Batch:
+        """Draw meta images in their roles, augmented; everything random comes from `meta_generator`."""
+        rows = next(self._meta_batches)[self.args.process_index :: self.args.world_size]
+        with torch.random.fork_rng():
+            torch.manual_seed(int(torch.randint(2**62, (), generator=self.meta_generator)))
+            meta_batch = self._prepare_inputs(self.meta_set.fetch([index for index, _ in rows]))
+        role = torch.tensor([role for _, role in rows], device=meta_batch["labels"].device)
+        mask = meta_batch.get("mask")
+        if mask is not None:
+            role = self.augmentation.effective_role(role, mask)
+        meta_batch["counterfactual"] = role == Role.COUNTERFACTUAL
+        meta_batch["pixel_values"] = self.augmentation(
+            meta_batch["pixel_values"],
+            meta_batch["labels"],
+            mask,
+            role,
+            generator=self.meta_generator,
+            logits_fn=lambda pixel_values: run_at(module, {}, lambda: module(pixel_values=pixel_values).logits),
+            donors=batch if "mask" in batch else None,
+        )
+        return meta_batch
+
+    def _meta_loss(self, module: nn.Module, batch: Batch) -> Tensor:
+        """The meta loss at the parameters that `module` holds now (Eq. 9)."""
+        with self.compute_loss_context_manager():
+            if self.args.lookahead_scope == "head":
+                # Below the head nothing looks ahead: no graph, and no move of batch-norm statistics.
+                with torch.no_grad():
+                    _, features = run_at(module, {}, lambda: self._forward(module, batch))
+                logits = self.head(features)
+            else:
+                logits, features = self._forward(module, batch)
+            if self.args.perturb_meta_logits:
+                characteristics = training_characteristics(
+                    logits,
+                    features,
+                    batch["labels"],
+                    self.head.weight,
+                    self.class_statistics,
+                    self.args.characteristics,
+                    update=False,
+                )
+                logits = logits + self.perturbation_network(characteristics, batch["labels"])
+            loss = meta_loss(logits, batch["labels"], batch["counterfactual"])
+            penalty = self._saliency(module, batch)
+            return loss if penalty is None else loss + penalty
+
+    def _forward(self, module: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        return forward_with_features(module, self.head, batch["pixel_values"])
+
+    def _cross_entropy(self, logits: Tensor, perturbation: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(logits.float() + perturbation, labels, label_smoothing=self.args.label_smoothing_factor)
+
+    def _saliency(self, module: nn.Module, batch: Batch) -> Tensor | None:
+        """λ times Eq. 6 on the first `saliency_batch_size` images; None when it is off or there are no masks."""
+        if not self.args.saliency_weight or "mask" not in batch:
+            return None
+        rows = slice(self.args.saliency_batch_size)
+        penalty = saliency_penalty(
+            lambda pixel_values: run_at(module, {}, lambda: module(pixel_values=pixel_values).logits),
+            batch["pixel_values"][rows],
+            batch["labels"][rows],
+            prepare_masks(batch["mask"][rows], self.args.mask_shape),
+        )
+        return self.args.saliency_weight * penalty
+
+    # ---- what is logged ----------------------------------------------------------------------------------------------
+
+    def _record(self, name: str, value: Tensor, weight: float = 1.0) -> None:
+        self._sums[name] += value.detach()
+        self._weights[name] += weight
+
+    def _record_groups(self, name: str, values: Tensor, groups: Tensor) -> None:
+        for group in groups.unique().tolist():
+            members = groups == group
+            self._record(f"{name}_group_{group}", values[members].sum(), int(members.sum()))
+
+    def _record_perturbation(self, perturbation: Tensor, batch: Batch) -> None:
+        self._record("perturbation_size", perturbation.abs().mean())
+        if "group" in batch:
+            own = perturbation.gather(1, batch["labels"][:, None])[:, 0]
+            others = (perturbation.sum(-1) - own) / (perturbation.shape[-1] - 1)
+            self._record_groups("perturbation", own - others, batch["group"])
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the means since the last log of what CLP recorded.
+
+        `meta_loss`; `perturbation_size`, the mean |δ|; `hypergradient_direct` and `hypergradient_indirect`, norms;
+        `meta_updates_skipped`, the share of updates with a non-finite meta loss; and where groups are known, for each
+        group `perturbation_group_<g>`, δ of the own class over the mean of the others, and `signal_group_<g>`, the
+        derivative of the meta loss in the own-class δ of a sample: positive where the sample should keep its weight.
+        """
+        if "loss" in logs:
+            logs |= {name: float(value) / self._weights[name] for name, value in sorted(self._sums.items())}
+            self._sums.clear()
+            self._weights.clear()
+        super().log(logs, start_time)
+
+    # ---- columns -----------------------------------------------------------------------------------------------------
+
+    def _set_signature_columns_if_needed(self):
+        super()._set_signature_columns_if_needed()
+        self._signature_columns = list(dict.fromkeys([*self._signature_columns, *EXTRA_COLUMNS]))
+
+    def compute_loss(self, model, inputs, *args, **kwargs):
+        """The loss of the plain Trainer, on the columns a model takes."""
+        return super().compute_loss(model, {k: v for k, v in inputs.items() if k not in EXTRA_COLUMNS}, *args, **kwargs)
+
+    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
+        """As in Trainer; label ids are `(labels, groups)` for batches that have groups."""
+        if self.args.label_names is None:
+            self.label_names = ["labels", "group"] if "group" in inputs else ["labels"]
+        return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
+
+    # ---- checkpoints -------------------------------------------------------------------------------------------------
+
+    def _save(self, output_dir=None, state_dict=None):
+        super()._save(output_dir, state_dict)
+        if self.perturbation_network is not None:
+            folder = os.path.join(output_dir or self.args.output_dir, PERTURBATION_NETWORK_FOLDER)
+            self.perturbation_network.save_pretrained(folder)
+
+    def _save_optimizer_and_scheduler(self, output_dir):
+        super()._save_optimizer_and_scheduler(output_dir)
+        if self.perturbation_network is not None and self.args.should_save:
+            torch.save(
+                {name: part.state_dict() for name, part in self._meta_state().items()}
+                | {"generator": self.meta_generator.get_state()},
+                os.path.join(output_dir, META_STATE_FILE),
+            )
+
+    def _load_optimizer_and_scheduler(self, checkpoint):
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if self.perturbation_network is not None and checkpoint is not None:
+            state = torch.load(
+                os.path.join(checkpoint, META_STATE_FILE), map_location=self.args.device, weights_only=True
+            )
+            for name, part in self._meta_state().items():
+                part.load_state_dict(state[name])
+            self.meta_generator.set_state(state["generator"].cpu())
+
+    def _meta_state(self) -> dict[str, Any]:
+        return {
+            "perturbation_network": self.perturbation_network,
+            "optimizer": self.perturbation_optimizer,
+            "class_statistics": self.class_statistics,
+            "sampler": self.meta_sampler,
+        }

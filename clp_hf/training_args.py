@@ -1,0 +1,148 @@
+"""The arguments of `CLPTrainer`."""
+
+from dataclasses import dataclass, field
+
+from transformers import TrainingArguments
+
+from .bilevel import ENGINES, LOOKAHEADS
+from .causal import COUNTERFACTUAL_INFILLS, FACTUAL_INFILLS
+from .perturbation import CHARACTERISTICS, check_characteristics
+
+LOOKAHEAD_SCOPES = ("full", "head")
+
+
+@dataclass
+class CLPTrainingArguments(TrainingArguments):
+    """`transformers.TrainingArguments` and the settings of CLP.
+
+    One default of `TrainingArguments` differs: `remove_unused_columns` is False, since images are usually decoded and
+    transformed on access, and the columns `mask` and `group` are used though no model takes them.
+
+    Parameters that control the perturbation network:
+        perturbation_hidden_size, perturbation_learning_rate, perturbation_weight_decay, perturbation_bound,
+        condition_on_label, characteristics.
+
+    Parameters that control the meta set and its causal augmentation:
+        meta_batch_size, meta_samples, counterfactual_infills, factual_infills, mask_shape, fgsm_epsilon,
+        inpainting_model.
+
+    Parameters that control the look-ahead and its cost:
+        meta_every, lookahead, lookahead_scope, hypergradient, recompute_training_forward, perturb_meta_logits.
+
+    Parameters that control the saliency regularisation:
+        saliency_weight, saliency_batch_size.
+    """
+
+    remove_unused_columns: bool | None = field(
+        default=False, metadata={"help": "Drop the columns that neither the model nor CLP uses."}
+    )
+    perturbation_hidden_size: int = field(
+        default=100, metadata={"help": "Width of the hidden layer of the perturbation network."}
+    )
+    perturbation_learning_rate: float = field(
+        default=1e-3, metadata={"help": "Learning rate of the perturbation network (Adam)."}
+    )
+    perturbation_weight_decay: float = field(
+        default=0.0, metadata={"help": "Decoupled weight decay of the perturbation network."}
+    )
+    perturbation_bound: float = field(
+        default=5.0, metadata={"help": "Keeps every logit perturbation within ± this bound; 0 leaves it free (paper)."}
+    )
+    condition_on_label: bool = field(
+        default=False, metadata={"help": "Give the perturbation network a learned embedding of the label too."}
+    )
+    characteristics: list[str] = field(
+        default_factory=lambda: list(CHARACTERISTICS),
+        metadata={"help": f"Inputs of the perturbation network, out of: {', '.join(CHARACTERISTICS)}."},
+    )
+    meta_every: int = field(
+        default=1,
+        metadata={"help": "Update the perturbation network on every k-th optimizer step; 0 is the plain Trainer."},
+    )
+    meta_batch_size: int | None = field(
+        default=None, metadata={"help": "Meta images per device and update; by default per_device_train_batch_size."}
+    )
+    meta_samples: int = field(
+        default=10,
+        metadata={
+            "help": "Images per group (per class without groups) that are taken out of the training set for the meta "
+            "set, when no meta_dataset is given."
+        },
+    )
+    counterfactual_infills: list[str] = field(
+        default_factory=lambda: ["tile"],
+        metadata={
+            "help": "How the foreground of counterfactual meta images is filled, each image by one of: "
+            f"{', '.join(COUNTERFACTUAL_INFILLS)}. Empty together with factual_infills: Meta-LP, which needs no masks."
+        },
+    )
+    factual_infills: list[str] = field(
+        default_factory=lambda: ["mix_rand"],
+        metadata={
+            "help": "How the background of factual meta images is filled, each image by one of: "
+            f"{', '.join(FACTUAL_INFILLS)}."
+        },
+    )
+    mask_shape: str = field(
+        default="box",
+        metadata={"help": "Use masks as their smallest enclosing box (paper: shapes must not leak) or as exact shape."},
+    )
+    fgsm_epsilon: float = field(
+        default=0.1, metadata={"help": "Largest change of a background pixel by the fgsm infill, pixels in [0, 1]."}
+    )
+    inpainting_model: str = field(
+        default="telea", metadata={"help": "For the inpaint infill: telea (OpenCV) or a diffusers inpainting pipeline."}
+    )
+    lookahead: str = field(
+        default="match",
+        metadata={"help": "Step of the look-ahead: match (what the optimizer really does) or sgd (paper)."},
+    )
+    lookahead_scope: str = field(
+        default="full",
+        metadata={"help": "What looks ahead: the full network, or the head only, at a fraction of the cost."},
+    )
+    hypergradient: str = field(
+        default="forward",
+        metadata={
+            "help": "How the hypergradient is computed: forward (exact, one dual-number pass), finite_difference (works "
+            "with every operator) or double_backward (the textbook way, slow)."
+        },
+    )
+    recompute_training_forward: bool = field(
+        default=False,
+        metadata={"help": "Run the training forward pass twice, so that its graph need not outlive the meta pass."},
+    )
+    perturb_meta_logits: bool = field(
+        default=False,
+        metadata={
+            "help": "Add perturbations to the meta logits too: Eq. 9 literally. Makes things worse in our tests."
+        },
+    )
+    saliency_weight: float = field(
+        default=0.0, metadata={"help": "Weight λ of the saliency regularisation (Eq. 6); 0 switches it off."}
+    )
+    saliency_batch_size: int | None = field(
+        default=None,
+        metadata={"help": "Images of each batch on which saliency is computed; by default all that have a mask."},
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name, valid in (
+            ("lookahead", LOOKAHEADS),
+            ("lookahead_scope", LOOKAHEAD_SCOPES),
+            ("hypergradient", ENGINES),
+            ("mask_shape", ("box", "exact")),
+        ):
+            if getattr(self, name) not in valid:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(valid)}.")
+        for name in ("meta_every", "saliency_weight", "perturbation_weight_decay", "perturbation_bound"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected 0 or more.")
+        for name in ("perturbation_hidden_size", "perturbation_learning_rate", "meta_samples"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected more than 0.")
+        for name in ("meta_batch_size", "saliency_batch_size"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected 1 or more.")
+        check_characteristics(self.characteristics)
