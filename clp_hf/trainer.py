@@ -74,10 +74,10 @@ class CLPTrainer(Trainer):
         needs_masks = bool(args.counterfactual_infills or args.factual_infills)
         if meta_dataset is None:
             self.train_dataset, meta_dataset = split_meta_set(self.train_dataset, args.meta_samples, args.seed)
-        self._example = check_training_data(self.train_dataset, self.model.config.num_labels)
-        self.meta_set = MetaSet(
-            meta_dataset, self.data_collator, self.model.config.num_labels, needs_masks, args.mask_shape
-        )
+        num_labels = self.model.config.num_labels
+        self._example = check_training_data(self.train_dataset, num_labels)
+        self._class_proportions = class_proportions(self.train_dataset, num_labels)
+        self.meta_set = MetaSet(meta_dataset, self.data_collator, num_labels, needs_masks, args.mask_shape)
         self.meta_batch_size = args.meta_batch_size or args.per_device_train_batch_size
         if uses_batch_statistics(self.model):
             last = 0 if args.dataloader_drop_last else len(self.train_dataset) % args.train_batch_size
@@ -108,7 +108,6 @@ class CLPTrainer(Trainer):
             fgsm_epsilon=args.fgsm_epsilon,
             inpainter=build_inpainter(args.inpainting_model) if "inpaint" in args.counterfactual_infills else None,
         )
-        self._class_proportions = class_proportions(self.train_dataset, self.model.config.num_labels)
 
     def _set_up_perturbation(self) -> None:
         """Find the head, and build Ω and what is updated with it; anew when `model_init` has made another model."""

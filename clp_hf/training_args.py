@@ -104,8 +104,8 @@ class CLPTrainingArguments(TrainingArguments):
     hypergradient: str = field(
         default="forward",
         metadata={
-            "help": "How the hypergradient is computed: forward (exact, one dual-number pass), finite_difference (works "
-            "with every operator) or double_backward (the textbook way, slow)."
+            "help": "How the hypergradient is computed: forward (exact, one dual-number pass), finite_difference "
+            "(works with every operator) or double_backward (the textbook way, slow)."
         },
     )
     recompute_training_forward: bool = field(
@@ -114,9 +114,7 @@ class CLPTrainingArguments(TrainingArguments):
     )
     perturb_meta_logits: bool = field(
         default=False,
-        metadata={
-            "help": "Add perturbations to the meta logits too: Eq. 9 literally. Makes things worse in our tests."
-        },
+        metadata={"help": "Add perturbations to the meta logits too: Eq. 9 literally. It made things worse here."},
     )
     saliency_weight: float = field(
         default=0.0, metadata={"help": "Weight λ of the saliency regularisation (Eq. 6); 0 switches it off."}

@@ -152,9 +152,9 @@ class MetaSet:
         self.has_masks = all(item.get("mask") is not None for item in items)
         if needs_masks and not self.has_masks:
             raise ValueError(
-                "Causal augmentation needs a `mask` for every meta image, and they have none. Give the data set a mask or "
-                "box column (--mask_column, --box_column), or choose Meta-LP: counterfactual_infills and factual_infills "
-                "both empty."
+                "Causal augmentation needs a `mask` for every meta image, and they have none. Give the data set a mask "
+                "or box column (--mask_column, --box_column), or choose Meta-LP: counterfactual_infills and "
+                "factual_infills both empty."
             )
         self.maskable = torch.ones(len(items), dtype=torch.bool)
         if needs_masks:
