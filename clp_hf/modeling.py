@@ -254,10 +254,13 @@ def _wrap_timm(module: nn.Module, model_args: dict | None) -> TimmWrapperForImag
     transient = ("state_dict", "file", "num_classes")
     settings = {key: value for key, value in module.pretrained_cfg.items() if key not in transient}
     model_args = dict(model_args or {})
-    built_size = getattr(getattr(module, "patch_embed", None), "img_size", None)
-    if settings.get("fixed_input_size") and built_size and tuple(built_size) != tuple(settings["input_size"][1:]):
-        settings["input_size"] = (settings["input_size"][0], *built_size)
-        model_args.setdefault("img_size", list(built_size))
+    patch_sizes = [patches.img_size for patches in module.modules() if isinstance(patches, timm.layers.PatchEmbed)]
+    built_size = model_args.get("img_size") or next(iter(patch_sizes), None)
+    if settings.get("fixed_input_size") and built_size:
+        built_size = _height_width(built_size)
+        if built_size != tuple(settings["input_size"][1:]):
+            settings["input_size"] = (settings["input_size"][0], *built_size)
+            model_args["img_size"] = list(built_size)
     wrapper = TimmWrapperForImageClassification(
         TimmWrapperConfig(
             architecture=settings["architecture"],
@@ -424,38 +427,39 @@ def _height_width(image_size: int | tuple[int, int]) -> tuple[int, int]:
 
 
 def _at_image_size(model: PreTrainedModel, size: tuple[int, int]) -> PreTrainedModel:
-    if not isinstance(model, TimmWrapperForImageClassification):
-        try:
-            _evaluate(model, torch.zeros(1, 3, *size, dtype=model.dtype, device=model.device))
-        except (ValueError, RuntimeError) as error:
-            raise ValueError(
-                f"{type(model).__name__} does not take images of {size[0]} × {size[1]} pixels ({error}); use its own "
-                "size, or the timm model of the same architecture, whose position embeddings are resampled."
-            ) from error
-        return model
-    settings = dict(model.config.pretrained_cfg)
-    channels, *current = settings["input_size"]
+    try:
+        if isinstance(model, TimmWrapperForImageClassification):
+            return _resized_timm(model, size)
+        _evaluate(model, torch.zeros(1, 3, *size, dtype=model.dtype, device=model.device))
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"{_model_name(model)} does not take images of {size[0]} × {size[1]} pixels ({error}). Use its own size, or "
+            "a timm model whose position embeddings can be resampled."
+        ) from error
+    return model
+
+
+def _resized_timm(model: TimmWrapperForImageClassification, size: tuple[int, int]) -> TimmWrapperForImageClassification:
+    config = model.config
+    channels, *current = config.pretrained_cfg["input_size"]
     if tuple(current) == size:
         return model
-    if settings.get("fixed_input_size"):
-        model_args = {**(model.config.model_args or {}), "img_size": list(size)}
-        # timm resamples position embeddings and relative-position tables when it loads weights into another size.
-        weights = {"state_dict": model.timm_model.state_dict(), "num_classes": model.config.num_labels}
-        module = timm.create_model(
-            model.config.architecture,
-            pretrained=True,
-            pretrained_cfg_overlay=settings | weights | {"input_size": (channels, *size)},
-            num_classes=model.config.num_labels,
-            **model_args,
-        )
-        labels = {
-            "num_labels": model.config.num_labels,
-            "id2label": model.config.id2label,
-            "label2id": model.config.label2id,
-        }
-        return _adopt(module, labels, model_args)
-    model.config.pretrained_cfg = settings | {"input_size": (channels, *size)}
-    return model
+    settings = config.pretrained_cfg | {"input_size": (channels, *size)}
+    if not settings.get("fixed_input_size"):
+        config.pretrained_cfg = settings
+        return model
+    # timm resamples position embeddings and relative-position tables when it loads weights into another size.
+    model_args = {**(config.model_args or {}), "img_size": list(size)}
+    weights = {"state_dict": model.timm_model.state_dict(), "num_classes": config.num_labels}
+    module = timm.create_model(
+        config.architecture,
+        pretrained=True,
+        pretrained_cfg_overlay=settings | weights,
+        num_classes=config.num_labels,
+        **model_args,
+    )
+    labels = {"num_labels": config.num_labels, "id2label": config.id2label, "label2id": config.label2id}
+    return _adopt(module, labels, model_args)
 
 
 # ---- logits, features, head ------------------------------------------------------------------------------------------

@@ -9,12 +9,19 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import Trainer
-from transformers.utils import logging
+from transformers import PreTrainedModel, Trainer
+from transformers.utils import SAFE_WEIGHTS_NAME, logging
 
 from .bilevel import RandomState, TrainingPass, dual_attention, hypergradient, run_at, step_sizes
 from .causal import CausalAugmentation, MetaSampler, Role, build_inpainter, meta_loss, prepare_masks, saliency_penalty
-from .data.contract import EXTRA_COLUMNS, MetaSet, check_training_data, class_proportions, split_meta_set
+from .data.contract import (
+    EXTRA_COLUMNS,
+    MetaSet,
+    balanced_sampler,
+    check_training_data,
+    class_proportions,
+    split_meta_set,
+)
 from .modeling import find_classifier_head, forward_with_features, image_settings, uses_batch_statistics
 from .perturbation import ClassStatistics, PerturbationNetwork, training_characteristics
 from .training_args import CLPTrainingArguments
@@ -72,10 +79,10 @@ class CLPTrainer(Trainer):
     def _set_up_data(self, meta_dataset) -> None:
         args = self.args
         needs_masks = bool(args.counterfactual_infills or args.factual_infills)
-        if meta_dataset is None:
-            self.train_dataset, meta_dataset = split_meta_set(self.train_dataset, args.meta_samples, args.seed)
         num_labels = self.model.config.num_labels
         self._example = check_training_data(self.train_dataset, num_labels)
+        if meta_dataset is None:
+            self.train_dataset, meta_dataset = split_meta_set(self.train_dataset, args.meta_samples, args.seed)
         self._class_proportions = class_proportions(self.train_dataset, num_labels)
         self.meta_set = MetaSet(meta_dataset, self.data_collator, num_labels, needs_masks, args.mask_shape)
         self.meta_batch_size = args.meta_batch_size or args.per_device_train_batch_size
@@ -335,6 +342,12 @@ class CLPTrainer(Trainer):
 
     # ---- columns -----------------------------------------------------------------------------------------------------
 
+    def _get_train_sampler(self, train_dataset=None):
+        if self.args.train_sampling == "random":
+            return super()._get_train_sampler(train_dataset)
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        return balanced_sampler(dataset, {"class": "labels", "group": "group"}[self.args.train_sampling])
+
     def _set_signature_columns_if_needed(self):
         super()._set_signature_columns_if_needed()
         self._signature_columns = list(dict.fromkeys([*self._signature_columns, *EXTRA_COLUMNS]))
@@ -356,6 +369,30 @@ class CLPTrainer(Trainer):
         if self.perturbation_network is not None:
             folder = os.path.join(output_dir or self.args.output_dir, PERTURBATION_NETWORK_FOLDER)
             self.perturbation_network.save_pretrained(folder)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+        if not self._load_pretrained_weights(resume_from_checkpoint):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_best_model(self):
+        checkpoint = self.state.best_model_checkpoint
+        if not self._load_pretrained_weights(checkpoint):
+            super()._load_best_model()
+        if self.perturbation_network is not None:
+            best = PerturbationNetwork.from_pretrained(os.path.join(checkpoint, PERTURBATION_NETWORK_FOLDER))
+            self.perturbation_network.load_state_dict(best.state_dict())
+
+    def _load_pretrained_weights(self, checkpoint: str) -> bool:
+        """Load a checkpoint as `from_pretrained` does; False for models that are not saved that way.
+
+        `Trainer` loads the file's keys as they are, but `save_pretrained` writes them under the names of the original
+        release (ViT in transformers 5): a resumed run would silently start from its initial weights.
+        """
+        whole = isinstance(self.model, PreTrainedModel) and not (self.is_fsdp_enabled or self.is_deepspeed_enabled)
+        if not whole or not os.path.isfile(os.path.join(checkpoint, SAFE_WEIGHTS_NAME)):
+            return False
+        self.model.load_state_dict(type(self.model).from_pretrained(checkpoint).state_dict())
+        return True
 
     def _save_optimizer_and_scheduler(self, output_dir):
         super()._save_optimizer_and_scheduler(output_dir)

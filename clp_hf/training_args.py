@@ -9,6 +9,7 @@ from .causal import COUNTERFACTUAL_INFILLS, FACTUAL_INFILLS
 from .perturbation import CHARACTERISTICS, check_characteristics
 
 LOOKAHEAD_SCOPES = ("full", "head")
+TRAIN_SAMPLINGS = ("random", "class", "group")
 
 
 @dataclass
@@ -25,6 +26,9 @@ class CLPTrainingArguments(TrainingArguments):
     Parameters that control the meta set and its causal augmentation:
         meta_batch_size, meta_samples, counterfactual_infills, factual_infills, mask_shape, fgsm_epsilon,
         inpainting_model.
+
+    Parameters that control the training batches, with or without CLP:
+        train_sampling.
 
     Parameters that control the look-ahead and its cost:
         meta_every, lookahead, lookahead_scope, hypergradient, recompute_training_forward, perturb_meta_logits.
@@ -54,6 +58,13 @@ class CLPTrainingArguments(TrainingArguments):
     characteristics: list[str] = field(
         default_factory=lambda: list(CHARACTERISTICS),
         metadata={"help": f"Inputs of the perturbation network, out of: {', '.join(CHARACTERISTICS)}."},
+    )
+    train_sampling: str = field(
+        default="random",
+        metadata={
+            "help": "How training images are drawn: random (each once an epoch), class or group (with replacement, all "
+            "classes or groups equally often). Holds for the plain Trainer (meta_every=0) too."
+        },
     )
     meta_every: int = field(
         default=1,
@@ -131,6 +142,7 @@ class CLPTrainingArguments(TrainingArguments):
             ("lookahead_scope", LOOKAHEAD_SCOPES),
             ("hypergradient", ENGINES),
             ("mask_shape", ("box", "exact")),
+            ("train_sampling", TRAIN_SAMPLINGS),
         ):
             if getattr(self, name) not in valid:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(valid)}.")

@@ -391,6 +391,8 @@ class TestPreprocessing:
         transformers_model("ViT").save_pretrained(tmp_path)
         with pytest.raises(ValueError, match="ViTForImageClassification does not take images of 64 × 64 pixels"):
             load_image_classifier(tmp_path, image_size=64)
+        with pytest.raises(ValueError, match=r"\(mixer_s32_224\) does not take images of 96 × 96 pixels"):
+            load_image_classifier(timm_module("mixer_s32_224"), image_size=96)
 
     def test_sizes_of_model_and_processor_must_agree(self):
         model = load_image_classifier("resnet18", num_labels=2, pretrained=False)

@@ -53,7 +53,7 @@ class RandomState:
 
     @contextmanager
     def replayed(self):
-        """Inside, random draws repeat those made after this state was taken; afterwards the stream goes on as it was."""
+        """Inside, draws repeat those made after this state was taken; afterwards the stream goes on as it was."""
         with torch.random.fork_rng(self._devices, device_type=self._device_type if self._devices else "cuda"):
             torch.set_rng_state(self._cpu)
             for device in self._devices:

@@ -22,14 +22,14 @@ def fgsm(
 ) -> Tensor:
     """One targeted fast-gradient-sign step on the background towards a random other class, in the ℓ∞ norm.
 
-    `x̂ = clip(x − ε sign(∂ CE(logits(x), target) / ∂x), 0, 1)` on `region`, `x` elsewhere (section 3.2.1 of the CLP paper,
-    "FGSM"). The factual image keeps its label, so the classifier learns not to follow a background that pleads for
-    another class. Parameters receive no gradient. A batch norm in training mode would tie the images of a batch together and
-    move its statistics: `logits_fn` decides the mode.
+    `x̂ = clip(x − ε sign(∂ CE(logits(x), target) / ∂x), 0, 1)` on `region`, `x` elsewhere (section 3.2.1 of the CLP
+    paper, "FGSM"). The factual image keeps its label, so the classifier learns not to follow a background that pleads
+    for another class. Parameters receive no gradient. A batch norm in training mode would tie the images of a batch
+    together and move its statistics: `logits_fn` decides the mode.
 
-    The paper's Table 3 says ε = 0.5 without a unit. In pixel units that saturates the background to posterised noise; taken
-    in units of CIFAR's pixel standard deviation (about 0.25) it is the 0.1 of this default, at which the place stays
-    recognisable and the attack visible.
+    The paper's Table 3 says ε = 0.5 without a unit. In pixel units that saturates the background to posterised noise;
+    taken in units of CIFAR's pixel standard deviation (about 0.25) it is the 0.1 of this default, at which the place
+    stays recognisable and the attack visible.
 
     Args:
         images: `(n, channels, height, width)` in [0, 1].

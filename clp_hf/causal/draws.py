@@ -1,4 +1,5 @@
-"""Random draws that depend on the generator only: made on its device, then moved, so the same seed gives the same images."""
+"""Random draws that depend on the generator only: made on its device, then moved, so the same seed gives the same
+images."""
 
 from collections.abc import Sequence
 

@@ -3,12 +3,12 @@
 Every infill is called as `infill(images, region, generator, **more)`:
 
 - `images` `(n, channels, height, width)`, float, in pixel space [0, 1];
-- `region` `(n, 1, height, width)`, binary: 1 = the pixels to be replaced. It is the mask `r` for a counterfactual image and
-  `1 − r` for a factual one; each image has some pixels of both kinds;
+- `region` `(n, 1, height, width)`, binary: 1 = the pixels to be replaced. It is the mask `r` for a counterfactual
+  image and `1 − r` for a factual one; each image has some pixels of both kinds;
 - `generator`, the only source of randomness, on any device.
 
-It returns x̂ for the whole image; `composite` puts it where the region is (Eq. 2 and 4). All work on the whole batch at once, on
-the device of the images.
+It returns x̂ for the whole image; `composite` puts it where the region is (Eq. 2 and 4). All work on the whole batch
+at once, on the device of the images.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,6 @@ from torch import Generator, Tensor
 from .background_attack import fgsm
 from .draws import random_integers, random_normal, random_uniform
 from .inpainting import Inpainter
-from .masks import enclosing_box
 
 NOISE_GRID = 4
 NOISE_SIGMA = 0.2
@@ -49,27 +48,27 @@ def random(images: Tensor, region: Tensor, generator: Generator) -> Tensor:
 def shuffle(images: Tensor, region: Tensor, generator: Generator) -> Tensor:
     """The pixels of the region permuted among themselves, all channels together: same colours, no shape.
 
-    The images share one random order of all pixels, each rotated by its own random amount: sorting random keys for every
-    image would cost as much as all other infills together.
+    The images share one random order of all pixels, each rotated by its own random amount: sorting random keys for
+    every image would cost as much as all other infills together.
     """
     inside = region.flatten(1) > 0
     num_images, num_pixels = inside.shape
     device = images.device
-    rotation = random_integers(0, num_pixels, (num_images, 1), generator, device)
-    order = (
-        torch.randperm(num_pixels, generator=generator, device=generator.device).to(device) + rotation
-    ) % num_pixels
+    order = torch.randperm(num_pixels, generator=generator, device=generator.device).to(device)
+    rotation = random_integers(0, num_pixels, (num_images,), generator, device)
+    order = order.repeat(2).unfold(0, num_pixels, 1).index_select(0, rotation)
     # Row by row, as many pixels of the region in random order as in reading order: the former replace the latter.
-    index = torch.arange(num_pixels, device=device).repeat(num_images, 1)
-    index[inside] = order[inside.gather(1, order)]
+    source = order.masked_select(inside.gather(1, order))
+    index = torch.arange(num_pixels, device=device).repeat(num_images, 1).masked_scatter_(inside, source)
     return _take_pixels(images, index)
 
 
 def tile(images: Tensor, region: Tensor, generator: Generator) -> Tensor:
     """The largest background rectangle (see `largest_rectangle`), tiled.
 
-    Neighbouring tiles are mirror images of each other and the tiling is aligned with the rectangle, so the seams and the edge
-    to the rectangle itself are continuous: repeated unmirrored, the seams draw a grid that no real background has.
+    Neighbouring tiles are mirror images of each other and the tiling is aligned with the rectangle, so the seams and
+    the edge to the rectangle itself are continuous: repeated unmirrored, the seams draw a grid that no real background
+    has.
     """
     top, left, height, width = largest_rectangle(region)
     rows = top + _mirrored(torch.arange(images.shape[2], device=images.device) - top, height)
@@ -82,21 +81,21 @@ def inpaint(images: Tensor, region: Tensor, generator: Generator, *, inpainter: 
     return inpainter(images, region, generator)
 
 
-def mix_rand(images: Tensor, region: Tensor, generator: Generator, *, donors: Tensor, donor_mask: Tensor) -> Tensor:
-    """The background of another image, `draw_donors` says of which: the donor with the box around its foreground tiled over.
+def mix_rand(images: Tensor, region: Tensor, generator: Generator, *, donors: Tensor, donor_box: Tensor) -> Tensor:
+    """The background of another image, the donor (see `draw_donors`), with the box of its foreground tiled over.
 
-    This is the "Mixed-Rand" of Xiao et al. (2021, "Noise or Signal") on their "Only-BG-T" backgrounds, to which the paper's
-    "background of another tiled image" refers: the real background stays where it can be seen. Always the enclosing box, lest
-    the outline of the donor's foreground tell the donor's class.
+    This is the "Mixed-Rand" of Xiao et al. (2021, "Noise or Signal") on their "Only-BG-T" backgrounds, to which the
+    paper's "background of another tiled image" refers: the real background stays where it can be seen.
 
     Args:
         images: `(n, channels, height, width)` in [0, 1].
         region: `(n, 1, height, width)`; 1 = background.
         generator: not used.
         donors: images like `images`, in [0, 1], one for each.
-        donor_mask: `(n, 1, height, width)` binary; 1 = foreground of the donor.
+        donor_box: `(n, 1, height, width)`, the box around the foreground of the donor. A box also where the images
+            themselves are cut out exactly, lest outline and rim of the donor's foreground tell the donor's class.
     """
-    return composite(donors, tile(donors, donor_mask, generator), enclosing_box(donor_mask))
+    return composite(donors, tile(donors, donor_box, generator), donor_box)
 
 
 def draw_donors(
@@ -107,9 +106,10 @@ def draw_donors(
     Args:
         labels: `(n,)`.
         donor_labels: `(m,)`.
-        usable: bool `(m,)`: the donors with both foreground and background.
+        usable: bool `(m,)`: the donors whose box leaves some background.
         generator: draws.
-        own: `(n,)`, the position of each image among the donors, itself no donor for it; not needed if the donors are others.
+        own: `(n,)`, the position of each image among the donors, itself no donor for it; not needed if the donors are
+            others.
 
     Returns:
         int64 `(n,)`, positions among the donors.
@@ -126,8 +126,8 @@ def draw_donors(
     best, donor = score.masked_fill(~usable, -1).max(1)
     if (best < 0).any():
         raise ValueError(
-            "mix_rand found no image to take a background from: it needs another image with foreground and background in the "
-            "meta batch or among the donors. Use a larger meta batch, donors with masks, or another factual infill."
+            "mix_rand found no image to take a background from: it needs another image with foreground and background "
+            "in the meta batch or among the donors. Use a larger meta batch, donors with masks, or another infill."
         )
     return donor
 
@@ -150,9 +150,9 @@ FACTUAL_INFILLS: dict[str, Callable[..., Tensor]] = {
 def largest_rectangle(region: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The largest axis-aligned rectangle that starts in a corner of the image and misses the region.
 
-    For a box this is the largest of all rectangles, one of the four bands beside the box. For an exact shape it is at least as
-    large as the best band beside its enclosing box, and exists even if that box fills the image. If the region holds all
-    four corners, it is a single pixel outside of it.
+    For a box this is the largest of all rectangles, one of the four bands beside the box. For an exact shape it is at
+    least as large as the best band beside its enclosing box, and exists even if that box fills the image. If the
+    region holds all four corners, it is a single pixel outside of it.
 
     Args:
         region: `(n, 1, height, width)` binary.

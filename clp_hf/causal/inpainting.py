@@ -1,7 +1,7 @@
 """Inpainters for the `inpaint` counterfactual: callables `(images, region, generator) -> images` in pixel space [0, 1].
 
-The CLP paper inpaints with a pretrained CAGAN. Here: OpenCV's Telea (no weights, CPU, the default) or any inpainting pipeline
-of diffusers by name. Both come with the `vision` extra.
+The CLP paper inpaints with a pretrained CAGAN. Here: OpenCV's Telea (no weights, CPU, the default) or any inpainting
+pipeline of diffusers by name. Both come with the `vision` extra.
 """
 
 import importlib
@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from PIL.Image import Resampling
 from torch import Generator, Tensor
 from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
@@ -27,8 +28,8 @@ class TeleaInpainter:
 
     Args:
         radius: neighbourhood, in pixels, from which a pixel is filled.
-        margin: the region is widened by this many pixels while it is filled, so that the soft rim that a mask leaves of the
-            foreground is not smeared inwards.
+        margin: the region is widened by this many pixels while it is filled, so that the soft rim that a mask leaves
+            of the foreground is not smeared inwards.
 
     Raises:
         ImportError: OpenCV is not installed.
@@ -40,7 +41,7 @@ class TeleaInpainter:
         self.margin = margin
 
     def __call__(self, images: Tensor, region: Tensor, generator: Generator | None = None) -> Tensor:
-        """Images `(n, 3, height, width)` in [0, 1] with `region` `(n, 1, height, width)`, 1 = to be replaced, filled."""
+        """Fill the `region` `(n, 1, height, width)`, 1 = hole, of images `(n, 3, height, width)` in [0, 1]."""
         cv2 = _require("cv2")
         holes = F.max_pool2d(region, 2 * self.margin + 1, stride=1, padding=self.margin)
         # A margin over the whole background would leave nothing to fill from.
@@ -96,13 +97,13 @@ class DiffusersInpainter:
         return self._pipeline
 
     def __call__(self, images: Tensor, region: Tensor, generator: Generator | None = None) -> Tensor:
-        """Images `(n, 3, height, width)` in [0, 1] with `region` `(n, 1, height, width)`, 1 = to be replaced, filled."""
+        """Fill the `region` `(n, 1, height, width)`, 1 = hole, of images `(n, 3, height, width)` in [0, 1]."""
         # PIL images are the one input that every pipeline of diffusers reads alike; tensors changed their range.
         square = (self.size, self.size)
         result = self.pipeline(
             prompt=[self.prompt] * len(images),
             image=[to_pil_image(image.cpu()).resize(square) for image in images.clamp(0, 1)],
-            mask_image=[to_pil_image(hole.cpu()).resize(square, 0) for hole in region],
+            mask_image=[to_pil_image(hole.cpu()).resize(square, Resampling.NEAREST) for hole in region],
             height=self.size,
             width=self.size,
             generator=generator,

@@ -20,8 +20,8 @@ def boxes_to_masks(
     """Draw one bounding box per image as a mask.
 
     Args:
-        boxes: `(n, 4)`, in pixels of the `height` × `width` image, the origin at its top left corner. A pixel that the box
-            covers in part belongs to it. An edge may stick out of the image by at most one pixel (rounding).
+        boxes: `(n, 4)`, in pixels of the `height` × `width` image, the origin at its top left corner. A pixel that the
+            box covers in part belongs to it. An edge may stick out of the image by at most one pixel (rounding).
         height: of the masks.
         width: of the masks.
         box_format: `"xywh"` (left, top, width, height: COCO) or `"xyxy"` (left, top, right, bottom).
@@ -30,7 +30,8 @@ def boxes_to_masks(
         float32 masks `(n, 1, height, width)` of zeros and ones, on the device of the boxes.
 
     Raises:
-        ValueError: unknown format, another shape, or a box that is empty, not finite or not inside the image (names its index).
+        ValueError: unknown format, another shape, or a box that is empty, not finite or not inside the image (names
+            its index).
     """
     if box_format not in BOX_FORMATS:
         raise ValueError(f"Unknown box_format {box_format!r}; valid are {', '.join(map(repr, BOX_FORMATS))}.")
@@ -50,8 +51,8 @@ def boxes_to_masks(
         if bad.any():
             index = int(bad.nonzero()[0])
             raise ValueError(
-                f"Box {index} {problem}: {boxes[index].tolist()} read as {box_format}. Fix the box, give boxes in pixels of the "
-                f"image as it is after resizing, or say box_format={other_format!r} if that is what they are."
+                f"Box {index} {problem}: {boxes[index].tolist()} read as {box_format}. Fix the box, give boxes in "
+                f"pixels of the image as it is after resizing, or say box_format={other_format!r} if that is what they are."
             )
     inside = [
         (torch.arange(size, device=boxes.device) + 1 > start[:, axis, None])
@@ -64,8 +65,8 @@ def boxes_to_masks(
 def enclosing_box(mask: Tensor) -> Tensor:
     """Replace each mask by the smallest box around its foreground (`mask >= 0.5`); an empty mask stays empty.
 
-    The outline of the foreground tells the class too, so cutting along it would leave that hint in the counterfactual image; a
-    box leaves only place and size (section 3.2.1 of the CLP paper).
+    The outline of the foreground tells the class too, so cutting along it would leave that hint in the counterfactual
+    image; a box leaves only place and size (section 3.2.1 of the CLP paper).
 
     Args:
         mask: `(n, 1, height, width)` in [0, 1].
@@ -73,9 +74,9 @@ def enclosing_box(mask: Tensor) -> Tensor:
     Returns:
         Binary mask of the same shape and dtype.
     """
-    # Maxima of floats first: reducing booleans is several times slower.
+    # Floats where there are many values: reducing and combining booleans is several times slower.
     rows, columns = (_fill_between(binarize(mask.amax(dim, keepdim=True)), 5 - dim) for dim in (3, 2))
-    return (rows & columns).to(mask.dtype)
+    return rows.to(mask.dtype) * columns.to(mask.dtype)
 
 
 def _fill_between(present: Tensor, dim: int) -> Tensor:

@@ -32,11 +32,12 @@ def select_meta_indices(
     with_replacement: bool = False,
     seed: int = 0,
 ) -> list[int]:
-    """Draw a balanced meta set: the same number of images from every cell, a cell being a class or, with `groups`, a group.
+    """Draw a balanced meta set: the same number of images from every class or, with `groups`, from every group.
 
-    A cell with fewer images than asked gives each of them once (the set is then a little unbalanced) or, `with_replacement`,
-    each of them and random repeats up to the number asked (balanced, but few images weigh much). Either way a warning names the
-    cell and its count. A group without any image is left out, with the warning; a class without any is an error.
+    A class or group, here a cell, with fewer images than asked gives each of them once (the set is then a little
+    unbalanced) or, `with_replacement`, each of them and random repeats up to the number asked (balanced, but few
+    images weigh much). Either way a warning names the cell and its count. A group without any image is left out, with
+    the warning; a class without any is an error.
 
     Args:
         labels: `(n,)` integers of the pool.
@@ -63,8 +64,8 @@ def select_meta_indices(
     missing = sorted(set(range(num_classes)) - set(labels[available].tolist()))
     if missing:
         raise ValueError(
-            f"The meta set needs images of all {num_classes} classes; class {', '.join(map(str, missing))} has none among the "
-            f"{available.sum()} images it may be drawn from. Draw it from another split, or pass a meta set of your own."
+            f"The meta set needs images of all {num_classes} classes; class {', '.join(map(str, missing))} has none "
+            f"among the {available.sum()} images it may be drawn from. Draw it from another split, or pass a meta set."
         )
     kind, ids, cells = "class", labels, range(num_classes)
     if groups is not None:
@@ -137,7 +138,7 @@ def check_masks(masks: Iterable[Tensor], shape: str = "box") -> MaskReport:
         low, high = mask.min().item(), mask.max().item()
         if not 0 <= low <= high <= 1:  # false for NaN too
             raise ValueError(
-                f"Mask {index} has values from {low:g} to {high:g}, expected [0, 1] with 1 = foreground; scale it first."
+                f"Mask {index} has values from {low:g} to {high:g}, expected [0, 1] with 1 = foreground; scale it."
             )
         prepared = prepare_masks(mask[None], shape)
         usable.append(bool(maskable(prepared)))
@@ -148,12 +149,13 @@ def check_masks(masks: Iterable[Tensor], shape: str = "box") -> MaskReport:
 class MetaSampler:
     """Infinite batches of `(index, role)`, for the `batch_sampler` of a DataLoader over the meta set.
 
-    In an epoch every image comes once as original, once as counterfactual and once as factual, as far as these roles are
-    enabled; images that cannot be masked come as originals only. So M̂ images get 2·M̂ augmented ones, 1:1 (section 4 of the CLP
-    paper), in an order drawn anew for each epoch. Batches are full and run on over the end of an epoch.
+    In an epoch every image comes once as original, once as counterfactual and once as factual, as far as these roles
+    are enabled; images that cannot be masked come as originals only. So M̂ images get 2·M̂ augmented ones, 1:1
+    (section 4 of the CLP paper), in an order drawn anew for each epoch. Batches are full and run on over the end of an
+    epoch.
 
-    Batch k is a function of the arguments and k alone. `state_dict` holds the number of batches handed out: with DataLoader
-    workers that is ahead of the batches used, so the loop that uses them counts and restores
+    Batch k is a function of the arguments and k alone. `state_dict` holds the number of batches handed out: with
+    DataLoader workers that is ahead of the batches used, so the loop that uses them counts and restores
     `load_state_dict({"batches": used})`.
 
     Args:

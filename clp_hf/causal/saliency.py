@@ -12,13 +12,13 @@ from .masks import maskable
 def saliency_penalty(forward: Callable[[Tensor], Tensor], pixel_values: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
     """Eq. 6 without λ, `Σ_pixels (∂p_y/∂x)² (1 − r) / Σ_pixels (1 − r)`, averaged over the images that can be masked.
 
-    `p` is the softmax of the unperturbed logits and `r` the mask. Squares are summed over the channels of a pixel (the squared
-    length of the pixel's gradient), then averaged over background pixels. The derivative is with respect to
-    `pixel_values` as given, normalised. The result can be differentiated in the parameters of `forward`: a second derivative,
-    so attention runs without fused kernels here.
+    `p` is the softmax of the unperturbed logits and `r` the mask. Squares are summed over the channels of a pixel (the
+    squared length of the pixel's gradient), then averaged over background pixels. The derivative is with respect to
+    `pixel_values` as given, normalised. The result can be differentiated in the parameters of `forward`: a second
+    derivative, so attention runs without fused kernels here.
 
-    Images whose mask is empty or full count neither in the sum nor in the mean and are not forwarded; if there are no others
-    the penalty is 0, for free.
+    Images whose mask is empty or full count neither in the sum nor in the mean and are not forwarded; if there are no
+    others the penalty is 0, for free.
 
     Args:
         forward: `pixel_values` to logits `(n, classes)`.

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import Dataset, Subset, WeightedRandomSampler
 from transformers.utils import logging
 
 from ..causal import check_masks, select_meta_indices
@@ -29,7 +29,8 @@ def column(dataset: Dataset, name: str) -> np.ndarray | None:
     if hasattr(dataset, "column_names"):
         return np.asarray(dataset.with_format(None)[name]) if name in dataset.column_names else None
     if hasattr(dataset, name):
-        return np.asarray(getattr(dataset, name))
+        values = getattr(dataset, name)
+        return None if values is None else np.asarray(values)
     values = [item.get(name) for item in (dataset[index] for index in range(len(dataset)))]
     return None if any(value is None for value in values) else np.asarray(values)
 
@@ -86,6 +87,15 @@ def class_proportions(dataset: Dataset, num_labels: int) -> Tensor:
     """The share of every class, (C,)."""
     labels = torch.as_tensor(column(dataset, "labels"))
     return torch.bincount(labels, minlength=num_labels) / len(labels)
+
+
+def balanced_sampler(dataset: Dataset, name: str) -> WeightedRandomSampler:
+    """Draw as many images as there are, with replacement, every value of the column `name` equally often."""
+    values = column(dataset, name)
+    if values is None:
+        raise ValueError(f"Sampling by {name} needs that column, and the training set does not have it.")
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return WeightedRandomSampler((1 / counts)[inverse], len(values))
 
 
 def split_meta_set(dataset: Dataset | None, per_cell: int, seed: int) -> tuple[Dataset, Dataset]:

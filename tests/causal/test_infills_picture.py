@@ -64,7 +64,9 @@ def test_contact_sheet_of_every_infill(tmp_path):
     images, mask, labels = birds()
     assert maskable(prepare_masks(mask)).all()
     torch.manual_seed(0)
-    classifier = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 7, 4), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.LazyLinear(2))
+    classifier = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 7, 4), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.LazyLinear(2)
+    )
     sheet = contact_sheet(images, mask, labels, classifier)
     for folder in {str(tmp_path), os.environ.get("CLP_HF_PICTURES", str(tmp_path))}:
         sheet.save(Path(folder) / "infills.png")

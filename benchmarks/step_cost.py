@@ -1,0 +1,478 @@
+"""The cost of one CLP step relative to a plain training step: CPU time and peak memory.
+
+    python benchmarks/step_cost.py                                        # everything, one core: hours on a slow machine
+    python benchmarks/step_cost.py --models resnet18 --rounds 3           # one model
+    python benchmarks/step_cost.py --models resnet18 --methods plain "CLP forward" higher
+
+Every row is measured in a fresh process. Time: plain steps and steps of the row alternate in that process, A B A B, after
+a warm-up; the ratio is the median over rounds of B / A, in CPU seconds. Memory: the peak of resident memory
+above what the process held once model and optimizer were built, over three steps; the ratio is to the plain row.
+
+All rows but `plain` do the same update: the look-ahead of the full network by one plain SGD step on CE(logits + δ), the
+meta cross-entropy there, its gradient for the perturbation network, then the ordinary step (CLP `head` scope looks ahead
+with the head only). That they agree is measured too: the gradient they leave for the perturbation network in their first
+step is compared with the textbook's. The meta batch is as large as the training batch; no saliency, no augmentation.
+
+Rows: CLP engines as `CLPTrainer` runs them (`double_backward` shares the training forward pass like the others);
+`textbook` is double backward in plain torch as published code has it (Meta-Weight-Net), with its own forward pass for the
+look-ahead; `higher` and `torchopt` are the PyPI packages, used as their documentation shows. Attention runs
+on PyTorch's math backend where second derivatives are taken, because its other kernels have none.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import timm
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers.modeling_outputs import ImageClassifierOutput
+
+from clp_hf.bilevel import RandomState, TrainingPass, dual_attention, hypergradient, run_at, step_sizes
+from clp_hf.modeling import find_classifier_head, forward_with_features, load_image_classifier, parameter_count
+from clp_hf.perturbation import ClassStatistics, PerturbationNetwork, training_characteristics
+
+LEARNING_RATE = 0.01
+RESULTS = Path(__file__).parent / "results"
+
+
+# ---- models ----------------------------------------------------------------------------------------------------------
+
+
+class _Block(nn.Module):
+    def __init__(self, inputs: int, outputs: int, stride: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.stride, self.padding = stride, (outputs - inputs) // 2
+
+    def forward(self, x):
+        y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+        shortcut = F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.padding, self.padding))
+        return F.relu(y + shortcut)
+
+
+class ResNet32(nn.Module):
+    """The CIFAR ResNet of He et al. (2016), section 4.2, n = 5, shortcut A: 464,154 weights with ten classes."""
+
+    def __init__(self, num_classes: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(16)
+        widths = [(16, 16, 1), *[(16, 16, 1)] * 4, (16, 32, 2), *[(32, 32, 1)] * 4, (32, 64, 2), *[(64, 64, 1)] * 4]
+        self.blocks = nn.Sequential(*(_Block(*width) for width in widths))
+        self.fc = nn.Linear(64, num_classes)
+
+    def forward_features(self, x):
+        return self.blocks(F.relu(self.bn1(self.conv1(x))))
+
+    def forward_head(self, x, pre_logits: bool = False):
+        x = x.mean((2, 3))
+        return x if pre_logits else self.fc(x)
+
+    def get_classifier(self):
+        return self.fc
+
+    def forward(self, pixel_values):
+        return ImageClassifierOutput(logits=self.forward_head(self.forward_features(pixel_values)))
+
+
+@dataclass(frozen=True)
+class Architecture:
+    title: str
+    image_size: int
+    num_classes: int
+    build: Callable[[], nn.Module]
+
+
+def _timm(title: str, name: str, image_size: int, num_classes: int = 10, **model_args) -> Architecture:
+    def build():
+        module = timm.create_model(name, num_classes=num_classes, **model_args)
+        return load_image_classifier(module, model_args=model_args)
+
+    return Architecture(title, image_size, num_classes, build)
+
+
+ARCHITECTURES = {
+    "resnet32": Architecture("ResNet-32 (CIFAR), 32 px", 32, 10, lambda: ResNet32(10)),
+    "resnet18": _timm("timm ResNet-18, 96 px", "resnet18", 96),
+    "efficientnet_lite0": _timm("timm EfficientNet-Lite0, 96 px", "tf_efficientnet_lite0", 96),
+    "vit_tiny": _timm("timm ViT-Tiny/16, 96 px", "vit_tiny_patch16_224", 96, img_size=96),
+}
+
+
+class Split(nn.Module):
+    """The same network returning logits and features: `higher` calls a clone, which loses forward hooks."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.network = getattr(model, "timm_model", model)
+
+    def forward(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.network.forward_head(self.network.forward_features(pixel_values), pre_logits=True)
+        return self.network.get_classifier()(features), features
+
+
+# ---- what a step needs -----------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Setup:
+    """Model, optimizers and one batch, the same for every method: everything is drawn from seed 0."""
+
+    architecture: Architecture
+    batch_size: int
+    model: nn.Module = field(init=False)
+
+    def __post_init__(self):
+        torch.manual_seed(0)
+        classes, size = self.architecture.num_classes, self.architecture.image_size
+        self.model = self.architecture.build().train()
+        images = torch.randn(2, self.batch_size, 3, size, size)
+        self.pixel_values, self.meta_pixel_values = images
+        self.labels, self.meta_labels = torch.randint(classes, (2, self.batch_size))
+        self.head = find_classifier_head(self.model, self.pixel_values[:2])[1]
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=LEARNING_RATE, momentum=0.9)
+        self.network = PerturbationNetwork(classes)
+        nn.init.normal_(self.network.output.weight, std=0.1)  # from zero, half of its gradient would be zero
+        self.network_optimizer = torch.optim.AdamW(self.network.parameters(), lr=1e-3)
+        self.statistics = ClassStatistics(torch.full((classes,), 1 / classes))
+
+    def characteristics(self, logits: Tensor, features: Tensor) -> Tensor:
+        values = training_characteristics(logits, features, self.labels, self.head.weight, self.statistics)
+        self.network.update_statistics(values)
+        return values
+
+    def training_loss(self, logits: Tensor, characteristics: Tensor) -> Tensor:
+        return F.cross_entropy(logits + self.network(characteristics, self.labels), self.labels)
+
+    def update_network(self, gradients) -> None:
+        for parameter, gradient in zip(self.network.parameters(), gradients, strict=True):
+            parameter.grad = gradient
+        self.network_optimizer.step()
+
+    def update_model(self, logits: Tensor, characteristics: Tensor) -> None:
+        with torch.no_grad():
+            perturbation = self.network(characteristics, self.labels)
+        self.optimizer.zero_grad()
+        F.cross_entropy(logits + perturbation, self.labels).backward()
+        self.optimizer.step()
+
+    def network_gradient(self) -> Tensor:
+        return torch.cat([parameter.grad.flatten() for parameter in self.network.parameters()])
+
+
+Step = Callable[[int], None]
+
+
+def plain(s: Setup) -> Step:
+    def step(index):
+        s.optimizer.zero_grad()
+        F.cross_entropy(s.model(pixel_values=s.pixel_values).logits, s.labels).backward()
+        s.optimizer.step()
+
+    return step
+
+
+def clp(s: Setup, engine: str, scope: str = "full", meta_every: int = 1, recompute: bool = False) -> Step:
+    """As `CLPTrainer.training_step`, without data, logging and saliency."""
+
+    def forward(model):
+        return forward_with_features(model, s.head, s.pixel_values)
+
+    def step(index):
+        meta_due = index % meta_every == 0
+        random_state = RandomState()
+        with dual_attention() if engine == "double_backward" else nullcontext():
+            if meta_due and recompute:
+                logits, features = run_at(s.model, {}, lambda: forward(s.model))
+            else:
+                logits, features = forward(s.model)
+        characteristics = s.characteristics(logits, features)
+        if meta_due:
+            if scope == "head":
+                looking, replay = s.head, partial(s.head, features.detach())
+                training_pass = TrainingPass(replay, replay(), random_state)
+            else:
+                looking = s.model
+                training_pass = TrainingPass(lambda: forward(s.model)[0], logits, random_state)
+            result = hypergradient(
+                looking,
+                training_pass,
+                lambda logits: s.training_loss(logits, characteristics),
+                lambda: F.cross_entropy(s.model(pixel_values=s.meta_pixel_values).logits, s.meta_labels),
+                list(s.network.parameters()),
+                lambda gradients: step_sizes(s.optimizer, dict(looking.named_parameters()), gradients, "sgd"),
+                engine=engine,
+                keep_graph=not recompute,
+            )
+            s.update_network(result.total)
+        if meta_due and recompute:
+            del training_pass
+            with random_state.replayed():
+                logits, _ = forward(s.model)
+        s.update_model(logits, characteristics)
+
+    return step
+
+
+def textbook(s: Setup) -> Step:
+    split = Split(s.model)
+    names = [name for name, _ in split.named_parameters()]
+
+    def step(index):
+        buffers = {name: buffer.clone() for name, buffer in split.named_buffers()}
+        with dual_attention():
+            logits, features = split(s.pixel_values)
+            characteristics = s.characteristics(logits, features)
+            loss = s.training_loss(logits, characteristics)
+            gradients = torch.autograd.grad(loss, list(split.parameters()), create_graph=True)
+            lookahead = {
+                name: parameter - LEARNING_RATE * gradient
+                for name, parameter, gradient in zip(names, split.parameters(), gradients, strict=True)
+            }
+            meta_logits, _ = torch.func.functional_call(split, {**lookahead, **buffers}, (s.meta_pixel_values,))
+            meta_loss = F.cross_entropy(meta_logits, s.meta_labels)
+            s.update_network(torch.autograd.grad(meta_loss, list(s.network.parameters())))
+        del loss, gradients, lookahead, meta_logits, meta_loss, logits
+        s.update_model(split(s.pixel_values)[0], characteristics)
+
+    return step
+
+
+def with_higher(s: Setup) -> Step:
+    import higher
+
+    split = Split(s.model)
+    inner_optimizer = torch.optim.SGD(split.parameters(), lr=LEARNING_RATE)
+
+    def step(index):
+        with dual_attention(), higher.innerloop_ctx(split, inner_optimizer) as (functional, differentiable_optimizer):
+            logits, features = functional(s.pixel_values)
+            characteristics = s.characteristics(logits, features)
+            differentiable_optimizer.step(s.training_loss(logits, characteristics))
+            meta_loss = F.cross_entropy(functional(s.meta_pixel_values)[0], s.meta_labels)
+            s.update_network(torch.autograd.grad(meta_loss, list(s.network.parameters())))
+        del logits, features, functional, differentiable_optimizer, meta_loss
+        s.update_model(split(s.pixel_values)[0], characteristics)
+
+    return step
+
+
+def with_torchopt(s: Setup) -> Step:
+    import torchopt
+
+    split = Split(s.model)
+    inner_optimizer = torchopt.MetaSGD(split, lr=LEARNING_RATE)
+
+    def step(index):
+        network_state = torchopt.extract_state_dict(split, by="reference", detach_buffers=True)
+        optimizer_state = torchopt.extract_state_dict(inner_optimizer, by="reference")
+        with dual_attention():
+            logits, features = split(s.pixel_values)
+            characteristics = s.characteristics(logits, features)
+            inner_optimizer.step(s.training_loss(logits, characteristics))
+            meta_loss = F.cross_entropy(split(s.meta_pixel_values)[0], s.meta_labels)
+            s.update_network(torch.autograd.grad(meta_loss, list(s.network.parameters())))
+        del logits, features, meta_loss
+        torchopt.recover_state_dict(split, network_state)
+        torchopt.recover_state_dict(inner_optimizer, optimizer_state)
+        torchopt.stop_gradient(split)
+        s.update_model(split(s.pixel_values)[0], characteristics)
+
+    return step
+
+
+@dataclass(frozen=True)
+class Method:
+    build: Callable[[Setup], Step]
+    cycle: int = 1  # steps after which the cost repeats
+    same_update: bool = True  # whether its hypergradient is that of the textbook
+
+
+METHODS = {
+    "plain": Method(plain, same_update=False),
+    "CLP forward": Method(partial(clp, engine="forward")),
+    "CLP forward, recompute": Method(partial(clp, engine="forward", recompute=True)),
+    "CLP forward, meta_every=10": Method(partial(clp, engine="forward", meta_every=10), cycle=10),
+    "CLP finite_difference": Method(partial(clp, engine="finite_difference")),
+    "CLP double_backward": Method(partial(clp, engine="double_backward")),
+    "CLP forward, head scope": Method(partial(clp, engine="forward", scope="head"), same_update=False),
+    "textbook": Method(textbook),
+    "higher": Method(with_higher),
+    "torchopt": Method(with_torchopt),
+}
+
+
+# ---- one measurement, in its own process -----------------------------------------------------------------------------
+
+
+def measure_time(architecture: Architecture, method: Method, batch_size: int, rounds: int) -> dict:
+    """CPU seconds a step of plain training and of `method`, in alternation, and how far its hypergradient is off."""
+    setup, baseline = Setup(architecture, batch_size), Setup(architecture, batch_size)
+    steps = {"plain": plain(baseline), "method": method.build(setup)}
+    result = {}
+    if method.same_update:
+        reference = Setup(architecture, batch_size)
+        textbook(reference)(0)
+        steps["method"](0)
+        expected, found = reference.network_gradient(), setup.network_gradient()
+        result["hypergradient_difference"] = ((found - expected).norm() / expected.norm()).item()
+        del reference
+    seconds = {name: [] for name in steps}
+    for round_ in range(rounds + 1):
+        for name, step in steps.items():
+            start = time.process_time()
+            for index in range(method.cycle):
+                step(index)
+            if round_:  # the first is warm-up
+                seconds[name].append((time.process_time() - start) / method.cycle)
+    ratios = [b / a for a, b in zip(seconds["plain"], seconds["method"], strict=True)]
+    return result | {
+        "seconds": statistics.median(seconds["method"]),
+        "plain_seconds": statistics.median(seconds["plain"]),
+        "time_ratio": statistics.median(ratios),
+        "time_ratio_range": [min(ratios), max(ratios)],
+    }
+
+
+def measure_memory(architecture: Architecture, method: Method, batch_size: int) -> dict:
+    """Peak resident memory, in MiB, over three steps, above what is held before them. Linux."""
+    step = method.build(Setup(architecture, batch_size))
+    Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far (that of imports and building)
+    start = _memory("VmRSS")
+    for index in range(3):
+        step(index)
+    return {"memory": _memory("VmHWM") - start}
+
+
+def _memory(what: str) -> float:
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(what))
+    return int(line.split()[1]) / 1024
+
+
+# ---- all measurements ------------------------------------------------------------------------------------------------
+
+
+def run_in_process(args: argparse.Namespace, model: str, method: str, kind: str) -> dict:
+    environment = dict(os.environ, OMP_NUM_THREADS=str(args.threads), MKL_NUM_THREADS=str(args.threads))
+    if kind == "memory":
+        # give freed memory back at once, so that resident memory is memory in use
+        environment |= {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+    command = [sys.executable, __file__, "--measure", kind, "--models", model, "--methods", method]
+    for name in ("threads", "rounds", "batch_size", "memory_batch_size"):
+        command += [f"--{name}", str(getattr(args, name))]
+    process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if process.returncode:
+        return {f"{kind}_error": process.stderr.strip().splitlines()[-1]}
+    return json.loads(process.stdout.splitlines()[-1])
+
+
+def measure(args: argparse.Namespace) -> None:
+    torch.set_num_threads(args.threads)
+    architecture, method = ARCHITECTURES[args.models[0]], METHODS[args.methods[0]]
+    if args.measure == "time":
+        result = measure_time(architecture, method, args.batch_size, args.rounds)
+    else:
+        result = measure_memory(architecture, method, args.memory_batch_size)
+    print(json.dumps(result))
+
+
+def machine() -> dict:
+    packages = {}
+    for name in ("torch", "transformers", "timm", "higher", "torchopt"):
+        try:
+            packages[name] = version(name)
+        except PackageNotFoundError:
+            packages[name] = None
+    model = next(
+        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
+        platform.processor(),
+    )
+    return {"cpu": model, "python": platform.python_version(), "packages": packages}
+
+
+def table(report: dict) -> str:
+    lines = [
+        "# Cost of one CLP step relative to a plain step",
+        "",
+        f"CPU time on {report['threads']} thread(s) of {report['machine']['cpu']}, batch {report['batch_size']}, meta batch the "
+        f"same, median of {report['rounds']} rounds (range); peak memory above the start, batch {report['memory_batch_size']}. "
+        + ", ".join(f"{name} {number}" for name, number in report["machine"]["packages"].items() if number)
+        + ". Random images; training without augmentation or saliency. Written by `benchmarks/step_cost.py`, which says what the rows are.",
+        "",
+        "The last column is the relative difference of the perturbation network's gradient from the textbook's, float32.",
+    ]
+    for model in report["models"]:
+        lines += [
+            "",
+            f"## {model['title']}, {model['parameters']:,} parameters",
+            "",
+            "| step | time, × plain | seconds | memory, × plain | MiB | hypergradient |",
+            "|---|---|---|---|---|---|",
+        ]
+        plain_memory = model["methods"].get("plain", {}).get("memory")
+        for name, row in model["methods"].items():
+            errors = [row[key] for key in ("time_error", "memory_error") if key in row]
+            if errors:
+                lines.append(f"| {name} | fails: {errors[0]} | | | | |")
+                continue
+            low, high = row["time_ratio_range"]
+            memory = f"{row['memory'] / plain_memory:.2f}" if plain_memory else ""
+            difference = f"{row['hypergradient_difference']:.0e}" if "hypergradient_difference" in row else ""
+            lines.append(
+                f"| {name} | {row['time_ratio']:.2f} ({low:.2f}–{high:.2f}) | {row['seconds']:.3f} | {memory} "
+                f"| {row['memory']:.0f} | {difference} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--models", nargs="+", choices=ARCHITECTURES, default=list(ARCHITECTURES))
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--rounds", type=int, default=15, help="pairs of plain and other steps behind each median")
+    parser.add_argument("--batch_size", type=int, default=32, help="training and meta batch for the timings")
+    parser.add_argument("--memory_batch_size", type=int, default=64, help="the same for peak memory")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--output", type=Path, default=RESULTS / "step_cost", help="path without .json and .md")
+    parser.add_argument("--measure", choices=("time", "memory"), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.measure:
+        return measure(args)
+
+    report = {name: getattr(args, name) for name in ("threads", "rounds", "batch_size", "memory_batch_size")}
+    report |= {"machine": machine(), "models": []}
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    for name in args.models:
+        architecture = ARCHITECTURES[name]
+        model = {"title": architecture.title, "parameters": parameter_count(architecture.build()), "methods": {}}
+        report["models"].append(model)
+        print(f"{model['title']}: {model['parameters']:,} parameters", flush=True)
+        for method in args.methods:
+            row = {}
+            for kind in ("time", "memory"):
+                row |= run_in_process(args, name, method, kind)
+            model["methods"][method] = row
+            print(f"  {method}: {row}", flush=True)
+            args.output.with_suffix(".json").write_text(json.dumps(report, indent=2) + "\n")
+            args.output.with_suffix(".md").write_text(table(report))
+    return None
+
+
+if __name__ == "__main__":
+    main()

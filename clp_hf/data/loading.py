@@ -1,0 +1,274 @@
+"""One loader for the Hub, folders, parquet files and the embedded set, with one set of column names and checks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from datasets import ClassLabel, Dataset, DatasetDict, Value, load_dataset
+from datasets import Image as ImageFeature
+from datasets import Sequence as SequenceFeature
+
+from .embedded import embedded_birds
+from .groups import add_groups
+
+ATTRIBUTE_COLUMNS = ("place", "background", "attribute")
+VALIDATION_SPLITS = ("validation", "val", "valid", "dev")
+
+
+def load_classification_dataset(
+    name_or_path: str | Path | DatasetDict = "embedded",
+    *,
+    config_name: str | None = None,
+    image_column: str = "image",
+    label_column: str = "label",
+    attribute_column: str | None = None,
+    group_column: str | None = None,
+    mask_column: str | None = None,
+    box_column: str | None = None,
+    box_format: str = "xywh",
+    label_names: Sequence[str] | None = None,
+    attribute_names: Sequence[str] | None = None,
+    train_split: str = "train",
+    validation_split: str | None = None,
+    test_split: str | None = None,
+    validation_fraction: float = 0.2,
+    seed: int = 0,
+    cache_dir: str | None = None,
+) -> DatasetDict:
+    """Load an image classification data set under canonical column names, checked.
+
+    Args:
+        name_or_path: `"embedded"`, a Hub name, a folder (parquet files or an image folder, splits by name), one parquet
+            file, or a `DatasetDict` already loaded.
+        config_name: configuration of a Hub data set.
+        image_column, label_column: their names in the source. Labels are a `ClassLabel`, strings, or integers 0 ... C -
+            1.
+        attribute_column: the attribute that may be spurious; by default the first of `place`, `background`, `attribute`
+            there is.
+        group_column: precomputed groups; by default `group` if there is one, else group = label * attributes +
+            attribute.
+        mask_column: the causal masks; by default `mask` if there is one.
+        box_column, box_format: boxes instead of masks, in pixels: `xywh` (COCO: left, top, width, height) or `xyxy`.
+            `"none"` as attribute, group or mask column ignores the default one.
+        label_names, attribute_names: names in the order of the integers; by default those stored, else the values
+            themselves.
+        train_split, validation_split, test_split: names in the source; by default `train`, the first of `validation`,
+            `val`, `valid`, `dev` there is, and `test` if there is one.
+        validation_fraction: share of the training split that becomes the validation split if the source has none
+            (stratified by group, else by label, drawn with `seed`).
+
+    Returns:
+        `DatasetDict` of `train`, `validation` and, where there is one, `test`, with columns `image`, `label`
+        (`ClassLabel`) and, where known, the attribute, `group` (`ClassLabel`), and `mask` or `box` (four floats, xyxy).
+
+    Raises:
+        ConnectionError: the Hub cannot be reached. ValueError: a column, split or value is not as expected; the message
+            names what was found.
+    """
+    splits = _select_splits(_read(name_or_path, config_name, cache_dir), train_split, validation_split, test_split)
+    found = splits["train"].column_names
+
+    def column(requested: str | None, role: str, defaults: Sequence[str] = ()) -> str | None:
+        if requested is None:
+            return next((name for name in defaults if name in found), None)
+        if requested == "none":
+            return None
+        if requested not in found:
+            raise ValueError(
+                f"There is no {role} column {requested!r}; the columns are {found}. Set `{role}_column` to one."
+            )
+        return requested
+
+    attribute = column(attribute_column, "attribute", ATTRIBUTE_COLUMNS)
+    sources = {
+        "image": column(image_column, "image"),
+        "label": column(label_column, "label"),
+        "group": column(group_column, "group", ("group",)),
+        "mask": column(mask_column, "mask", ("mask",)) if box_column is None else None,
+        "box": column(box_column, "box"),
+    }
+    splits = _rename(splits, {name: source for name, source in sources.items() if source}, attribute)
+    splits = splits.cast_column("image", ImageFeature())
+    if sources["mask"]:
+        splits = splits.cast_column("mask", ImageFeature())
+    if sources["box"]:
+        splits = _corner_boxes(splits, box_format)
+
+    splits = _encode(splits, "label", label_names)
+    if len(set(splits["train"]["label"])) < 2:
+        raise ValueError(
+            f"The training split has one class only ({splits['train'].features['label'].names}); at least two are "
+            "needed."
+        )
+    if attribute:
+        splits = _encode(splits, attribute, attribute_names)
+    if sources["group"]:
+        splits = _encode(splits, "group", None)
+    elif attribute:
+        splits = add_groups(splits, attribute, separator="_" if attribute == "attribute" else "_on_")
+
+    if "validation" not in splits:
+        splits = _split_validation(splits, validation_fraction, seed)
+    if "group" in splits["train"].column_names:
+        _check_groups(splits)
+    return splits
+
+
+def _read(name_or_path, config_name, cache_dir) -> DatasetDict:
+    if isinstance(name_or_path, DatasetDict):
+        return name_or_path
+    if name_or_path == "embedded":
+        return embedded_birds()
+    path = Path(name_or_path)
+    if path.is_file():
+        return load_dataset("parquet", data_files={"train": str(path)}, cache_dir=cache_dir)
+    if path.is_dir():
+        return load_dataset(str(path.resolve()), config_name, cache_dir=cache_dir)
+    try:
+        return load_dataset(str(name_or_path), config_name, cache_dir=cache_dir)
+    except (ConnectionError, FileNotFoundError, OSError) as error:
+        raise ConnectionError(
+            f"{name_or_path!r} is neither a local path nor a data set that could be fetched from the Hub "
+            f"({type(error).__name__}: {error}). Check the name and the connection, or work offline with a local "
+            "folder or "
+            "parquet file (`--dataset_name path/to/folder`) or the embedded set (`--dataset_name embedded`)."
+        ) from error
+
+
+def _select_splits(splits: DatasetDict, train: str, validation: str | None, test: str | None) -> DatasetDict:
+    wanted = {
+        "train": train,
+        "validation": validation or next((name for name in VALIDATION_SPLITS if name in splits), None),
+        "test": test or ("test" if "test" in splits else None),
+    }
+    for role, name in wanted.items():
+        if name is not None and name not in splits:
+            raise ValueError(
+                f"There is no {role} split {name!r}; the splits are {list(splits)}. Set `{role}_split` to one."
+            )
+    return DatasetDict({role: splits[name] for role, name in wanted.items() if name is not None})
+
+
+def _rename(splits: DatasetDict, sources: dict[str, str], attribute: str | None) -> DatasetDict:
+    """Keep the columns in use, under their canonical names. A column may serve as attribute and as another one "
+    "(copied)."""
+
+    def rename(role: str, split: Dataset) -> Dataset:
+        if missing := {*sources.values(), *filter(None, [attribute])} - set(split.column_names):
+            raise ValueError(f"Split {role!r} lacks the columns {sorted(missing)}; it has {split.column_names}.")
+        keep = [*sources.values(), *([attribute] if attribute and attribute not in sources.values() else [])]
+        return split.select_columns(keep).rename_columns({old: new for new, old in sources.items() if old != new})
+
+    return DatasetDict({role: rename(role, split) for role, split in splits.items()})
+
+
+def _encode(splits: DatasetDict, column: str, names: Sequence[str] | None) -> DatasetDict:
+    """Make `column` a `ClassLabel` with the same names in every split."""
+    feature = splits["train"].features[column]
+    values = {role: split[column][:] for role, split in splits.items()}
+    for role, split_values in values.items():
+        if None in split_values:
+            raise ValueError(
+                f"Column {column!r}, split {role!r}, index {split_values.index(None)}: the value is missing (None)."
+            )
+    kind = "class" if isinstance(feature, ClassLabel) else getattr(feature, "dtype", type(feature).__name__)
+    if kind == "string":
+        names = list(names or sorted({value for split_values in values.values() for value in split_values}))
+        position = {name: index for index, name in enumerate(names)}
+        if unknown := sorted({v for split_values in values.values() for v in split_values} - set(names)):
+            raise ValueError(f"Column {column!r} has values {unknown[:10]} that are not among the names {names}.")
+        values = {role: [position[value] for value in split_values] for role, split_values in values.items()}
+    elif kind == "class":
+        stored = feature.names
+        if names is not None and len(names) != len(stored):
+            raise ValueError(
+                f"Column {column!r} stores {len(stored)} names {stored}, but {len(names)} were given: {list(names)}."
+            )
+        names = list(names or stored)
+    elif kind == "bool" or str(kind).startswith(("int", "uint")):
+        names = list(names or map(str, range(max(values["train"]) + 1)))
+        if gaps := sorted(set(range(len(names))) - set(values["train"])):
+            raise ValueError(
+                f"Column {column!r} should hold every integer 0 ... {len(names) - 1} in the training split; "
+                f"{gaps[:10]} never occur."
+            )
+    elif column == "group":
+        raise ValueError(
+            f"Column {column!r} has type {feature}: one integer or string per image is expected. Groups that overlap "
+            "(several per image) "
+            "are not supported; name one attribute with `attribute_column`, or ignore them with `group_column='none'`."
+        )
+    else:
+        raise ValueError(
+            f"Column {column!r} has type {feature}; expected integers 0 ... C - 1, strings or a ClassLabel."
+        )
+
+    encoded = {}
+    for role, split in splits.items():
+        codes = np.asarray(values[role], dtype=np.int64)
+        if wrong := np.flatnonzero((codes < 0) | (codes >= len(names))).tolist():
+            raise ValueError(
+                f"Column {column!r}, split {role!r}, index {wrong[0]}: {codes[wrong[0]]} is out of range, expected 0 "
+                f"... {len(names) - 1} "
+                f"({names}); {len(wrong)} such values."
+            )
+        split = split.remove_columns(column)
+        encoded[role] = split.add_column(column, codes, feature=ClassLabel(names=names))
+    return DatasetDict(encoded)
+
+
+def _corner_boxes(splits: DatasetDict, box_format: str) -> DatasetDict:
+    if box_format not in ("xywh", "xyxy"):
+        raise ValueError(f"box_format must be 'xywh' or 'xyxy', got {box_format!r}.")
+
+    def convert(role: str, split: Dataset) -> Dataset:
+        boxes = split["box"][:]
+        if wrong := [index for index, box in enumerate(boxes) if box is None or len(box) != 4]:
+            raise ValueError(
+                f"Column 'box', split {role!r}, index {wrong[0]}: expected four numbers, got {boxes[wrong[0]]}."
+            )
+        boxes = np.asarray(boxes, dtype=np.float32)
+        if box_format == "xywh":
+            boxes[:, 2:] += boxes[:, :2]
+        if wrong := np.flatnonzero(~(boxes[:, 2:] > boxes[:, :2]).all(1)).tolist():
+            raise ValueError(
+                f"Column 'box', split {role!r}, index {wrong[0]}: empty box {boxes[wrong[0]].tolist()} (xyxy) when "
+                f"read as {box_format}."
+            )
+        return split.remove_columns("box").add_column("box", boxes.tolist(), feature=SequenceFeature(Value("float32")))
+
+    return DatasetDict({role: convert(role, split) for role, split in splits.items()})
+
+
+def _split_validation(splits: DatasetDict, fraction: float, seed: int) -> DatasetDict:
+    if not 0 < fraction < 1:
+        raise ValueError(f"validation_fraction must be in (0, 1), got {fraction}.")
+    train = splits["train"]
+    # Every part needs a member of each stratum, so groups are used only where none is a single image.
+    by_group = "group" in train.column_names and np.unique(train["group"][:], return_counts=True)[1].min() > 1
+    parts = train.train_test_split(fraction, seed=seed, stratify_by_column="group" if by_group else "label")
+    return DatasetDict({**splits, "train": parts["train"], "validation": parts["test"]})
+
+
+def _check_groups(splits: DatasetDict) -> None:
+    names = splits["train"].features["group"].names
+    known = set(splits["train"]["group"])
+    for role, split in splits.items():
+        if unseen := sorted(set(split["group"]) - known):
+            raise ValueError(
+                f"Split {role!r} has groups {[names[group] for group in unseen]} that do not occur in the training "
+                "split "
+                f"({[names[group] for group in sorted(known)]}). Remove them, or choose other groups with "
+                "`attribute_column`."
+            )
+        pairs = np.unique(np.stack([split["group"][:], split["label"][:]], 1), axis=0)
+        owners, classes = np.unique(pairs[:, 0], return_counts=True)
+        if (classes > 1).any():
+            mixed = [names[group] for group in owners[classes > 1]]
+            raise ValueError(
+                f"Split {role!r}: groups {mixed} hold images of several classes, but a group is a (class, attribute) "
+                "pair. Give the "
+                "column as `attribute_column` with `group_column='none'`."
+            )

@@ -1,0 +1,107 @@
+"""Tiny models and generated images: no network, no GPU, seconds."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import pytest
+import torch
+from torch.utils.data import Dataset
+from transformers import (
+    ResNetConfig,
+    ResNetForImageClassification,
+    ViTConfig,
+    ViTForImageClassification,
+    ViTImageProcessor,
+)
+
+from clp_hf import CLPTrainer, CLPTrainingArguments
+
+SIZE = 16
+
+
+class Squares(Dataset):
+    """Bright squares (the class is their size) on a dark or light ground (the attribute); items as CLPTrainer takes them."""
+
+    def __init__(self, length, num_labels=3, columns=("mask", "group"), start=0):
+        self.labels = [index % num_labels for index in range(length)]
+        self.group = [2 * label + index // num_labels % 2 for index, label in enumerate(self.labels)]
+        if "group" not in columns:
+            self.group = None
+        self.columns, self.start = columns, start
+
+    def __len__(self):
+        return len(self.labels)
+
+    def __getitem__(self, index):
+        if index >= len(self):
+            raise IndexError(index)
+        generator = torch.Generator().manual_seed(self.start + index)
+        top, left = torch.randint(0, 6, (2,), generator=generator).tolist()
+        side = 4 + 2 * self.labels[index]
+        mask = torch.zeros(1, SIZE, SIZE)
+        mask[:, top : top + side, left : left + side] = 1
+        ground = 0.3 * (index // 3 % 2)
+        pixels = ground + 0.1 * torch.rand(3, SIZE, SIZE, generator=generator) + 0.5 * mask
+        item = {"pixel_values": 2 * pixels - 1, "labels": self.labels[index]}
+        if "mask" in self.columns:
+            item["mask"] = mask
+        if "group" in self.columns:
+            item["group"] = self.group[index]
+        return item
+
+
+def vit(num_labels=3, **kwargs):
+    torch.manual_seed(0)
+    config = ViTConfig(
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        image_size=SIZE,
+        patch_size=4,
+        num_labels=num_labels,
+        **kwargs,
+    )
+    return ViTForImageClassification(config)
+
+
+def resnet(num_labels=3):
+    torch.manual_seed(0)
+    return ResNetForImageClassification(
+        ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], num_labels=num_labels)
+    )
+
+
+@pytest.fixture
+def make_trainer(tmp_path):
+    """A trainer on tiny data; keyword arguments go to the arguments of training, or to the trainer where it has them."""
+
+    def make(model=None, train_dataset=None, **kwargs):
+        trainer_kwargs = {
+            name: kwargs.pop(name)
+            for name in ("meta_dataset", "eval_dataset", "callbacks", "optimizers", "compute_metrics", "model_init")
+            if name in kwargs
+        }
+        settings = {
+            "output_dir": str(tmp_path / "run"),
+            "per_device_train_batch_size": 8,
+            "max_steps": 4,
+            "learning_rate": 1e-2,
+            "logging_steps": 1,
+            "report_to": [],
+            "save_strategy": "no",
+            "use_cpu": True,
+            "disable_tqdm": True,
+            "meta_samples": 2,
+        } | kwargs
+        if "model_init" not in trainer_kwargs:
+            trainer_kwargs["model"] = vit() if model is None else model
+        return CLPTrainer(
+            args=CLPTrainingArguments(**settings),
+            train_dataset=Squares(60) if train_dataset is None else train_dataset,
+            processing_class=ViTImageProcessor(size={"height": SIZE, "width": SIZE}),
+            **({"eval_dataset": Squares(24, start=1000)} | trainer_kwargs),
+        )
+
+    return make

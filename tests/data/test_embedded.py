@@ -1,0 +1,86 @@
+import numpy as np
+import pytest
+
+from clp_hf.data.embedded import GROUPS, draw_bird, draw_example, embedded_birds
+from clp_hf.data.groups import counts
+
+
+@pytest.fixture(scope="module")
+def birds():
+    return embedded_birds(80, 16, 16, image_size=48, seed=3)
+
+
+def test_columns_and_names(birds):
+    features = birds["train"].features
+    assert set(features) == {"image", "label", "place", "group", "mask"}
+    assert features["group"].names == [
+        "landbird_on_land",
+        "landbird_on_water",
+        "waterbird_on_land",
+        "waterbird_on_water",
+    ]
+    example = birds["train"][0]
+    assert (example["image"].mode, example["mask"].mode) == ("RGB", "L")
+    assert example["image"].size == example["mask"].size == (48, 48)
+
+
+def test_train_is_correlated_and_evaluation_balanced(birds):
+    assert list(counts(birds["train"]).values()) == [38, 2, 2, 38]
+    assert list(counts(birds["validation"]).values()) == list(counts(birds["test"]).values()) == [4, 4, 4, 4]
+
+
+def test_group_is_label_and_place(birds):
+    for split in birds.values():
+        label, place, group = (np.asarray(split[column]) for column in ("label", "place", "group"))
+        np.testing.assert_array_equal(group, 2 * label + place)
+
+
+def test_same_seed_same_pixels_other_seed_other_pixels(birds):
+    def pixels(split):
+        return [image["bytes"] for image in split.data.column("image").to_pylist()]
+
+    again, other = (embedded_birds(80, 16, 16, image_size=48, seed=seed) for seed in (3, 4))
+    assert pixels(again["train"]) == pixels(birds["train"])
+    assert not set(pixels(other["train"])) & set(pixels(birds["train"]))
+    assert not set(pixels(birds["train"])) & set(pixels(birds["test"]))
+
+
+def test_mask_is_exact():
+    """The same bird before two places: outside the mask the images have only their places, inside only the bird."""
+    rng = np.random.default_rng
+    image, mask = (np.asarray(part, float) for part in draw_example(rng(0), 0, 0, 64))
+    assert (mask == 255).any()
+    assert (mask == 0).mean() > 0.4
+    assert np.isin([0, 255], mask).all()
+    partial = (mask > 0) & (mask < 255)  # antialiased rim only
+    assert partial.mean() < 0.15
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    longer = max(np.ptp(rows), np.ptp(columns)) + 1
+    assert 0.4 * 64 - 2 <= longer <= 0.7 * 64 + 2
+    assert image.shape == (64, 64, 3)
+
+
+def test_colour_does_not_tell_the_class():
+    """The mean bird colour of the two classes differs by less than its standard error allows."""
+    means = []
+    for label in (0, 1):
+        colours = []
+        for seed in range(150):
+            colour, alpha = draw_bird(np.random.default_rng([label, seed]), label, 24)
+            colours.append((colour * alpha[..., None]).sum((0, 1)) / alpha.sum())
+        means.append((np.mean(colours, 0), np.var(colours, 0) / len(colours)))
+    difference = np.abs(means[0][0] - means[1][0]) / np.sqrt(means[0][1] + means[1][1])
+    assert difference.max() < 4
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"n_test": 2}, "at least 4"), ({"correlation": 1.2}, "correlation"), ({"image_size": 8}, "image_size")],
+)
+def test_bad_arguments(options, message):
+    with pytest.raises(ValueError, match=message):
+        embedded_birds(**{"n_train": 4, "n_validation": 4, "n_test": 4, **options})
+
+
+def test_group_names_are_exported():
+    assert GROUPS[1] == "landbird_on_water"

@@ -1,0 +1,151 @@
+import numpy as np
+import pytest
+from datasets import ClassLabel, Dataset, DatasetDict, Features
+from datasets import Image as ImageFeature
+from PIL import Image
+
+from clp_hf.data import loading
+from clp_hf.data.embedded import embedded_birds
+from clp_hf.data.groups import counts
+from clp_hf.data.loading import load_classification_dataset
+
+PIXEL = Image.new("RGB", (4, 4))
+
+
+def source(n=8, splits=("train", "validation", "test"), **columns):
+    columns = {"label": [i % 2 for i in range(n)], **columns}
+
+    def split():
+        return Dataset.from_dict({"image": [PIXEL] * n, **columns}).cast_column("image", ImageFeature())
+
+    return DatasetDict({name: split() for name in splits})
+
+
+PLACE = [0, 0, 1, 1, 0, 0, 1, 1]
+
+
+def test_embedded_is_the_default(monkeypatch):
+    monkeypatch.setattr(loading, "embedded_birds", lambda: embedded_birds(40, 8, 8, image_size=32))
+    data = load_classification_dataset()
+    assert set(data) == {"train", "validation", "test"}
+    assert set(data["train"].column_names) == {"image", "label", "place", "group", "mask"}
+
+
+def test_group_comes_from_label_and_place():
+    data = load_classification_dataset(
+        source(place=PLACE), label_names=["landbird", "waterbird"], attribute_names=["land", "water"]
+    )
+    assert data["test"]["group"][:] == [0, 2, 1, 3] * 2
+    assert data["test"].features["group"].names[2] == "waterbird_on_land"
+
+
+def test_columns_by_flag_under_canonical_names():
+    renamed = source(size=["s", "m"] * 4).rename_columns({"image": "picture", "label": "kind"})
+    with pytest.raises(ValueError, match=r"no image column 'image'; the columns are .*picture"):
+        load_classification_dataset(renamed, label_column="kind")
+    data = load_classification_dataset(renamed, image_column="picture", label_column="kind", attribute_column="size")
+    assert set(data["train"].column_names) == {"image", "label", "size", "group"}
+    assert data["train"].features["size"].names == ["m", "s"]
+
+
+def test_label_kinds():
+    strings = load_classification_dataset(source(label=["dog", "cat"] * 4))
+    assert strings["train"].features["label"].names == ["cat", "dog"]
+    assert strings["train"]["label"][:2] == [1, 0]
+    integers = load_classification_dataset(source())
+    assert integers["test"].features["label"] == ClassLabel(names=["0", "1"])
+
+
+@pytest.mark.parametrize(
+    ("columns", "options", "message"),
+    [
+        ({"label": [0.0, 1.0] * 4}, {}, "float"),
+        ({"label": [0, -1] * 4}, {}, "out of range|never occur"),
+        ({"label": [1, 2] * 4}, {}, r"every integer 0 \.\.\. 2 .* \[0\] never occur"),
+        ({"label": [0, None] * 4}, {}, "index 1: the value is missing"),
+        ({"label": [0] * 8}, {}, "one class only"),
+        ({"label": ["a", "b"] * 4}, {"label_names": ["a", "c"]}, r"values \['b'\]"),
+        ({}, {"group_column": "cell"}, "no group column 'cell'"),
+        ({"group": [[0, 1]] * 8}, {}, "overlap"),
+        ({"group": [0, 0, 1, 1] * 2}, {}, "several classes"),
+        ({}, {"validation_split": "dev"}, "no validation split 'dev'; the splits are"),
+        ({"box": [[0, 0, 0, 3]] * 8}, {"box_column": "box"}, "empty box"),
+        ({"box": [[0, 0, 1]] * 8}, {"box_column": "box"}, "four numbers"),
+    ],
+)
+def test_bad_input_is_named(columns, options, message):
+    with pytest.raises(ValueError, match=message):
+        load_classification_dataset(source(**columns), **options)
+
+
+def test_label_out_of_range_in_evaluation_is_named():
+    data = source()
+    data["test"] = source(label=[0, 1, 2, 1, 0, 1, 0, 1])["test"]
+    with pytest.raises(ValueError, match=r"split 'test', index 2: 2 is out of range, expected 0 \.\.\. 1"):
+        load_classification_dataset(data)
+
+
+def test_group_unseen_in_training_is_named():
+    data = source(place=PLACE)
+    data["train"] = source(place=[0, 1] * 4)["train"]
+    with pytest.raises(ValueError, match=r"'validation' has groups \['0_on_1', '1_on_0'\] that do not occur"):
+        load_classification_dataset(data)
+
+
+def test_ignored_columns_are_gone():
+    data = load_classification_dataset(source(group=[0, 0, 1, 1] * 2), group_column="none")
+    assert set(data["train"].column_names) == {"image", "label"}
+
+
+def test_boxes_become_corners():
+    boxes = [[1, 1, 2, 3]] * 8
+    data = load_classification_dataset(source(box=boxes), box_column="box")
+    assert data["train"]["box"][0] == [1, 1, 3, 4]
+    assert load_classification_dataset(source(box=boxes), box_column="box", box_format="xyxy")["test"]["box"][0] == [
+        *boxes[0]
+    ]
+
+
+def test_validation_is_split_off_by_group():
+    data = load_classification_dataset(source(40, ("train",), place=PLACE * 5), validation_fraction=0.2, seed=1)
+    assert set(data) == {"train", "validation"}
+    assert list(counts(data["validation"]).values()) == [2, 2, 2, 2]
+    assert list(counts(data["train"]).values()) == [8, 8, 8, 8]
+
+
+def test_folder_of_parquet_and_a_single_file(tmp_path):
+    for name, split in source(20, place=PLACE[:4] * 5).items():
+        split.to_parquet(tmp_path / f"{name}-00000-of-00001.parquet")
+    cache = str(tmp_path / "cache")
+    folder = load_classification_dataset(tmp_path, cache_dir=cache)
+    assert {name: len(split) for name, split in folder.items()} == {"train": 20, "validation": 20, "test": 20}
+    file = load_classification_dataset(tmp_path / "train-00000-of-00001.parquet", cache_dir=cache)
+    assert {name: len(split) for name, split in file.items()} == {"train": 16, "validation": 4}
+
+
+def test_image_folder(tmp_path):
+    for split in ("train", "test"):
+        for kind in ("cat", "dog"):
+            (tmp_path / "pets" / split / kind).mkdir(parents=True)
+            for index in range(5):
+                PIXEL.save(tmp_path / "pets" / split / kind / f"{index}.png")
+    data = load_classification_dataset(tmp_path / "pets", cache_dir=str(tmp_path / "cache"))
+    assert {name: len(split) for name, split in data.items()} == {"train": 8, "validation": 2, "test": 10}
+    assert data["train"].features["label"].names == ["cat", "dog"]
+
+
+def test_unreachable_hub_names_the_offline_ways(monkeypatch):
+    def offline(*args, **kwargs):
+        raise ConnectionError("no route to host")
+
+    monkeypatch.setattr(loading, "load_dataset", offline)
+    with pytest.raises(ConnectionError, match=r"'some/birds' is neither a local path.*embedded"):
+        load_classification_dataset("some/birds")
+
+
+def test_features_survive():
+    features = Features(image=ImageFeature(), label=ClassLabel(names=["x", "y"]), place=ClassLabel(names=["l", "w"]))
+    split = Dataset.from_dict({"image": [PIXEL] * 4, "label": [0, 0, 1, 1], "place": [0, 1, 0, 1]}, features=features)
+    data = load_classification_dataset(DatasetDict(train=split, val=split))
+    assert data["validation"].features["group"].names == ["x_on_l", "x_on_w", "y_on_l", "y_on_w"]
+    np.testing.assert_array_equal(data["validation"]["group"][:], [0, 1, 2, 3])

@@ -1,0 +1,85 @@
+import pytest
+import torch
+
+from clp_hf.data.transforms import EvalTransform, TrainTransform
+
+MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
+
+
+def pictures(n=6, height=24, width=24):
+    """Images whose red channel is the mask, so that both must move together."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (n, 3, height, width), generator=generator, dtype=torch.uint8)
+    return images, images[:, :1].clone()
+
+
+def denormalise(pixel_values):
+    return pixel_values * torch.tensor(STD).view(1, 3, 1, 1) + torch.tensor(MEAN).view(1, 3, 1, 1)
+
+
+def test_train_moves_image_and_mask_together():
+    images, masks = pictures()
+    pixel_values, masks = TrainTransform(16, MEAN, STD, scale=(0.3, 1))(images, masks)
+    assert pixel_values.shape == (6, 3, 16, 16)
+    torch.testing.assert_close(denormalise(pixel_values)[:, :1], masks, atol=1e-5, rtol=0)
+
+
+def test_train_without_crop_is_the_image_or_its_mirror():
+    images, _ = pictures()
+    for flip, expected in ((0.0, images), (1.0, images.flip(-1))):
+        pixel_values, none = TrainTransform((24, 24), MEAN, STD, scale=(1, 1), ratio=(1, 1), flip=flip)(images)
+        assert none is None
+        torch.testing.assert_close(denormalise(pixel_values) * 255, expected.float(), atol=1e-2, rtol=0)
+
+
+def test_train_crops_have_the_drawn_area_and_stay_inside():
+    """On images of coordinates, a crop shows its own extent."""
+    ramp = torch.linspace(0, 255, 64).round().to(torch.uint8)
+    images = torch.stack([ramp.expand(64, 64), ramp[:, None].expand(64, 64), ramp.expand(64, 64)]).expand(
+        200, 3, 64, 64
+    )
+    transform = TrainTransform(32, (0, 0, 0), (1, 1, 1), scale=(0.25, 0.5), ratio=(0.8, 1.25), flip=0)
+    pixel_values, _ = transform(images, generator=torch.Generator().manual_seed(1))
+    width = (pixel_values[:, 0, 0, -1] - pixel_values[:, 0, 0, 0]) * 32 / 31 * 63 / 64
+    height = (pixel_values[:, 1, -1, 0] - pixel_values[:, 1, 0, 0]) * 32 / 31 * 63 / 64
+    area, aspect = width * height, width / height
+    assert 0.24 < area.min() < 0.28
+    assert 0.47 < area.max() < 0.52
+    assert 0.78 < aspect.min() < 0.85
+    assert 1.18 < aspect.max() < 1.28
+
+
+def test_train_draws_per_sample_and_repeats_with_the_generator():
+    images = pictures(1)[0].expand(8, -1, -1, -1)
+    transform = TrainTransform(16, MEAN, STD)
+    first, again = (transform(images, generator=torch.Generator().manual_seed(5))[0] for _ in range(2))
+    torch.testing.assert_close(first, again)
+    assert len({tuple(row.flatten().tolist()) for row in first}) == 8
+
+
+def test_eval_is_deterministic_and_exact_at_its_own_size():
+    images, masks = pictures(height=16, width=16)
+    pixel_values, out = EvalTransform(16, MEAN, STD)(images, masks)
+    torch.testing.assert_close(denormalise(pixel_values) * 255, images.float(), atol=1e-3, rtol=0)
+    torch.testing.assert_close(out * 255, masks.float())
+
+
+def test_eval_crops_the_centre():
+    images = torch.zeros(1, 3, 20, 30, dtype=torch.uint8)
+    images[:, :, 5:15, 10:20] = 255  # the centre half of the shorter side
+    pixel_values, _ = EvalTransform(10, (0, 0, 0), (1, 1, 1), crop_pct=0.5)(images)
+    assert (pixel_values == 1).all()
+    whole, _ = EvalTransform(20, (0, 0, 0), (1, 1, 1))(images)
+    assert whole.shape[-2:] == (20, 20)
+    assert whole.mean() == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("options", [{"scale": (0, 1)}, {"scale": (0.5, 1.5)}, {"flip": 2}, {"ratio": (2, 1)}])
+def test_train_refuses_impossible_ranges(options):
+    with pytest.raises(ValueError, match="Expected"):
+        TrainTransform(8, MEAN, STD, **options)
+
+
+def test_eval_refuses_impossible_crop():
+    with pytest.raises(ValueError, match="crop_pct"):
+        EvalTransform(8, MEAN, STD, crop_pct=0)

@@ -1,0 +1,69 @@
+"""The perturbation network: its start, its bound, its statistics, its files."""
+
+import pytest
+import torch
+
+from clp_hf import PerturbationNetwork
+
+INPUTS = torch.randn(64, 10, generator=torch.Generator().manual_seed(0)) * 3 + 5
+LABELS = torch.arange(64) % 4
+
+
+def moved(network):
+    """A network as training leaves it."""
+    with torch.no_grad():
+        network.output.weight.normal_(generator=torch.Generator().manual_seed(1))
+    network.update_statistics(INPUTS)
+    return network
+
+
+def test_training_starts_as_plain_cross_entropy():
+    assert PerturbationNetwork(4)(INPUTS, LABELS).abs().max() == 0
+
+
+def test_every_parameter_gets_a_gradient_after_the_first_step():
+    network = moved(PerturbationNetwork(4, condition_on_label=True))
+    network(INPUTS, LABELS).square().sum().backward()
+    assert all(parameter.grad.abs().sum() > 0 for parameter in network.parameters())
+
+
+def test_bound_is_kept_and_zero_leaves_free():
+    free, bounded = moved(PerturbationNetwork(4)), moved(PerturbationNetwork(4, bound=2.0))
+    bounded.load_state_dict(free.state_dict())
+    assert free(INPUTS, LABELS).abs().max() > 2
+    assert bounded(INPUTS, LABELS).abs().max() <= 2
+    torch.testing.assert_close(bounded(INPUTS, LABELS), 2 * torch.tanh(free(INPUTS, LABELS) / 2))
+
+
+def test_label_matters_only_where_conditioned_on_it():
+    others = LABELS.flip(0)
+    plain, conditioned = moved(PerturbationNetwork(4)), moved(PerturbationNetwork(4, condition_on_label=True))
+    assert torch.equal(plain(INPUTS, LABELS), plain(INPUTS, others))
+    assert not torch.equal(conditioned(INPUTS, LABELS), conditioned(INPUTS, others))
+
+
+def test_running_statistics_reach_those_of_the_whole_stream():
+    network = PerturbationNetwork(4)
+    for batch in INPUTS.split(16):
+        network.update_statistics(batch)
+    torch.testing.assert_close(network.mean, INPUTS.mean(0))
+    torch.testing.assert_close(network.variance, INPUTS.var(0, correction=0))
+
+
+def test_saved_and_loaded_without_pickle(tmp_path):
+    network = PerturbationNetwork(4, characteristics=["loss", "margin"], hidden_size=7, bound=3.0)
+    network.update_statistics(INPUTS[:, :2])
+    with torch.no_grad():
+        network.output.weight.normal_()
+    network.save_pretrained(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} >= {"config.json", "model.safetensors"}
+    loaded = PerturbationNetwork.from_pretrained(tmp_path)
+    assert loaded.characteristics == ("loss", "margin")
+    assert torch.equal(loaded(INPUTS[:, :2], LABELS), network(INPUTS[:, :2], LABELS))
+
+
+def test_bad_settings_are_refused():
+    with pytest.raises(ValueError, match="unknown: hue"):
+        PerturbationNetwork(4, characteristics=["hue"])
+    with pytest.raises(ValueError, match="bound is -1"):
+        PerturbationNetwork(4, bound=-1.0)
