@@ -1,22 +1,24 @@
 """The cost of one CLP step relative to a plain training step: CPU time and peak memory.
 
-    python benchmarks/step_cost.py                                        # everything, one core: hours on a slow machine
-    python benchmarks/step_cost.py --models resnet18 --rounds 3           # one model
+    pip install higher torchopt                                       # the peers
+    python benchmarks/step_cost.py                                    # everything, on one core
+    python benchmarks/step_cost.py --models resnet18 --rounds 3       # one model
     python benchmarks/step_cost.py --models resnet18 --methods plain "CLP forward" higher
 
-Every row is measured in a fresh process. Time: plain steps and steps of the row alternate in that process, A B A B, after
-a warm-up; the ratio is the median over rounds of B / A, in CPU seconds. Memory: the peak of resident memory
-above what the process held once model and optimizer were built, over three steps; the ratio is to the plain row.
+Every row is measured in a fresh process. Time: plain steps and steps of the row alternate in that process, A B A B,
+after a warm-up; the ratio is the median over rounds of B / A, in CPU seconds. Memory: the peak of resident memory above
+what the process held once model and optimizers were built, over three steps; the ratio is to the plain row. (Linux)
 
 All rows but `plain` do the same update: the look-ahead of the full network by one plain SGD step on CE(logits + δ), the
-meta cross-entropy there, its gradient for the perturbation network, then the ordinary step (CLP `head` scope looks ahead
-with the head only). That they agree is measured too: the gradient they leave for the perturbation network in their first
-step is compared with the textbook's. The meta batch is as large as the training batch; no saliency, no augmentation.
+meta cross-entropy there, its gradient for the perturbation network, then the ordinary step (`head` scope looks ahead
+with the head only). That they agree is measured too: the gradient they leave for the perturbation network in their
+first step is compared with the textbook's. The meta batch is as large as the training batch; no saliency, no
+augmentation, random images.
 
-Rows: CLP engines as `CLPTrainer` runs them (`double_backward` shares the training forward pass like the others);
-`textbook` is double backward in plain torch as published code has it (Meta-Weight-Net), with its own forward pass for the
-look-ahead; `higher` and `torchopt` are the PyPI packages, used as their documentation shows. Attention runs
-on PyTorch's math backend where second derivatives are taken, because its other kernels have none.
+Rows: the CLP engines as `CLPTrainer` runs them (`double_backward` shares the training forward pass like the others);
+`textbook` is double backward in plain torch as published code has it (Meta-Weight-Net), with its own forward pass for
+the look-ahead; `higher` and `torchopt` are the PyPI packages, used as their documentation shows. Attention runs on
+PyTorch's math backend where second derivatives are taken, because its other kernels have none.
 """
 
 import argparse
@@ -407,15 +409,14 @@ def machine() -> dict:
 
 
 def table(report: dict) -> str:
+    packages = ", ".join(f"{name} {number}" for name, number in report["machine"]["packages"].items() if number)
     lines = [
         "# Cost of one CLP step relative to a plain step",
         "",
-        f"CPU time on {report['threads']} thread(s) of {report['machine']['cpu']}, batch {report['batch_size']}, meta batch the "
-        f"same, median of {report['rounds']} rounds (range); peak memory above the start, batch {report['memory_batch_size']}. "
-        + ", ".join(f"{name} {number}" for name, number in report["machine"]["packages"].items() if number)
-        + ". Random images; training without augmentation or saliency. Written by `benchmarks/step_cost.py`, which says what the rows are.",
-        "",
-        "The last column is the relative difference of the perturbation network's gradient from the textbook's, float32.",
+        f"Time: CPU seconds on {report['threads']} thread(s) of {report['machine']['cpu']}, batch {report['batch_size']} "
+        f"and a meta batch of the same size, median of {report['rounds']} rounds (range). Memory: peak above the start, "
+        f"batch {report['memory_batch_size']}. Hypergradient: relative difference of the perturbation network's gradient "
+        f"from the textbook's, float32. {packages}. `benchmarks/step_cost.py` wrote this and says what the rows are.",
     ]
     for model in report["models"]:
         lines += [

@@ -433,8 +433,8 @@ def _at_image_size(model: PreTrainedModel, size: tuple[int, int]) -> PreTrainedM
         _evaluate(model, torch.zeros(1, 3, *size, dtype=model.dtype, device=model.device))
     except (ValueError, RuntimeError) as error:
         raise ValueError(
-            f"{_model_name(model)} does not take images of {size[0]} × {size[1]} pixels ({error}). Use its own size, or "
-            "a timm model whose position embeddings can be resampled."
+            f"{_model_name(model)} does not take images of {size[0]} × {size[1]} pixels ({error}). Use its own size, "
+            "or a timm model whose position embeddings can be resampled."
         ) from error
     return model
 

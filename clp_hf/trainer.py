@@ -112,6 +112,7 @@ class CLPTrainer(Trainer):
             args.factual_infills,
             *normalisation,
             mask_shape=args.mask_shape,
+            factual_mask_shape=args.factual_mask_shape,
             fgsm_epsilon=args.fgsm_epsilon,
             inpainter=build_inpainter(args.inpainting_model) if "inpaint" in args.counterfactual_infills else None,
         )

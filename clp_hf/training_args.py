@@ -24,7 +24,8 @@ class CLPTrainingArguments(TrainingArguments):
         condition_on_label, characteristics.
 
     Parameters that control the meta set and its causal augmentation:
-        meta_batch_size, meta_samples, counterfactual_infills, factual_infills, mask_shape, fgsm_epsilon,
+        meta_batch_size, meta_samples, counterfactual_infills, factual_infills, mask_shape,
+        factual_mask_shape, fgsm_epsilon,
         inpainting_model.
 
     Parameters that control the training batches, with or without CLP:
@@ -97,6 +98,13 @@ class CLPTrainingArguments(TrainingArguments):
     mask_shape: str = field(
         default="box",
         metadata={"help": "Use masks as their smallest enclosing box (paper: shapes must not leak) or as exact shape."},
+    )
+    factual_mask_shape: str | None = field(
+        default=None,
+        metadata={
+            "help": "The same for factual images, by default mask_shape. A box keeps a frame of the old background around "
+            "the object: exact is better where masks are good."
+        },
     )
     fgsm_epsilon: float = field(
         default=0.1, metadata={"help": "Largest change of a background pixel by the fgsm infill, pixels in [0, 1]."}

@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw, ImageFont
 from clp_hf.data.embedded import GROUPS, embedded_birds
 
 
-def embedded_birds_picture(path: Path, columns: int = 8, size: int = 128, gap: int = 4, seed: int = 0) -> None:
+def embedded_birds_picture(path: Path, columns: int = 8, size: int = 96, gap: int = 4, seed: int = 0) -> None:
     """A row of examples for each of the four groups, and one row of the last group's masks."""
     test = embedded_birds(4, 4, 8 * columns * 4, image_size=size, seed=seed)["test"]
     groups = test["group"]

@@ -54,9 +54,10 @@ def test_agrees_with_scikit_learn():
 
 
 def test_ece_by_bins():
-    """Two bins used: confidence 0.6 with accuracy 1, confidence 0.9 with accuracy 0."""
-    logits = np.log([[0.6, 0.4], [0.1, 0.9]])
-    assert classification_metrics(logits, [0, 0], label_names=["a"], num_bins=15)["ece"] == pytest.approx(0.65)
+    """Two bins: twice confidence 0.6 with one right, once 0.9 and wrong: |1.2 - 1| + |0.9 - 0| over 3."""
+    logits = np.log([[0.6, 0.4], [0.6, 0.4], [0.1, 0.9]])
+    result = classification_metrics(logits, [0, 1, 0], label_names=LABELS, num_bins=15)
+    assert result["ece"] == pytest.approx(1.1 / 3)
 
 
 def test_confidence_one_and_huge_logits_are_finite():

@@ -25,8 +25,8 @@ class CausalAugmentation:
         image_std: per channel, of the model's normalisation.
         mask_shape: `"box"`, the box around the mask (the paper's choice: what is removed must leave no outline), or
             `"exact"`.
-        factual_mask_shape: of factual images; by default `mask_shape`. What is kept may show its outline, and a box keeps
-            a frame of the old background with it: `"exact"` looks far more real where the masks are good.
+        factual_mask_shape: of factual images; by default `mask_shape`. What is kept may show its outline, and a box
+            keeps a frame of the old background: `"exact"` looks far more real where the masks are good.
         fgsm_epsilon: largest change of a pixel by `fgsm`, in units of the pixel range [0, 1].
         inpainter: for `inpaint`; by default OpenCV's Telea.
 

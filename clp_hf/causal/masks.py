@@ -52,7 +52,8 @@ def boxes_to_masks(
             index = int(bad.nonzero()[0])
             raise ValueError(
                 f"Box {index} {problem}: {boxes[index].tolist()} read as {box_format}. Fix the box, give boxes in "
-                f"pixels of the image as it is after resizing, or say box_format={other_format!r} if that is what they are."
+                "pixels of the image as it is after resizing, or say "
+                f"box_format={other_format!r} if that is what they are."
             )
     inside = [
         (torch.arange(size, device=boxes.device) + 1 > start[:, axis, None])

@@ -99,8 +99,8 @@ def load_classification_dataset(
     splits = _encode(splits, "label", label_names)
     if len(set(splits["train"]["label"])) < 2:
         raise ValueError(
-            f"The training split has one class only ({splits['train'].features['label'].names}); at least two are "
-            "needed."
+            f"The training split has images of one class only, of {splits['train'].features['label'].names}: "
+            "at least two are needed."
         )
     if attribute:
         splits = _encode(splits, attribute, attribute_names)
@@ -128,12 +128,11 @@ def _read(name_or_path, config_name, cache_dir) -> DatasetDict:
         return load_dataset(str(path.resolve()), config_name, cache_dir=cache_dir)
     try:
         return load_dataset(str(name_or_path), config_name, cache_dir=cache_dir)
-    except (ConnectionError, FileNotFoundError, OSError) as error:
+    except OSError as error:
         raise ConnectionError(
             f"{name_or_path!r} is neither a local path nor a data set that could be fetched from the Hub "
             f"({type(error).__name__}: {error}). Check the name and the connection, or work offline with a local "
-            "folder or "
-            "parquet file (`--dataset_name path/to/folder`) or the embedded set (`--dataset_name embedded`)."
+            "folder or parquet file (`--dataset_name path/to/folder`) or the embedded set (`--dataset_name embedded`)."
         ) from error
 
 
@@ -152,8 +151,7 @@ def _select_splits(splits: DatasetDict, train: str, validation: str | None, test
 
 
 def _rename(splits: DatasetDict, sources: dict[str, str], attribute: str | None) -> DatasetDict:
-    """Keep the columns in use, under their canonical names. A column may serve as attribute and as another one "
-    "(copied)."""
+    """Keep the columns in use, under their canonical names."""
 
     def rename(role: str, split: Dataset) -> Dataset:
         if missing := {*sources.values(), *filter(None, [attribute])} - set(split.column_names):
@@ -175,11 +173,15 @@ def _encode(splits: DatasetDict, column: str, names: Sequence[str] | None) -> Da
             )
     kind = "class" if isinstance(feature, ClassLabel) else getattr(feature, "dtype", type(feature).__name__)
     if kind == "string":
-        names = list(names or sorted({value for split_values in values.values() for value in split_values}))
+        names = list(names or sorted(set(values["train"])))
         position = {name: index for index, name in enumerate(names)}
-        if unknown := sorted({v for split_values in values.values() for v in split_values} - set(names)):
-            raise ValueError(f"Column {column!r} has values {unknown[:10]} that are not among the names {names}.")
-        values = {role: [position[value] for value in split_values] for role, split_values in values.items()}
+        for role, split_values in values.items():
+            if unknown := sorted(set(split_values) - set(names)):
+                raise ValueError(
+                    f"Column {column!r}, split {role!r}: the values {unknown[:10]} are not among the names {names} "
+                    "(given, or found in the training split)."
+                )
+            values[role] = [position[value] for value in split_values]
     elif kind == "class":
         stored = feature.names
         if names is not None and len(names) != len(stored):
@@ -196,9 +198,8 @@ def _encode(splits: DatasetDict, column: str, names: Sequence[str] | None) -> Da
             )
     elif column == "group":
         raise ValueError(
-            f"Column {column!r} has type {feature}: one integer or string per image is expected. Groups that overlap "
-            "(several per image) "
-            "are not supported; name one attribute with `attribute_column`, or ignore them with `group_column='none'`."
+            f"Column {column!r} has type {feature}; expected one integer or string per image. Overlapping groups "
+            "(several per image) are not supported: name an `attribute_column` instead, or set `group_column='none'`."
         )
     else:
         raise ValueError(
@@ -210,9 +211,8 @@ def _encode(splits: DatasetDict, column: str, names: Sequence[str] | None) -> Da
         codes = np.asarray(values[role], dtype=np.int64)
         if wrong := np.flatnonzero((codes < 0) | (codes >= len(names))).tolist():
             raise ValueError(
-                f"Column {column!r}, split {role!r}, index {wrong[0]}: {codes[wrong[0]]} is out of range, expected 0 "
-                f"... {len(names) - 1} "
-                f"({names}); {len(wrong)} such values."
+                f"Column {column!r}, split {role!r}, index {wrong[0]}: {codes[wrong[0]]} is out of range, "
+                f"expected 0 ... {len(names) - 1} ({names}); {len(wrong)} such values."
             )
         split = split.remove_columns(column)
         encoded[role] = split.add_column(column, codes, feature=ClassLabel(names=names))
@@ -259,8 +259,7 @@ def _check_groups(splits: DatasetDict) -> None:
         if unseen := sorted(set(split["group"]) - known):
             raise ValueError(
                 f"Split {role!r} has groups {[names[group] for group in unseen]} that do not occur in the training "
-                "split "
-                f"({[names[group] for group in sorted(known)]}). Remove them, or choose other groups with "
+                f"split ({[names[group] for group in sorted(known)]}). Remove them, or choose another "
                 "`attribute_column`."
             )
         pairs = np.unique(np.stack([split["group"][:], split["label"][:]], 1), axis=0)
@@ -269,6 +268,5 @@ def _check_groups(splits: DatasetDict) -> None:
             mixed = [names[group] for group in owners[classes > 1]]
             raise ValueError(
                 f"Split {role!r}: groups {mixed} hold images of several classes, but a group is a (class, attribute) "
-                "pair. Give the "
-                "column as `attribute_column` with `group_column='none'`."
+                "pair. Give the column as `attribute_column` with `group_column='none'`."
             )

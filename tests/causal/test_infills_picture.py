@@ -21,7 +21,6 @@ GAP, HEAD = 4, 14
 
 def contact_sheet(images, mask, labels, logits_fn, seed=0) -> Image.Image:
     """One row per image and mask shape, one column per infill; `images` `(n, 3, h, w)` in [0, 1]."""
-    titles, columns = ["image", "box", "exact"], [images] * 3
     columns = [images.repeat_interleave(2, 0)]
     columns += [0.2 * columns[0] + 0.8 * mask.repeat_interleave(2, 0)]
     titles = ["image", "mask"]
