@@ -413,9 +413,9 @@ def table(report: dict) -> str:
     lines = [
         "# Cost of one CLP step relative to a plain step",
         "",
-        f"Time: CPU seconds on {report['threads']} thread(s) of {report['machine']['cpu']}, batch {report['batch_size']} "
-        f"and a meta batch of the same size, median of {report['rounds']} rounds (range). Memory: peak above the start, "
-        f"batch {report['memory_batch_size']}. Hypergradient: relative difference of the perturbation network's gradient "
+        f"Time: CPU seconds on {report['threads']} thread(s) of {report['machine']['cpu']}, batch "
+        f"{report['batch_size']}, meta batch the same, median of {report['rounds']} rounds (range). "
+        f"Memory: peak above the start, batch {report['memory_batch_size']}. Hypergradient: relative difference of the perturbation network's gradient "
         f"from the textbook's, float32. {packages}. `benchmarks/step_cost.py` wrote this and says what the rows are.",
     ]
     for model in report["models"]:

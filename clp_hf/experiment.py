@@ -1,7 +1,8 @@
-"""What recipes share: their arguments, the data and model these name, and training, evaluating and comparing methods."""
+"""What recipes share: arguments, the data and model these name, and runs of methods that can be compared."""
 
 import copy
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -25,7 +26,12 @@ from .training_args import CLPTrainingArguments
 METHODS = {
     "erm": {"meta_every": 0},
     "group_reweighting": {"meta_every": 0, "train_sampling": "group"},
-    "meta_lp": {"counterfactual_infills": [], "factual_infills": [], "saliency_weight": 0.0},
+    "meta_lp": {
+        "counterfactual_infills": [],
+        "factual_infills": [],
+        "saliency_weight": 0.0,
+        "background_evidence": False,
+    },
     "clp": {},
 }
 
@@ -76,8 +82,6 @@ class ModelArguments:
 
 def parse_arguments(argument_classes: Sequence[type], description: str) -> tuple:
     """Arguments from the command line, or from the one JSON or YAML file that is its only argument."""
-    import sys
-
     parser = HfArgumentParser(argument_classes, description=description)
     if len(sys.argv) == 2 and sys.argv[1].endswith((".json", ".yaml", ".yml")):
         read = parser.parse_json_file if sys.argv[1].endswith(".json") else parser.parse_yaml_file

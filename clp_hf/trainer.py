@@ -2,6 +2,7 @@
 
 import os
 from collections import defaultdict
+from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
 from typing import Any
@@ -23,7 +24,14 @@ from .data.contract import (
     split_meta_set,
 )
 from .modeling import find_classifier_head, forward_with_features, image_settings, uses_batch_statistics
-from .perturbation import ClassStatistics, PerturbationNetwork, training_characteristics
+from .perturbation import (
+    BACKGROUND_MARGIN,
+    BackgroundProbe,
+    ClassStatistics,
+    PerturbationNetwork,
+    own_margin,
+    training_characteristics,
+)
 from .training_args import CLPTrainingArguments
 
 logger = logging.get_logger(__name__)
@@ -98,6 +106,11 @@ class CLPTrainer(Trainer):
                         f"Batch normalisation needs two images or more, but {name} is 1. Use larger batches, or "
                         "clp_hf.modeling.freeze_batch_norm_statistics(model)."
                     )
+        if args.background_evidence and "mask" not in self._example:
+            raise ValueError(
+                "background_evidence needs a `mask` for every training image, and they have none. Give the data set a "
+                "mask or box column (--mask_column, --box_column), or set background_evidence=False."
+            )
         if args.saliency_weight and "mask" not in self._example and not self.meta_set.has_masks:
             raise ValueError(
                 "saliency_weight is set, but neither the training nor the meta set has a `mask` column. Add masks or "
@@ -121,14 +134,16 @@ class CLPTrainer(Trainer):
         """Find the head, and build Ω and what is updated with it; anew when `model_init` has made another model."""
         args = self.args
         _, self.head = find_classifier_head(self.model, self._example["pixel_values"][None].to(args.device))
+        self.characteristics = [*args.characteristics, *([BACKGROUND_MARGIN] if args.background_evidence else [])]
         self.perturbation_network = PerturbationNetwork(
             self.head.out_features,
-            characteristics=args.characteristics,
+            characteristics=self.characteristics,
             hidden_size=args.perturbation_hidden_size,
             bound=args.perturbation_bound,
             condition_on_label=args.condition_on_label,
         ).to(args.device)
         self.class_statistics = ClassStatistics(self._class_proportions).to(args.device)
+        self.background_probe = BackgroundProbe(self.head.in_features, self.head.out_features).to(args.device)
         self.meta_sampler = MetaSampler(
             len(self.meta_set),
             self.meta_batch_size * args.world_size,
@@ -175,10 +190,18 @@ class CLPTrainer(Trainer):
         with self.compute_loss_context_manager():
             with dual_attention() if self.args.hypergradient == "double_backward" else nullcontext():
                 logits, features = run_at(module, {}, lambda: forward(module)) if recompute else forward(model)
+            background_logits = self._background_logits(module, batch) if self.args.background_evidence else None
             characteristics = training_characteristics(
-                logits, features, labels, self.head.weight, self.class_statistics, self.args.characteristics
+                logits,
+                features,
+                labels,
+                self.head.weight,
+                self.class_statistics,
+                self.characteristics,
+                background_logits=background_logits,
             )
             self.perturbation_network.update_statistics(characteristics)
+            perturb = partial(self.perturbation_network, characteristics, labels, background_logits)
             penalty = self._saliency(module, batch)
             if meta_due:
                 if self.args.lookahead_scope == "head":
@@ -187,13 +210,13 @@ class CLPTrainer(Trainer):
                 else:
                     looking, replay = module, lambda: forward(module)[0]
                     training_pass = TrainingPass(replay, logits, random_state, penalty)
-                self._update_perturbation_network(module, looking, training_pass, characteristics, batch)
+                self._update_perturbation_network(module, looking, training_pass, perturb, batch)
             if recompute:
                 with random_state.replayed():
                     logits, _ = forward(model)
                 penalty = self._saliency(module, batch)
             with torch.no_grad():
-                perturbation = self.perturbation_network(characteristics, labels)
+                perturbation = perturb()
             loss = self._cross_entropy(logits, perturbation, labels)
             loss = loss if penalty is None else loss + penalty
         self._record_perturbation(perturbation, batch)
@@ -202,15 +225,28 @@ class CLPTrainer(Trainer):
         return loss.detach()
 
     def _update_perturbation_network(
-        self, module: nn.Module, looking: nn.Module, training_pass: TrainingPass, characteristics: Tensor, batch: Batch
+        self,
+        module: nn.Module,
+        looking: nn.Module,
+        training_pass: TrainingPass,
+        perturb: Callable[[], Tensor],
+        batch: Batch,
     ) -> None:
-        """Steps 2 and 3: Ω by its hypergradient, `looking` being what looks ahead, all of `module` or its head."""
+        """Steps 2 and 3: Ω by its hypergradient.
+
+        Args:
+            module: the classifier.
+            looking: what looks ahead, all of `module` or its head.
+            training_pass: the training batch through `looking`.
+            perturb: computes δ of the training batch from Ω.
+            batch: the training batch, from which backgrounds are borrowed.
+        """
         args, labels, network = self.args, batch["labels"], self.perturbation_network
         meta_batch = self._next_meta_batch(module, batch)
         result = hypergradient(
             looking,
             training_pass,
-            lambda logits: self._cross_entropy(logits, network(characteristics, labels), labels),
+            lambda logits: self._cross_entropy(logits, perturb(), labels),
             lambda: self._meta_loss(module, meta_batch),
             list(network.parameters()),
             lambda gradients: step_sizes(
@@ -239,7 +275,7 @@ class CLPTrainer(Trainer):
         self._record("hypergradient_indirect", norm(result.indirect))
         if result.logit_tangent is not None and "group" in batch:
             with torch.no_grad():
-                probabilities = (training_pass.logits + network(characteristics, labels)).softmax(-1)
+                probabilities = (training_pass.logits + perturb()).softmax(-1)
             centred = result.logit_tangent - (probabilities * result.logit_tangent).sum(-1, keepdim=True)
             self._record_groups("signal", -(probabilities * centred).gather(1, labels[:, None])[:, 0], batch["group"])
 
@@ -282,13 +318,26 @@ class CLPTrainer(Trainer):
                     batch["labels"],
                     self.head.weight,
                     self.class_statistics,
-                    self.args.characteristics,
+                    self.characteristics,
                     update=False,
                 )
                 logits = logits + self.perturbation_network(characteristics, batch["labels"])
             loss = meta_loss(logits, batch["labels"], batch["counterfactual"])
             penalty = self._saliency(module, batch)
             return loss if penalty is None else loss + penalty
+
+    def _background_logits(self, module: nn.Module, batch: Batch) -> Tensor:
+        """u_z of a training batch: the probe on its counterfactual images; 0 for images that cannot be masked."""
+        role = torch.full_like(batch["labels"], Role.COUNTERFACTUAL)
+        role = self.augmentation.effective_role(role, batch["mask"])
+        pixel_values = self.augmentation(
+            batch["pixel_values"], batch["labels"], batch["mask"], role, generator=self.meta_generator
+        )
+        with torch.no_grad():
+            background = {"pixel_values": pixel_values}
+            _, features = run_at(module, {}, lambda: self._forward(module, background))
+        logits = self.background_probe(features, batch["labels"])
+        return logits * (role == Role.COUNTERFACTUAL)[:, None]
 
     def _forward(self, module: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         return forward_with_features(module, self.head, batch["pixel_values"])
@@ -323,9 +372,7 @@ class CLPTrainer(Trainer):
     def _record_perturbation(self, perturbation: Tensor, batch: Batch) -> None:
         self._record("perturbation_size", perturbation.abs().mean())
         if "group" in batch:
-            own = perturbation.gather(1, batch["labels"][:, None])[:, 0]
-            others = (perturbation.sum(-1) - own) / (perturbation.shape[-1] - 1)
-            self._record_groups("perturbation", own - others, batch["group"])
+            self._record_groups("perturbation", own_margin(perturbation, batch["labels"]), batch["group"])
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the means since the last log of what CLP recorded.
@@ -419,5 +466,6 @@ class CLPTrainer(Trainer):
             "perturbation_network": self.perturbation_network,
             "optimizer": self.perturbation_optimizer,
             "class_statistics": self.class_statistics,
+            "background_probe": self.background_probe,
             "sampler": self.meta_sampler,
         }

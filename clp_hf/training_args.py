@@ -21,7 +21,7 @@ class CLPTrainingArguments(TrainingArguments):
 
     Parameters that control the perturbation network:
         perturbation_hidden_size, perturbation_learning_rate, perturbation_weight_decay, perturbation_bound,
-        condition_on_label, characteristics.
+        condition_on_label, characteristics, background_evidence.
 
     Parameters that control the meta set and its causal augmentation:
         meta_batch_size, meta_samples, counterfactual_infills, factual_infills, mask_shape,
@@ -67,6 +67,14 @@ class CLPTrainingArguments(TrainingArguments):
             "classes or groups equally often). Holds for the plain Trainer (meta_every=0) too."
         },
     )
+    background_evidence: bool = field(
+        default=False,
+        metadata={
+            "help": "Estimate what the background alone says about the label, by an online probe on training images "
+            "without their foreground, and let the perturbation network intervene on it. Our extension; needs masks in "
+            "the training set and counterfactual_infills."
+        },
+    )
     meta_every: int = field(
         default=1,
         metadata={"help": "Update the perturbation network on every k-th optimizer step; 0 is the plain Trainer."},
@@ -102,8 +110,8 @@ class CLPTrainingArguments(TrainingArguments):
     factual_mask_shape: str | None = field(
         default=None,
         metadata={
-            "help": "The same for factual images, by default mask_shape. A box keeps a frame of the old background around "
-            "the object: exact is better where masks are good."
+            "help": "The same for factual images, by default mask_shape. A box keeps a frame of the old background "
+            "around the object: exact is better where masks are good."
         },
     )
     fgsm_epsilon: float = field(
@@ -164,3 +172,7 @@ class CLPTrainingArguments(TrainingArguments):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected 1 or more.")
         check_characteristics(self.characteristics)
+        if self.background_evidence and not self.counterfactual_infills:
+            raise ValueError("background_evidence needs counterfactual_infills, to take the foreground out of images.")
+        if self.background_evidence and self.perturb_meta_logits:
+            raise ValueError("background_evidence is measured on training images only; set perturb_meta_logits=False.")

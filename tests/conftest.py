@@ -21,7 +21,7 @@ SIZE = 16
 
 
 class Squares(Dataset):
-    """Bright squares (the class is their size) on a dark or light ground (the attribute); items as CLPTrainer takes them."""
+    """Bright squares (the class is their size) on a dark or light ground (the attribute), as CLPTrainer takes them."""
 
     def __init__(self, length, num_labels=3, columns=("mask", "group"), start=0):
         self.labels = [index % num_labels for index in range(length)]
@@ -75,7 +75,7 @@ def resnet(num_labels=3):
 
 @pytest.fixture
 def make_trainer(tmp_path):
-    """A trainer on tiny data; keyword arguments go to the arguments of training, or to the trainer where it has them."""
+    """A trainer on tiny data; keyword arguments go to the trainer where it has them, else to its arguments."""
 
     def make(model=None, train_dataset=None, **kwargs):
         trainer_kwargs = {

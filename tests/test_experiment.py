@@ -33,8 +33,8 @@ def tiny(tmp_path_factory):
     model.save_pretrained(folder / "model")
     return [
         "--dataset_name", str(folder / "data"), "--model_name_or_path", str(folder / "model"), "--image_size", "32",
-        "--num_train_epochs", "1", "--per_device_train_batch_size", "16", "--meta_samples", "2", "--disable_tqdm", "true",
-        "--use_cpu", "true",
+        "--num_train_epochs", "1", "--per_device_train_batch_size", "16", "--meta_samples", "2",
+        "--disable_tqdm", "true", "--use_cpu", "true",
     ]  # fmt: skip
 
 

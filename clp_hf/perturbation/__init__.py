@@ -1,12 +1,23 @@
 """The perturbation network, its ten inputs, and the class statistics that some of them need."""
 
-from .characteristics import CHARACTERISTICS, ClassStatistics, check_characteristics, training_characteristics
+from .background import BackgroundProbe
+from .characteristics import (
+    BACKGROUND_MARGIN,
+    CHARACTERISTICS,
+    ClassStatistics,
+    check_characteristics,
+    own_margin,
+    training_characteristics,
+)
 from .network import PerturbationNetwork
 
 __all__ = [
+    "BACKGROUND_MARGIN",
     "CHARACTERISTICS",
+    "BackgroundProbe",
     "ClassStatistics",
     "PerturbationNetwork",
     "check_characteristics",
+    "own_margin",
     "training_characteristics",
 ]

@@ -18,6 +18,8 @@ CHARACTERISTICS = (
     "relative_loss",
     "relative_margin",
 )
+# Beyond the paper's ten: u_z of the own class over the mean of the others, where a `BackgroundProbe` gives u_z.
+BACKGROUND_MARGIN = "background_margin"
 
 
 class ClassStatistics(nn.Module):
@@ -60,6 +62,7 @@ def training_characteristics(
     statistics: ClassStatistics,
     names: Sequence[str] = CHARACTERISTICS,
     update: bool = True,
+    background_logits: Tensor | None = None,
 ) -> Tensor:
     """The named characteristics of every sample (Table 1), detached, in float32.
 
@@ -71,6 +74,7 @@ def training_characteristics(
         statistics: the running class means; the batch is taken in first, unless `update` is False.
         names: which characteristics, in which order.
         update: False for meta images, which must not move the statistics of the training set.
+        background_logits: u_z, (n, C), where `"background_margin"` is among the names.
 
     Returns:
         (n, len(names)). Ranges: margin [−1, 1], gradient_norm [0, √2], cosine [−1, 1], entropy [0, log₂ C] bits,
@@ -101,12 +105,20 @@ def training_characteristics(
         "relative_loss": loss - statistics.loss[labels],
         "relative_margin": margin - statistics.margin[labels],
     }
+    if background_logits is not None:
+        values[BACKGROUND_MARGIN] = own_margin(background_logits, labels)
     return torch.stack([values[name] for name in names], dim=-1)
+
+
+def own_margin(values: Tensor, labels: Tensor) -> Tensor:
+    """How far the own class is above the mean of the others: (n,) from values (n, C)."""
+    own = values.gather(1, labels[:, None])[:, 0]
+    return own - (values.sum(-1) - own) / (values.shape[-1] - 1)
 
 
 def check_characteristics(names: Sequence[str]) -> None:
     """Refuse an empty list or names that are not in `CHARACTERISTICS`, listing the valid ones."""
-    unknown = [name for name in names if name not in CHARACTERISTICS]
+    unknown = [name for name in names if name not in (*CHARACTERISTICS, BACKGROUND_MARGIN)]
     if unknown or not names:
         raise ValueError(
             f"characteristics are {list(names)}; expected one or more of {', '.join(CHARACTERISTICS)}"

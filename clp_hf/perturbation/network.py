@@ -1,14 +1,16 @@
 """The perturbation network Ω: from the training characteristics of a sample to its logit perturbation δ."""
 
+import math
 from collections.abc import Sequence
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
-from .characteristics import CHARACTERISTICS, check_characteristics
+from .characteristics import BACKGROUND_MARGIN, CHARACTERISTICS, check_characteristics
 
 LABEL_EMBEDDING_SIZE = 8
+MAX_BACKGROUND_GATE = 3.0
 
 
 class PerturbationNetwork(nn.Module, PyTorchModelHubMixin):
@@ -17,11 +19,15 @@ class PerturbationNetwork(nn.Module, PyTorchModelHubMixin):
     The inputs are standardised with running statistics, kept as buffers. The last layer starts at zero, so training
     starts as plain cross-entropy.
 
+    With `"background_margin"` among its inputs (our extension) it also intervenes on the extrinsic logits u_z that a
+    `BackgroundProbe` gives: δ = τ tanh(Ω(g)/τ) + a(g) u_z, with a learned gate a in (0, 3) that starts at 1. Where the
+    background already explains the label, the sample then teaches the classifier nothing more about it.
+
     Args:
         num_labels: C, the number of classes.
         characteristics: names of the inputs, in their order.
         hidden_size: width of the hidden layer.
-        bound: τ > 0 keeps every δ in (−τ, τ) by τ tanh(δ/τ); 0 leaves it free, as in the paper.
+        bound: τ > 0 keeps the output in (−τ, τ) by τ tanh(Ω/τ); 0 leaves it free, as in the paper.
         condition_on_label: add a learned embedding of the label to the inputs (our extension).
 
     Raises:
@@ -48,7 +54,9 @@ class PerturbationNetwork(nn.Module, PyTorchModelHubMixin):
         self.register_buffer("num_updates", torch.zeros(()))
         self.label_embedding = nn.Embedding(num_labels, LABEL_EMBEDDING_SIZE) if condition_on_label else None
         self.hidden = nn.Linear(num_inputs + (LABEL_EMBEDDING_SIZE if condition_on_label else 0), hidden_size)
-        self.output = nn.Linear(hidden_size, num_labels)
+        self.num_labels = num_labels
+        self.uses_background = BACKGROUND_MARGIN in self.characteristics
+        self.output = nn.Linear(hidden_size, num_labels + self.uses_background)
         nn.init.zeros_(self.output.weight)
         nn.init.zeros_(self.output.bias)
 
@@ -67,12 +75,13 @@ class PerturbationNetwork(nn.Module, PyTorchModelHubMixin):
             self.variance.mul_(1 - share).add_(share * (spread + (1 - share) * difference.square()))
         self.num_updates += 1
 
-    def forward(self, characteristics: Tensor, labels: Tensor) -> Tensor:
+    def forward(self, characteristics: Tensor, labels: Tensor, background_logits: Tensor | None = None) -> Tensor:
         """Logit perturbations.
 
         Args:
             characteristics: (n, k), in the order of `self.characteristics`.
             labels: (n,), used where the network is conditioned on the label.
+            background_logits: u_z, (n, C), where `"background_margin"` is an input.
 
         Returns:
             δ, (n, C).
@@ -80,5 +89,12 @@ class PerturbationNetwork(nn.Module, PyTorchModelHubMixin):
         inputs = (characteristics - self.mean) / (self.variance + 1e-6).sqrt()
         if self.label_embedding is not None:
             inputs = torch.cat([inputs, self.label_embedding(labels)], dim=-1)
-        perturbation = self.output(torch.tanh(self.hidden(inputs)))
-        return self.bound * torch.tanh(perturbation / self.bound) if self.bound else perturbation
+        output = self.output(torch.tanh(self.hidden(inputs)))
+        perturbation = output[:, : self.num_labels]
+        if self.bound:
+            perturbation = self.bound * torch.tanh(perturbation / self.bound)
+        if self.uses_background:
+            start = -math.log(MAX_BACKGROUND_GATE - 1)
+            gate = MAX_BACKGROUND_GATE * torch.sigmoid(output[:, self.num_labels :] + start)
+            perturbation = perturbation + gate * background_logits
+        return perturbation

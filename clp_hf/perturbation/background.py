@@ -1,0 +1,55 @@
+"""The extrinsic logits u_z of the causal graph (CLP, Fig. 2): what the background alone says about the label."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+FEATURE_NORM = 5.0
+
+
+class BackgroundProbe(nn.Module):
+    """Softmax regression of the label on the classifier's own features of images whose foreground is removed.
+
+    It is trained online, one plain gradient step a batch, and never passes a gradient on. Where the place predicts the
+    class, as in a biased training set, its logits say how strongly; they are the u_z on which CLP means to intervene.
+    Our extension: the paper leaves u_z implicit.
+
+    Args:
+        num_features: d, of the classifier's penultimate features.
+        num_labels: C.
+        learning_rate: of the online steps.
+    """
+
+    def __init__(self, num_features: int, num_labels: int, learning_rate: float = 0.2):
+        super().__init__()
+        self.learning_rate = learning_rate
+        self.register_buffer("mean", torch.zeros(num_features))
+        self.register_buffer("num_updates", torch.zeros(()))
+        self.register_buffer("weight", torch.zeros(num_labels, num_features))
+        self.register_buffer("bias", torch.zeros(num_labels))
+
+    @torch.no_grad()
+    def forward(self, features: Tensor, labels: Tensor, update: bool = True) -> Tensor:
+        """Predict a batch, then learn from it: each prediction is made before its label has been seen.
+
+        Args:
+            features: (n, d), of background images.
+            labels: (n,), of the images they were made from.
+            update: whether to learn.
+
+        Returns:
+            u_z, (n, C), with zero mean over the classes.
+        """
+        features = features.float()
+        if update:
+            share = max(0.1, 1 / (1 + self.num_updates.item()))
+            self.mean.lerp_(features.mean(0), share)
+            self.num_updates += 1
+        # of one length, so that one learning rate suits every backbone
+        inputs = FEATURE_NORM * F.normalize(features - self.mean, dim=-1)
+        logits = inputs @ self.weight.T + self.bias
+        if update:
+            error = (logits.softmax(-1) - F.one_hot(labels, logits.shape[-1])) / len(labels)
+            self.weight -= self.learning_rate * error.T @ inputs
+            self.bias -= self.learning_rate * error.sum(0)
+        return logits - logits.mean(-1, keepdim=True)
