@@ -415,8 +415,10 @@ def table(report: dict) -> str:
         "",
         f"Time: CPU seconds on {report['threads']} thread(s) of {report['machine']['cpu']}, batch "
         f"{report['batch_size']}, meta batch the same, median of {report['rounds']} rounds (range). "
-        f"Memory: peak above the start, batch {report['memory_batch_size']}. Hypergradient: relative difference of the perturbation network's gradient "
-        f"from the textbook's, float32. {packages}. `benchmarks/step_cost.py` wrote this and says what the rows are.",
+        f"Memory: peak above the start, batch {report['memory_batch_size']}. Hypergradient: relative "
+        f"difference of the perturbation network's gradient from the textbook's, float32.",
+        "",
+        f"{packages}. `benchmarks/step_cost.py` wrote this and says what the rows are.",
     ]
     for model in report["models"]:
         lines += [
