@@ -30,7 +30,8 @@ VARIANTS = {
     **METHODS,
     # the paper's method without our extension, and its parts one at a time
     "clp_paper": {"background_evidence": False},
-    "clp_counterfactual_only": {"factual_infills": []},
+    # the evidence of the background taken as it is, the gate never learned: what does meta-learning add?
+    "evidence_not_learned": {"perturbation_learning_rate": 1e-30},
 }
 SETTINGS = (
     "num_train_epochs",

@@ -38,6 +38,8 @@ logger = logging.get_logger(__name__)
 
 PERTURBATION_NETWORK_FOLDER = "perturbation_network"
 META_STATE_FILE = "meta_state.pt"
+# A short second moment: hypergradients shrink a thousandfold within the first steps, and 0.999 would stall Ω after them.
+PERTURBATION_BETAS = (0.9, 0.95)
 
 Batch = dict[str, Tensor]
 
@@ -162,6 +164,7 @@ class CLPTrainer(Trainer):
             self.perturbation_optimizer = torch.optim.AdamW(
                 self.perturbation_network.parameters(),
                 lr=self.args.perturbation_learning_rate,
+                betas=PERTURBATION_BETAS,
                 weight_decay=self.args.perturbation_weight_decay,
             )
         return super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)

@@ -13,6 +13,7 @@ from transformers import EarlyStoppingCallback, Trainer
 
 from clp_hf import PerturbationNetwork
 from clp_hf.perturbation import training_characteristics
+from clp_hf.trainer import PERTURBATION_BETAS
 
 META_LP = {"counterfactual_infills": [], "factual_infills": []}
 SGD = {"optim": "sgd", "lr_scheduler_type": "constant", "max_grad_norm": 0.0}
@@ -105,7 +106,9 @@ def test_a_step_is_algorithm_1(make_trainer):
     norm = torch.cat([part.flatten() for part in hypergradient]).norm().item()
     assert logged(trainer, "hypergradient_indirect")[0] == pytest.approx(norm, rel=1e-4)
 
-    optimizer = torch.optim.AdamW(network.parameters(), lr=trainer.args.perturbation_learning_rate, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(
+        network.parameters(), lr=trainer.args.perturbation_learning_rate, betas=PERTURBATION_BETAS, weight_decay=0.0
+    )
     for parameter, gradient in zip(network.parameters(), hypergradient, strict=True):
         parameter.grad = gradient
     optimizer.step()

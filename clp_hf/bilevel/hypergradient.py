@@ -11,6 +11,7 @@ through Ω's own small network. This is exact for any module and any training lo
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.autograd.forward_ad as forward_ad
@@ -125,25 +126,27 @@ def hypergradient(
     if not second_order:
         gradients = all_reduce_mean(gradients)
     gradients = dict(zip(parameters, gradients, strict=True))
-    constant = {name: gradient.detach() for name, gradient in gradients.items()}
-    sizes = step(constant) if callable(step) else dict.fromkeys(parameters, step)
-
+    if callable(step):
+        sizes = step({name: gradient.detach() for name, gradient in gradients.items()})
+    else:
+        sizes = dict.fromkeys(parameters, step)
     lookahead = {
-        name: (parameter.detach() - sizes[name] * constant[name]).requires_grad_()
+        name: (parameter.detach() - sizes[name] * gradients[name].detach()).requires_grad_()
         for name, parameter in parameters.items()
     }
+    if not second_order:
+        gradients.clear()  # a copy of the network that need not live through the meta pass
 
-    def outer_gradients():
-        outer = outer_loss()
-        targets = [*lookahead.values(), *hyperparameters]
-        return outer.detach(), torch.autograd.grad(outer, targets, materialize_grads=True)
-
-    outer, outer_grads = run_at(module, lookahead, outer_gradients)
+    outer, outer_grads = run_at(
+        module, lookahead, partial(_gradients_of, outer_loss, [*lookahead.values(), *hyperparameters])
+    )
+    lookahead.clear()
     outer_grads = all_reduce_mean(outer_grads)
-    direct = outer_grads[len(lookahead) :]
+    direct = outer_grads[len(parameters) :]
     direction = {
-        name: sizes[name] * gradient for name, gradient in zip(lookahead, outer_grads[: len(lookahead)], strict=True)
+        name: sizes[name] * gradient for name, gradient in zip(parameters, outer_grads[: len(parameters)], strict=True)
     }
+    del outer_grads
 
     if second_order:
         tangent = None
@@ -163,6 +166,11 @@ def hypergradient(
     indirect = all_reduce_mean(indirect)
     total = [a + b for a, b in zip(direct, indirect, strict=True)]
     return Hypergradient(total, list(direct), list(indirect), outer, tangent)
+
+
+def _gradients_of(function: Callable[[], Tensor], tensors: list[Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
+    value = function()
+    return value.detach(), torch.autograd.grad(value, tensors, materialize_grads=True)
 
 
 def dual_attention():
