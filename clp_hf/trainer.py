@@ -32,13 +32,13 @@ from .perturbation import (
     own_margin,
     training_characteristics,
 )
+from .perturbation.network import FOLDER
 from .training_args import CLPTrainingArguments
 
 logger = logging.get_logger(__name__)
 
-PERTURBATION_NETWORK_FOLDER = "perturbation_network"
 META_STATE_FILE = "meta_state.pt"
-# A short second moment: hypergradients shrink a thousandfold within the first steps, and 0.999 would stall Ω after them.
+# A short second moment: hypergradients shrink a thousandfold in the first steps, and 0.999 would stall Ω after them.
 PERTURBATION_BETAS = (0.9, 0.95)
 
 Batch = dict[str, Tensor]
@@ -418,8 +418,7 @@ class CLPTrainer(Trainer):
     def _save(self, output_dir=None, state_dict=None):
         super()._save(output_dir, state_dict)
         if self.perturbation_network is not None:
-            folder = os.path.join(output_dir or self.args.output_dir, PERTURBATION_NETWORK_FOLDER)
-            self.perturbation_network.save_pretrained(folder)
+            self.perturbation_network.save_pretrained(os.path.join(output_dir or self.args.output_dir, FOLDER))
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
         if not self._load_pretrained_weights(resume_from_checkpoint):
@@ -430,8 +429,7 @@ class CLPTrainer(Trainer):
         if not self._load_pretrained_weights(checkpoint):
             super()._load_best_model()
         if self.perturbation_network is not None:
-            best = PerturbationNetwork.from_pretrained(os.path.join(checkpoint, PERTURBATION_NETWORK_FOLDER))
-            self.perturbation_network.load_state_dict(best.state_dict())
+            self.perturbation_network.load_state_dict(PerturbationNetwork.from_pretrained(checkpoint).state_dict())
 
     def _load_pretrained_weights(self, checkpoint: str) -> bool:
         """Load a checkpoint as `from_pretrained` does; False for models that are not saved that way.

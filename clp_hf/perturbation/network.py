@@ -1,10 +1,14 @@
 """The perturbation network Ω: from the training characteristics of a sample to its logit perturbation δ."""
 
+import json
 import math
+import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
-from huggingface_hub import PyTorchModelHubMixin
+from huggingface_hub import hf_hub_download
+from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 
 from .characteristics import BACKGROUND_MARGIN, CHARACTERISTICS, check_characteristics
@@ -12,8 +16,13 @@ from .characteristics import BACKGROUND_MARGIN, CHARACTERISTICS, check_character
 LABEL_EMBEDDING_SIZE = 8
 MAX_BACKGROUND_GATE = 3.0
 
+# Where a repository or checkpoint of a classifier keeps the network it was trained with.
+FOLDER = "perturbation_network"
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
 
-class PerturbationNetwork(nn.Module, PyTorchModelHubMixin):
+
+class PerturbationNetwork(nn.Module):
     """A two-layer perceptron δ = Ω(characteristics), used during training only (CLP, section 3.2).
 
     The inputs are standardised with running statistics, kept as buffers. The last layer starts at zero, so training
@@ -46,6 +55,13 @@ class PerturbationNetwork(nn.Module, PyTorchModelHubMixin):
         check_characteristics(characteristics)
         if bound < 0:
             raise ValueError(f"bound is {bound}; expected a positive bound on the perturbations, or 0 for none.")
+        self.config = {
+            "num_labels": num_labels,
+            "characteristics": list(characteristics),
+            "hidden_size": hidden_size,
+            "bound": bound,
+            "condition_on_label": condition_on_label,
+        }
         self.characteristics = tuple(characteristics)
         self.bound = bound
         num_inputs = len(self.characteristics)
@@ -98,3 +114,31 @@ class PerturbationNetwork(nn.Module, PyTorchModelHubMixin):
             gate = MAX_BACKGROUND_GATE * torch.sigmoid(output[:, self.num_labels :] + start)
             perturbation = perturbation + gate * background_logits
         return perturbation
+
+    def save_pretrained(self, folder: str | os.PathLike) -> None:
+        """Write `config.json` and `model.safetensors` to a folder."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / CONFIG_FILE).write_text(json.dumps(self.config, indent=2) + "\n")
+        save_model(self, str(folder / WEIGHTS_FILE))
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str | os.PathLike, **hub_kwargs) -> "PerturbationNetwork":
+        """Load the network from a folder, or from the `perturbation_network` folder of a checkpoint or Hub repository.
+
+        Args:
+            name_or_path: such a folder, or a repository on the Hub.
+            **hub_kwargs: for `huggingface_hub.hf_hub_download`: `revision`, `token`, `cache_dir` …
+        """
+        folder = Path(name_or_path)
+        if folder.is_dir():
+            folder = folder / FOLDER if (folder / FOLDER).is_dir() else folder
+            config, weights = folder / CONFIG_FILE, folder / WEIGHTS_FILE
+        else:
+            config, weights = (
+                hf_hub_download(str(name_or_path), file, subfolder=FOLDER, **hub_kwargs)
+                for file in (CONFIG_FILE, WEIGHTS_FILE)
+            )
+        network = cls(**json.loads(Path(config).read_text()))
+        load_model(network, str(weights))
+        return network

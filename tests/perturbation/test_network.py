@@ -56,7 +56,7 @@ def test_saved_and_loaded_without_pickle(tmp_path):
     with torch.no_grad():
         network.output.weight.normal_()
     network.save_pretrained(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} >= {"config.json", "model.safetensors"}
+    assert {path.name for path in tmp_path.iterdir()} == {"config.json", "model.safetensors"}
     loaded = PerturbationNetwork.from_pretrained(tmp_path)
     assert loaded.characteristics == ("loss", "margin")
     assert torch.equal(loaded(INPUTS[:, :2], LABELS), network(INPUTS[:, :2], LABELS))
@@ -67,3 +67,12 @@ def test_bad_settings_are_refused():
         PerturbationNetwork(4, characteristics=["hue"])
     with pytest.raises(ValueError, match="bound is -1"):
         PerturbationNetwork(4, bound=-1.0)
+
+
+def test_background_logits_pass_a_gate_that_starts_at_one():
+    network = PerturbationNetwork(4, characteristics=["loss", "background_margin"])
+    background = torch.randn(64, 4, generator=torch.Generator().manual_seed(3))
+    torch.testing.assert_close(network(INPUTS[:, :2], LABELS, background), background)
+    with torch.no_grad():
+        network.output.bias[-1] = 100.0
+    torch.testing.assert_close(network(INPUTS[:, :2], LABELS, background), 3 * background)
