@@ -118,6 +118,9 @@ def _load_pretrained(name: str, labels: dict, model_args: dict | None, hub_kwarg
         if source == _hub_name(PACKAGED_ARCHITECTURE) and (model := _load_packaged(labels, model_args)):
             return model
         raise
+    if labels:
+        # A timm wrapper's configuration saves the names it was loaded with, if it still holds them, not the new ones.
+        vars(model.config).pop("label_names", None)
     # `ignore_mismatched_sizes` is meant for the head alone: its weights have one row per class.
     misfits = [key for key, _, shape in report["mismatched_keys"] if shape[0] != model.config.num_labels]
     if misfits:

@@ -430,3 +430,10 @@ class TestBatchNorm:
         model = tiny_model("transformers", "ViT")
         assert not uses_batch_statistics(model)
         assert freeze_batch_norm_statistics(model) == 0
+
+
+def test_new_class_names_of_a_saved_timm_model_are_saved_again(tmp_path):
+    load_image_classifier(timm.create_model("resnet10t", num_classes=2)).save_pretrained(tmp_path / "first")
+    named = load_image_classifier(tmp_path / "first", id2label={0: "landbird", 1: "waterbird"})
+    named.save_pretrained(tmp_path / "second")
+    assert load_image_classifier(tmp_path / "second").config.id2label == {0: "landbird", 1: "waterbird"}
