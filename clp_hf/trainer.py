@@ -23,7 +23,13 @@ from .data.contract import (
     class_proportions,
     split_meta_set,
 )
-from .modeling import find_classifier_head, forward_with_features, image_settings, uses_batch_statistics
+from .modeling import (
+    find_classifier_head,
+    forward_with_features,
+    image_settings,
+    load_image_classifier,
+    uses_batch_statistics,
+)
 from .perturbation import (
     BACKGROUND_MARGIN,
     BackgroundProbe,
@@ -52,7 +58,7 @@ class CLPTrainer(Trainer):
     hands `compute_metrics` the label ids `(labels, groups)` where the data set has groups.
 
     Args:
-        model: an image classifier of transformers, or a timm one as `clp_hf.modeling.load_image_classifier` gives it.
+        model: an image classifier of transformers or timm.
         args: `CLPTrainingArguments`. With `meta_every=0` this is the plain `Trainer`.
         meta_dataset: the small, clean, balanced meta set. By default `args.meta_samples` images per group (per class
             without groups) are taken out of the training set.
@@ -68,6 +74,13 @@ class CLPTrainer(Trainer):
     """
 
     def __init__(self, model=None, args: CLPTrainingArguments | None = None, *, meta_dataset=None, **kwargs):
+        if isinstance(model, nn.DataParallel):
+            raise ValueError(
+                "CLP does not run in nn.DataParallel. Pass the module inside it, and use `accelerate launch` for one "
+                "process per GPU."
+            )
+        if isinstance(model, nn.Module) and not hasattr(model, "config"):
+            model = load_image_classifier(model)
         super().__init__(model, args or CLPTrainingArguments(), **kwargs)
         self.perturbation_network: PerturbationNetwork | None = None
         self._sums: dict[str, Tensor] = defaultdict(float)

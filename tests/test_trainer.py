@@ -4,12 +4,13 @@ import copy
 
 import numpy as np
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 from conftest import SIZE, Squares, resnet, vit
 from torch import nn
 from torch.utils.data import Subset
-from transformers import EarlyStoppingCallback, Trainer
+from transformers import AutoModelForImageClassification, EarlyStoppingCallback, Trainer
 
 from clp_hf import PerturbationNetwork
 from clp_hf.perturbation import training_characteristics
@@ -419,6 +420,22 @@ def test_data_parallel_is_refused(make_trainer, monkeypatch):
     monkeypatch.setattr("clp_hf.training_args.CLPTrainingArguments.n_gpu", 2)
     with pytest.raises(ValueError, match="accelerate launch"):
         make_trainer()
+
+
+def test_a_model_in_data_parallel_is_refused(make_trainer):
+    with pytest.raises(ValueError, match="Pass the module inside it"):
+        make_trainer(nn.DataParallel(vit()))
+
+
+def test_a_plain_timm_model_trains_saves_and_loads(make_trainer, tmp_path):
+    torch.manual_seed(0)
+    trainer = make_trainer(timm.create_model("mobilenetv2_035", num_classes=3), lookahead_scope="head")
+    trainer.train()
+    trainer.save_model(str(tmp_path / "saved"))
+    loaded = AutoModelForImageClassification.from_pretrained(tmp_path / "saved")
+    images = torch.rand(2, 3, SIZE, SIZE)
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(images).logits, trainer.model.eval()(images).logits)
 
 
 def test_model_without_a_final_linear_layer_is_refused(make_trainer):
