@@ -24,7 +24,7 @@ SUPERSAMPLING = 4  # birds are drawn this many times larger, then box-filtered: 
 
 
 def embedded_birds(
-    n_train: int = 1000,
+    n_train: int = 500,
     n_validation: int = 400,
     n_test: int = 400,
     *,
