@@ -17,6 +17,9 @@ from transformers import (
 
 from clp_hf import CLPTrainer, CLPTrainingArguments
 
+# Tiny models gain nothing from threads, and lose much where several processes share the cores.
+torch.set_num_threads(1)
+
 SIZE = 16
 
 
