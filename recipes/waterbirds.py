@@ -26,7 +26,7 @@ DEFAULTS = {
     "image_size": 96,
     "output_dir": "runs/waterbirds",
     "crop_scale": 0.5,
-    "num_train_epochs": 4,
+    "num_train_epochs": 2,
     "per_device_train_batch_size": 32,
     "per_device_eval_batch_size": 64,
     "learning_rate": 2e-3,
