@@ -1,7 +1,7 @@
 """Methods × seeds on a Waterbirds-like data set, with the recipe's settings; restartable.
 
     python benchmarks/waterbirds.py --results benchmarks/results/embedded
-    python benchmarks/waterbirds.py --results benchmarks/results/waterbirds_like \\
+    python benchmarks/waterbirds.py --results benchmarks/results/waterbirds_like --num_train_epochs 2 \\
         --dataset_name PATH/TO/waterbirds_like
 
 Every method gets the same data, meta set held out, epochs, optimizer, sampling (group re-weighting: by group) and image
