@@ -25,7 +25,6 @@ import waterbirds  # noqa: E402
 
 from clp_hf import CLPTrainingArguments  # noqa: E402
 from clp_hf.experiment import METHODS, DataArguments, Experiment, ModelArguments, parse_arguments  # noqa: E402
-from clp_hf.modeling import parameter_count  # noqa: E402
 
 VARIANTS = {
     **METHODS,
@@ -89,7 +88,7 @@ def main():
                 "seed": seed,
                 "dataset": Path(data.dataset_name).name,
                 "model": model.model_name_or_path,
-                "parameters": parameter_count(experiment.build_model()),
+                "parameters": experiment.num_parameters,
                 "image_size": data.image_size,
                 "cpu_seconds": round(time.process_time() - started, 1),
                 "commit": subprocess.run(
@@ -116,7 +115,7 @@ def write_table(results: Path) -> str:
         f"| method | seeds | {' | '.join(columns)} | CPU minutes a run |",
         "|---|---|" + "---:|" * (len(columns) + 1),
     ]
-    for method in dict.fromkeys(name for name in VARIANTS):
+    for method in VARIANTS:
         own = [run for run in runs if run["method"] == method]
         if not own:
             continue

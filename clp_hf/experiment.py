@@ -21,7 +21,13 @@ from .data import (
 )
 from .data.groups import counts, split_off
 from .metrics import GroupMetrics, format_group_table
-from .modeling import freeze_batch_norm_statistics, image_settings, load_image_classifier, load_image_processor
+from .modeling import (
+    freeze_batch_norm_statistics,
+    image_settings,
+    load_image_classifier,
+    load_image_processor,
+    parameter_count,
+)
 from .trainer import CLPTrainer
 from .training_args import CLPTrainingArguments
 
@@ -135,6 +141,7 @@ class Experiment:
         }
         self.image_size = data_args.image_size
         model = self.build_model()
+        self.num_parameters = parameter_count(model)
         self.processor = load_image_processor(
             model_args.model_name_or_path, model, image_size=self.image_size, **self.hub_kwargs
         )

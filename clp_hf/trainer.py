@@ -201,11 +201,10 @@ class CLPTrainer(Trainer):
         meta_due = self.accelerator.sync_gradients and self.state.global_step % self.args.meta_every == 0
         recompute = meta_due and self.args.recompute_training_forward
         module = self.accelerator.unwrap_model(model)
-        forward = partial(forward_with_features, head=self.head, pixel_values=pixel_values)
         random_state = RandomState(pixel_values.device)
         with self.compute_loss_context_manager():
             with dual_attention() if self.args.hypergradient == "double_backward" else nullcontext():
-                logits, features = run_at(module, {}, lambda: forward(module)) if recompute else forward(model)
+                logits, features = self._forward_unrecorded(module, batch) if recompute else self._forward(model, batch)
             background_logits = self._background_logits(module, batch) if self.args.background_evidence else None
             characteristics = training_characteristics(
                 logits,
@@ -224,12 +223,12 @@ class CLPTrainer(Trainer):
                     looking, replay = self.head, partial(self.head, features.detach())
                     training_pass = TrainingPass(replay, replay(), random_state, penalty)
                 else:
-                    looking, replay = module, lambda: forward(module)[0]
+                    looking, replay = module, lambda: self._forward(module, batch)[0]
                     training_pass = TrainingPass(replay, logits, random_state, penalty)
                 self._update_perturbation_network(module, looking, training_pass, perturb, batch)
             if recompute:
                 with random_state.replayed():
-                    logits, _ = forward(model)
+                    logits, _ = self._forward(model, batch)
                 penalty = self._saliency(module, batch)
             with torch.no_grad():
                 perturbation = perturb()
@@ -312,7 +311,7 @@ class CLPTrainer(Trainer):
             mask,
             role,
             generator=self.meta_generator,
-            logits_fn=lambda pixel_values: run_at(module, {}, lambda: module(pixel_values=pixel_values).logits),
+            logits_fn=partial(self._logits, module),
             donors=batch if "mask" in batch else None,
         )
         return meta_batch
@@ -323,7 +322,7 @@ class CLPTrainer(Trainer):
             if self.args.lookahead_scope == "head":
                 # Below the head nothing looks ahead: no graph, and no move of batch-norm statistics.
                 with torch.no_grad():
-                    _, features = run_at(module, {}, lambda: self._forward(module, batch))
+                    _, features = self._forward_unrecorded(module, batch)
                 logits = self.head(features)
             else:
                 logits, features = self._forward(module, batch)
@@ -350,13 +349,19 @@ class CLPTrainer(Trainer):
             batch["pixel_values"], batch["labels"], batch["mask"], role, generator=self.meta_generator
         )
         with torch.no_grad():
-            background = {"pixel_values": pixel_values}
-            _, features = run_at(module, {}, lambda: self._forward(module, background))
+            _, features = self._forward_unrecorded(module, {"pixel_values": pixel_values})
         logits = self.background_probe(features, batch["labels"])
         return logits * (role == Role.COUNTERFACTUAL)[:, None]
 
     def _forward(self, module: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         return forward_with_features(module, self.head, batch["pixel_values"])
+
+    def _forward_unrecorded(self, module: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The same at the parameters that `module` holds now, moving none of its buffers (batch-norm statistics)."""
+        return run_at(module, {}, lambda: self._forward(module, batch))
+
+    def _logits(self, module: nn.Module, pixel_values: Tensor) -> Tensor:
+        return self._forward_unrecorded(module, {"pixel_values": pixel_values})[0]
 
     def _cross_entropy(self, logits: Tensor, perturbation: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(logits.float() + perturbation, labels, label_smoothing=self.args.label_smoothing_factor)
@@ -367,7 +372,7 @@ class CLPTrainer(Trainer):
             return None
         rows = slice(self.args.saliency_batch_size)
         penalty = saliency_penalty(
-            lambda pixel_values: run_at(module, {}, lambda: module(pixel_values=pixel_values).logits),
+            partial(self._logits, module),
             batch["pixel_values"][rows],
             batch["labels"][rows],
             prepare_masks(batch["mask"][rows], self.args.mask_shape),
