@@ -42,7 +42,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.modeling_outputs import ImageClassifierOutput
 
-from clp_hf.bilevel import RandomState, TrainingPass, dual_attention, hypergradient, run_at, step_sizes
+from clp_hf.bilevel import Recording, TrainingPass, dual_attention, hypergradient, run_at, step_sizes
 from clp_hf.modeling import find_classifier_head, forward_with_features, load_image_classifier, parameter_count
 from clp_hf.perturbation import ClassStatistics, PerturbationNetwork, training_characteristics
 
@@ -198,8 +198,8 @@ def clp(s: Setup, engine: str, scope: str = "full", meta_every: int = 1, recompu
 
     def step(index):
         meta_due = index % meta_every == 0
-        random_state = RandomState()
-        with dual_attention() if engine == "double_backward" else nullcontext():
+        recording = Recording()
+        with recording, dual_attention() if engine == "double_backward" else nullcontext():
             if meta_due and recompute:
                 logits, features = run_at(s.model, {}, lambda: forward(s.model))
             else:
@@ -208,10 +208,10 @@ def clp(s: Setup, engine: str, scope: str = "full", meta_every: int = 1, recompu
         if meta_due:
             if scope == "head":
                 looking, replay = s.head, partial(s.head, features.detach())
-                training_pass = TrainingPass(replay, replay(), random_state)
+                training_pass = TrainingPass(replay, replay(), recording)
             else:
                 looking = s.model
-                training_pass = TrainingPass(lambda: forward(s.model)[0], logits, random_state)
+                training_pass = TrainingPass(lambda: forward(s.model)[0], logits, recording)
             result = hypergradient(
                 looking,
                 training_pass,
@@ -225,7 +225,7 @@ def clp(s: Setup, engine: str, scope: str = "full", meta_every: int = 1, recompu
             s.update_network(result.total)
         if meta_due and recompute:
             del training_pass
-            with random_state.replayed():
+            with recording.random_state.replayed():
                 logits, _ = forward(s.model)
         s.update_model(logits, characteristics)
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, Trainer
 from transformers.utils import SAFE_WEIGHTS_NAME, logging
 
-from .bilevel import RandomState, TrainingPass, dual_attention, hypergradient, run_at, step_sizes
+from .bilevel import Recording, TrainingPass, dual_attention, hypergradient, run_at, step_sizes
 from .causal import CausalAugmentation, MetaSampler, Role, build_inpainter, meta_loss, prepare_masks, saliency_penalty
 from .data.contract import (
     EXTRA_COLUMNS,
@@ -201,9 +201,9 @@ class CLPTrainer(Trainer):
         meta_due = self.accelerator.sync_gradients and self.state.global_step % self.args.meta_every == 0
         recompute = meta_due and self.args.recompute_training_forward
         module = self.accelerator.unwrap_model(model)
-        random_state = RandomState(pixel_values.device)
+        recording = Recording(pixel_values.device)
         with self.compute_loss_context_manager():
-            with dual_attention() if self.args.hypergradient == "double_backward" else nullcontext():
+            with recording, dual_attention() if self.args.hypergradient == "double_backward" else nullcontext():
                 logits, features = self._forward_unrecorded(module, batch) if recompute else self._forward(model, batch)
             background_logits = self._background_logits(module, batch) if self.args.background_evidence else None
             characteristics = training_characteristics(
@@ -221,13 +221,13 @@ class CLPTrainer(Trainer):
             if meta_due:
                 if self.args.lookahead_scope == "head":
                     looking, replay = self.head, partial(self.head, features.detach())
-                    training_pass = TrainingPass(replay, replay(), random_state, penalty)
+                    training_pass = TrainingPass(replay, replay(), recording, penalty)
                 else:
                     looking, replay = module, lambda: self._forward(module, batch)[0]
-                    training_pass = TrainingPass(replay, logits, random_state, penalty)
+                    training_pass = TrainingPass(replay, logits, recording, penalty)
                 self._update_perturbation_network(module, looking, training_pass, perturb, batch)
             if recompute:
-                with random_state.replayed():
+                with recording.random_state.replayed():
                     logits, _ = self._forward(model, batch)
                 penalty = self._saliency(module, batch)
             with torch.no_grad():

@@ -1,15 +1,16 @@
 """One-step bilevel optimisation in plain PyTorch: the look-ahead and its hypergradient."""
 
 from .distributed import all_reduce_mean
-from .functional import RandomState, run_at
-from .hypergradient import ENGINES, Hypergradient, TrainingPass, dual_attention, hypergradient
+from .dual import Recording, dual_attention
+from .functional import run_at
+from .hypergradient import ENGINES, Hypergradient, TrainingPass, hypergradient
 from .lookahead import LOOKAHEADS, step_sizes
 
 __all__ = [
     "ENGINES",
     "LOOKAHEADS",
     "Hypergradient",
-    "RandomState",
+    "Recording",
     "TrainingPass",
     "all_reduce_mean",
     "dual_attention",

@@ -16,10 +16,10 @@ from functools import partial
 import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .distributed import all_reduce_mean
-from .functional import RandomState, run_at
+from .dual import Recording
+from .functional import run_at
 
 ENGINES = ("forward", "finite_difference", "double_backward")
 DIFFERENCE_SCALE = 3e-3
@@ -32,25 +32,21 @@ class TrainingPass:
     Attributes:
         forward: runs the module on the training batch, as it is at that moment, and returns logits (n, C).
         logits: what it returned, with its graph.
-        random_state: the random state from just before it.
+        recording: what was recorded of that pass: its random state, and the values that need not be computed twice.
         penalty: the part of the training loss that Ω does not reach (the saliency of Eq. 6), with its graph, or None.
     """
 
     forward: Callable[[], Tensor]
     logits: Tensor
-    random_state: RandomState
+    recording: Recording
     penalty: Tensor | None = None
 
     @classmethod
     def run(cls, forward: Callable[[], Tensor], device: torch.device | str = "cpu") -> "TrainingPass":
-        """Run `forward` once, keeping the random state it started from."""
-        random_state = RandomState(device)
-        return cls(forward, forward(), random_state)
-
-    def replay(self) -> Tensor:
-        """The logits once more, with the same random masks."""
-        with self.random_state.replayed():
-            return self.forward()
+        """Run `forward` once and record it."""
+        with Recording(device) as recording:
+            logits = forward()
+        return cls(forward, logits, recording)
 
 
 @dataclass(frozen=True)
@@ -173,19 +169,14 @@ def _gradients_of(function: Callable[[], Tensor], tensors: list[Tensor]) -> tupl
     return value.detach(), torch.autograd.grad(value, tensors, materialize_grads=True)
 
 
-def dual_attention():
-    """Attention by plain matrix products, the one backend with forward and second derivatives."""
-    return sdpa_kernel(SDPBackend.MATH)
-
-
 @torch.no_grad()
 def _dual_tangent(module, training_pass, parameters, direction) -> Tensor:
     """`J · direction`, exactly, from one forward pass with dual numbers."""
-    with forward_ad.dual_level(), dual_attention():
+    with forward_ad.dual_level(), training_pass.recording.replayed():
         duals = {
             name: forward_ad.make_dual(parameter.detach(), direction[name]) for name, parameter in parameters.items()
         }
-        primal, tangent = forward_ad.unpack_dual(run_at(module, duals, training_pass.replay))
+        primal, tangent = forward_ad.unpack_dual(run_at(module, duals, training_pass.forward))
     return torch.zeros_like(primal) if tangent is None else tangent
 
 
@@ -205,4 +196,5 @@ def _difference_tangent(module, training_pass, parameters, direction) -> Tensor:
         DIFFERENCE_SCALE * math.sqrt(precision) * torch.nn.utils.get_total_norm(parameters.values()).detach() / norm
     )
     shifted = {name: parameter.detach() + epsilon * direction[name] for name, parameter in parameters.items()}
-    return (run_at(module, shifted, training_pass.replay) - training_pass.logits.detach()) / epsilon
+    with training_pass.recording.random_state.replayed():
+        return (run_at(module, shifted, training_pass.forward) - training_pass.logits.detach()) / epsilon

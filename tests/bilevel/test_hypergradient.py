@@ -275,7 +275,7 @@ def test_step_sizes_per_parameter_and_a_penalty_without_hyperparameters():
     penalty = sum(parameter.square().sum() for parameter in parameters.values())
     result = hypergradient(
         problem.module,
-        TrainingPass(training_pass.forward, training_pass.logits, training_pass.random_state, penalty),
+        TrainingPass(training_pass.forward, training_pass.logits, training_pass.recording, penalty),
         problem.inner_loss,
         problem.outer_loss,
         list(problem.outer_network.parameters()),

@@ -1,0 +1,167 @@
+"""A forward pass with dual numbers, `J · direction`, which takes what the training pass computed from where it lies.
+
+PyTorch's forward mode evaluates every operator and its derivative: three convolutions where a backward pass has two,
+and some twenty passes over memory for one batch normalisation. But the values are those of the training pass, whose
+graph still holds most of them. `Recording` notes where; the rules below take them from there and compute tangents only.
+"""
+
+from collections import defaultdict
+from contextlib import AbstractContextManager, contextmanager
+
+import torch
+import torch.autograd.forward_ad as forward_ad
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
+from torch.utils.weak import TensorWeakRef
+
+from .functional import RandomState
+
+PRODUCTS = (F.linear, F.conv1d, F.conv2d, F.conv3d)
+
+
+def dual_attention() -> AbstractContextManager:
+    """Attention by plain matrix products, the one backend with forward and second derivatives."""
+    return sdpa_kernel(SDPBackend.MATH)
+
+
+class Recording(TorchFunctionMode):
+    """A context around a forward pass: what the same pass with dual numbers, later, need not draw or compute again.
+
+    It keeps no activation alive: it refers weakly to those that autograd keeps for the backward pass. What has been
+    freed (activation checkpointing, a released graph) or overwritten (in-place activations) is computed again.
+
+    Attributes:
+        random_state: the random state from just before the pass.
+    """
+
+    def __init__(self, device: torch.device | str = "cpu"):
+        super().__init__()
+        self.random_state = RandomState(device)
+        self._calls = defaultdict(list)  # by the weight's address, in the order of its calls
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        output = function(*args, **kwargs)
+        if function in PRODUCTS:
+            weight = args[1] if len(args) > 1 else kwargs["weight"]
+            self._calls[weight.data_ptr()].append((weight, _Kept(output)))
+        elif function is F.batch_norm:
+            weight = kwargs.get("weight", args[3] if len(args) > 3 else None)
+            if weight is not None:
+                self._calls[weight.data_ptr()].append((weight, _saved_statistics(output)))
+        return output
+
+    @contextmanager
+    def replayed(self):
+        """Inside, the recorded pass, run with dual numbers, draws the same masks and computes tangents only."""
+        with self.random_state.replayed(), dual_attention(), _TangentRules(_Replay(self._calls)):
+            yield
+
+
+class _Kept:
+    """A tensor, as long as autograd keeps it and nothing writes to it."""
+
+    def __init__(self, tensor: Tensor):
+        # A view (attention's queries, keys and values are views of one product) lives as long as its base.
+        self._base = TensorWeakRef(tensor if tensor._base is None else tensor._base)
+        self._geometry = tensor.size(), tensor.stride(), tensor.storage_offset()
+        self._version = tensor._version
+
+    def __call__(self) -> Tensor | None:
+        base = self._base()
+        if base is None or base._version != self._version:
+            return None
+        return base.detach().as_strided(*self._geometry)
+
+
+class _Replay:
+    """The same calls once more, in the same order: gives what each of them left."""
+
+    def __init__(self, calls: dict):
+        self._remaining = {address: iter(of_weight) for address, of_weight in calls.items()}
+
+    def recall(self, weight: Tensor):
+        _, kept = next(self._remaining.get(weight.data_ptr(), iter(())), (None, None))
+        return kept() if isinstance(kept, _Kept) else kept
+
+
+class _TangentRules(TorchFunctionMode):
+    """Own forward derivatives of matrix products, convolutions and batch normalisation; PyTorch's of all else."""
+
+    def __init__(self, replay: _Replay):
+        super().__init__()
+        self._replay = replay
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if function in PRODUCTS:
+            return self._product(function, *args, **kwargs)
+        if function is F.batch_norm:
+            return self._batch_norm(*args, **kwargs)
+        return function(*args, **kwargs)
+
+    def _product(self, function, input, weight, bias=None, *args, **kwargs):
+        """Bilinear: d(x ∗ w + b) = dx ∗ w + x ∗ dw + db."""
+        (x, dx), (w, dw) = forward_ad.unpack_dual(input), forward_ad.unpack_dual(weight)
+        b, db = (None, None) if bias is None else forward_ad.unpack_dual(bias)
+        value = self._replay.recall(w)
+        if value is None:
+            value = function(x, w, b, *args, **kwargs)
+        if dx is None and dw is None:
+            return value if db is None else function(x, w, bias, *args, **kwargs)
+        if dw is None:
+            tangent = function(dx, w, db, *args, **kwargs)
+        else:
+            tangent = function(x, dw, db, *args, **kwargs)
+            if dx is not None:
+                tangent += function(dx, w, None, *args, **kwargs)
+        return forward_ad.make_dual(value, tangent)
+
+    def _batch_norm(
+        self, input, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5
+    ):
+        """With x̂ = (x − μ) r: d(w x̂ + b) = w r (dx − [mean(dx) + x̂ mean(x̂ dx)]) + dw x̂ + db; [·] in training only.
+
+        Written as scale · dx + slope · x + shift, whose coefficients are as small as a channel is, this takes few
+        passes over the images.
+        """
+        x, dx = forward_ad.unpack_dual(input)
+        use_batch = training or running_mean is None
+        if dx is None or weight is None or bias is None:
+            return F.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
+        (w, dw), (b, db) = forward_ad.unpack_dual(weight), forward_ad.unpack_dual(bias)
+        if not use_batch:
+            mean, inverse_deviation = running_mean, (running_var + eps).rsqrt()
+        else:
+            mean, inverse_deviation = self._replay.recall(w) or _batch_statistics(x, eps)
+        scale = w * inverse_deviation
+        slope = torch.zeros_like(scale) if dw is None else dw * inverse_deviation
+        shift = torch.zeros_like(scale) if db is None else db
+        if use_batch:
+            channel = [dimension for dimension in range(x.dim()) if dimension != 1]
+            count = x.numel() / x.shape[1]
+            mean_dx = dx.sum(channel) / count
+            slope = slope - scale * inverse_deviation**2 * ((dx * x).sum(channel) / count - mean * mean_dx)
+            shift = shift - scale * mean_dx
+        tangent = _affine(dx, scale, shift - slope * mean).add_(_affine(x, slope))
+        return forward_ad.make_dual(_affine(x, scale, b - scale * mean), tangent)
+
+
+def _saved_statistics(output: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Mean and inverse standard deviation of each channel, (C,), as batch normalisation saved them for its backward."""
+    saved = [getattr(output.grad_fn, f"_raw_saved_result{number}", None) for number in (1, 2)]
+    # With a hook (activation checkpointing) they are not there, and asking for them would run the block again.
+    if any(tensor is None or getattr(tensor, "unpack_hook", True) is not None for tensor in saved):
+        return None
+    return output.grad_fn._saved_result1.detach(), output.grad_fn._saved_result2.detach()
+
+
+def _batch_statistics(images: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    return torch.native_batch_norm(images, None, None, None, None, True, 0.0, eps)[1:]
+
+
+def _affine(images: Tensor, scale: Tensor, shift: Tensor | None = None) -> Tensor:
+    """scale · images + shift, a channel each, in one pass: batch normalisation by mean 0 and variance 1."""
+    return F.batch_norm(images, torch.zeros_like(scale), torch.ones_like(scale), scale, shift, eps=0.0)

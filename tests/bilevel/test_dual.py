@@ -1,0 +1,98 @@
+"""The recorded dual pass: exact whatever the training pass left behind, and taking what it left."""
+
+import pytest
+import torch
+import torch.autograd.forward_ad as forward_ad
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from clp_hf.bilevel import Recording, run_at
+
+
+class Checkpointed(nn.Sequential):
+    def forward(self, x):
+        return checkpoint(super().forward, x, use_reentrant=False)
+
+
+class CalledTwice(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4)
+
+    def forward(self, x):
+        for _ in range(2):
+            x = F.relu(self.norm(self.conv(x)))
+        return x
+
+
+def frozen(module):
+    return module.requires_grad_(False)
+
+
+MODULES = {
+    "convolution_normalisation": lambda: nn.Sequential(nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4), nn.ReLU()),
+    "activation_in_place": lambda: nn.Sequential(nn.Conv2d(4, 4, 3), nn.ReLU(inplace=True), nn.Conv2d(4, 2, 1)),
+    "groups_strides_reflection": lambda: nn.Sequential(
+        nn.Conv2d(4, 8, 3, stride=2, padding=1, groups=2, padding_mode="reflect", bias=False), nn.BatchNorm2d(8)
+    ),
+    "padding_by_name": lambda: nn.Sequential(nn.Conv2d(4, 4, 3, padding="same", dilation=2), nn.GELU()),
+    "one_dimension": lambda: nn.Sequential(nn.Flatten(2), nn.Conv1d(4, 3, 5), nn.BatchNorm1d(3)),
+    "features": lambda: nn.Sequential(nn.Flatten(), nn.Linear(256, 6), nn.BatchNorm1d(6), nn.Linear(6, 3, bias=False)),
+    "normalisation_in_evaluation": lambda: nn.Sequential(nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4).eval(), nn.ReLU()),
+    "normalisation_without_statistics": lambda: nn.Sequential(
+        nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4, track_running_stats=False).eval()
+    ),
+    "normalisation_without_weights": lambda: nn.Sequential(nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4, affine=False)),
+    "frozen_convolution": lambda: nn.Sequential(nn.Conv2d(4, 4, 3), frozen(nn.Conv2d(4, 4, 3)), nn.BatchNorm2d(4)),
+    "frozen_normalisation": lambda: nn.Sequential(nn.Conv2d(4, 4, 3), frozen(nn.BatchNorm2d(4)), nn.ReLU()),
+    "checkpointed": lambda: Checkpointed(nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3)),
+    "called_twice": CalledTwice,
+}
+
+
+def tangents(module, images, recording):
+    """`J · direction` by the recorded pass, by PyTorch's rules alone, and the logits of both."""
+    parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    direction = {name: torch.randn_like(p) for name, p in parameters.items()}
+
+    def dual_pass():
+        duals = {name: forward_ad.make_dual(p.detach(), direction[name]) for name, p in parameters.items()}
+        return forward_ad.unpack_dual(run_at(module, duals, lambda: module(images)))
+
+    with torch.no_grad(), forward_ad.dual_level():
+        with recording.replayed():
+            found = dual_pass()
+        return found, dual_pass()
+
+
+@pytest.mark.parametrize("build", MODULES.values(), ids=MODULES)
+def test_recorded_pass_equals_pytorch_forward_mode(build):
+    torch.manual_seed(0)
+    module = build().double()
+    for norm in module.modules():
+        if isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.affine:
+            nn.init.uniform_(norm.weight)
+            nn.init.uniform_(norm.bias)
+    images = torch.randn(5, 4, 8, 8, dtype=torch.float64) + 3
+    with Recording() as recording:
+        output = module(images)
+    found, expected = tangents(module, images, recording)
+    torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-12)
+    output.sum().backward()  # the training graph, from which values were taken, is intact
+
+
+def test_kept_products_are_not_computed_again():
+    module = nn.Sequential(nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4))
+    images = torch.randn(5, 4, 8, 8)
+    with Recording() as recording:
+        output = module(images)
+
+    def products():
+        with torch.profiler.profile() as profile:
+            tangents(module, images, recording)
+        return next(event.count for event in profile.key_averages() if event.key == "aten::convolution")
+
+    kept = products()
+    del output  # and with it the graph: the recording keeps no activation alive
+    assert products() == kept + 2
