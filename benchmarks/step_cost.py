@@ -13,7 +13,8 @@ All rows but `plain` do the same update: the look-ahead of the full network by o
 meta cross-entropy there, its gradient for the perturbation network, then the ordinary step (`head` scope looks ahead
 with the head only). That they agree is measured too: the gradient they leave for the perturbation network in their
 first step is compared with the textbook's. The meta batch is as large as the training batch; no saliency, no
-augmentation, random images.
+augmentation, random images. `data and augmentation alone` is what the data of a CLP step cost: two batches of embedded
+birds, cropped with their masks, a third of the second made counterfactual and a third factual.
 
 Rows: the CLP engines as `CLPTrainer` runs them (`double_backward` shares the training forward pass like the others);
 `textbook` is double backward in plain torch as published code has it (Meta-Weight-Net), with its own forward pass for
@@ -39,10 +40,14 @@ from pathlib import Path
 import timm
 import torch
 import torch.nn.functional as F
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
+from transformers import default_data_collator
 from transformers.modeling_outputs import ImageClassifierOutput
 
 from clp_hf.bilevel import Recording, TrainingPass, dual_attention, hypergradient, run_at, step_sizes
+from clp_hf.causal import CausalAugmentation, MetaSampler
+from clp_hf.data import ImageClassificationDataset, TrainTransform, embedded_birds
 from clp_hf.modeling import find_classifier_head, forward_with_features, load_image_classifier, parameter_count
 from clp_hf.perturbation import ClassStatistics, PerturbationNetwork, training_characteristics
 
@@ -299,6 +304,26 @@ def with_torchopt(s: Setup) -> Step:
     return step
 
 
+def data_path(s: Setup) -> Step:
+    """The data of one CLP step: two batches of crops with masks, and the causal augmentation of the second."""
+    size = s.architecture.image_size
+    birds = embedded_birds(8 * s.batch_size, 4, 4, image_size=size * 4 // 3)["train"]
+    transform = TrainTransform(size, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
+    dataset = ImageClassificationDataset(birds, transform)
+    augmentation = CausalAugmentation(["tile"], ["mix_rand"], IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
+    sampler = iter(MetaSampler(len(dataset), s.batch_size))
+    generator = torch.Generator().manual_seed(0)
+
+    def step(index):
+        batch = default_data_collator(dataset.__getitems__(torch.randperm(len(dataset))[: s.batch_size].tolist()))
+        indices, roles = zip(*next(sampler), strict=True)
+        meta = default_data_collator(dataset.__getitems__(list(indices)))
+        role = augmentation.effective_role(torch.tensor(roles), meta["mask"])
+        augmentation(meta["pixel_values"], meta["labels"], meta["mask"], role, generator=generator, donors=batch)
+
+    return step
+
+
 @dataclass(frozen=True)
 class Method:
     build: Callable[[Setup], Step]
@@ -314,6 +339,7 @@ METHODS = {
     "CLP finite_difference": Method(partial(clp, engine="finite_difference")),
     "CLP double_backward": Method(partial(clp, engine="double_backward")),
     "CLP forward, head scope": Method(partial(clp, engine="forward", scope="head"), same_update=False),
+    "data and augmentation alone": Method(data_path, same_update=False),
     "textbook": Method(textbook),
     "higher": Method(with_higher),
     "torchopt": Method(with_torchopt),

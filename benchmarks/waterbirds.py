@@ -71,7 +71,6 @@ def main():
     )
     results = Path(benchmark.results)
     results.mkdir(parents=True, exist_ok=True)
-    METHODS.update(VARIANTS)
     for seed in benchmark.seeds:
         experiment = None
         for method in benchmark.methods:
@@ -82,7 +81,7 @@ def main():
             experiment = experiment or Experiment(data, model, training)
             started = time.process_time()
             with tempfile.TemporaryDirectory() as folder:
-                metrics = experiment.run(method, folder)
+                metrics = experiment.run(VARIANTS[method], folder)
             record = {
                 "method": method,
                 "seed": seed,
@@ -94,7 +93,7 @@ def main():
                 "commit": subprocess.run(
                     ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True
                 ).stdout.strip(),
-                "settings": {name: getattr(training, name) for name in SETTINGS} | METHODS[method],
+                "settings": {name: getattr(training, name) for name in SETTINGS} | VARIANTS[method],
                 "metrics": metrics,
             }
             path.with_suffix(".part").write_text(json.dumps(record, indent=1))

@@ -181,11 +181,19 @@ class Experiment:
             freeze_batch_norm_statistics(model)
         return model.to(memory_format=torch.channels_last)  # 1.7 × faster depthwise convolutions on a CPU
 
-    def run(self, method: str, output_dir: str) -> dict[str, float]:
-        """Train with a method, evaluate the selected checkpoint, save model and `all_results.json` in `output_dir`."""
+    def run(self, method: Mapping[str, Any], output_dir: str) -> dict[str, float]:
+        """Train, evaluate the selected checkpoint, save model and `all_results.json` in `output_dir`.
+
+        Args:
+            method: what distinguishes it, by name of the training argument: one of `METHODS`.
+            output_dir: of this run.
+
+        Returns:
+            The metrics, with prefixes `train_`, `eval_` and `test_`.
+        """
         args = copy.deepcopy(self.args)
         args.output_dir = output_dir
-        for name, value in METHODS[method].items():
+        for name, value in method.items():
             setattr(args, name, value)
         proportions = group_proportions(self.splits["train"]) if self.group_names else None
         trainer = CLPTrainer(

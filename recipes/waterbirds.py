@@ -63,7 +63,7 @@ def main():
         methods = {name.upper(): (name, os.path.join(training.output_dir, name)) for name in ("erm", "clp")}
     else:
         methods = {recipe.method.upper(): (recipe.method, training.output_dir)}
-    results = {title: experiment.run(method, folder) for title, (method, folder) in methods.items()}
+    results = {title: experiment.run(METHODS[method], folder) for title, (method, folder) in methods.items()}
     if training.should_log:
         print(f"\nBest of {len(experiment.validation)} validation images' worst group, every epoch:")
         print(experiment.table(results))
