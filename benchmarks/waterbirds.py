@@ -21,13 +21,18 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "recipes"))
 
+import torch  # noqa: E402
 import waterbirds  # noqa: E402
 
 from clp_hf import CLPTrainingArguments  # noqa: E402
+from clp_hf.causal import CausalAugmentation, Role  # noqa: E402
+from clp_hf.data import ImageClassificationDataset  # noqa: E402
 from clp_hf.experiment import METHODS, DataArguments, Experiment, ModelArguments, parse_arguments  # noqa: E402
 
 VARIANTS = {
     **METHODS,
+    # the same masks, used as data augmentation: every other training image gets the background of another class
+    "background_swap": {"meta_every": 0},
     # the paper's method without our extension, and its parts one at a time
     "clp_paper": {"background_evidence": False},
     # the evidence of the background taken as it is, the gate never learned: what does meta-learning add?
@@ -55,6 +60,30 @@ SETTINGS = (
 )
 
 
+class BackgroundSwap(ImageClassificationDataset):
+    """Training images half of which stand before the background of an image of another class in the batch."""
+
+    @classmethod
+    def of(cls, experiment: Experiment) -> "BackgroundSwap":
+        dataset = cls(experiment.splits["train"], experiment.train.transform, name="train")
+        transform = dataset.transform
+        dataset.augmentation = CausalAugmentation(
+            [], ["mix_rand"], transform.mean.flatten(), transform.std.flatten(), factual_mask_shape="exact"
+        )
+        return dataset
+
+    def __getitems__(self, indices):
+        items = super().__getitems__(indices)
+        batch = {name: torch.stack([torch.as_tensor(item[name]) for item in items]) for name in items[0]}
+        role = torch.where(torch.rand(len(items)) < 0.5, int(Role.FACTUAL), int(Role.ORIGINAL))
+        role = self.augmentation.effective_role(role, batch["mask"])
+        generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
+        batch["pixel_values"] = self.augmentation(
+            batch["pixel_values"], batch["labels"], batch["mask"], role, generator=generator
+        )
+        return [item | {"pixel_values": pixels} for item, pixels in zip(items, batch["pixel_values"], strict=True)]
+
+
 @dataclass
 class BenchmarkArguments:
     results: str = field(metadata={"help": "Folder of the result files."})
@@ -79,9 +108,13 @@ def main():
                 continue
             training.seed = seed
             experiment = experiment or Experiment(data, model, training)
+            plain = experiment.train
+            if method == "background_swap":
+                experiment.train = BackgroundSwap.of(experiment)
             started = time.process_time()
             with tempfile.TemporaryDirectory() as folder:
                 metrics = experiment.run(VARIANTS[method], folder)
+            experiment.train = plain
             record = {
                 "method": method,
                 "seed": seed,
