@@ -33,6 +33,7 @@ VARIANTS = {
     **METHODS,
     # the same masks, used as data augmentation: every other training image gets the background of another class
     "background_swap": {"meta_every": 0},
+    "clp_background_swap": {},
     # the paper's method without our extension, and its parts one at a time
     "clp_paper": {"background_evidence": False},
     # the evidence of the background taken as it is, the gate never learned: what does meta-learning add?
@@ -109,7 +110,7 @@ def main():
             training.seed = seed
             experiment = experiment or Experiment(data, model, training)
             plain = experiment.train
-            if method == "background_swap":
+            if "background_swap" in method:
                 experiment.train = BackgroundSwap.of(experiment)
             started = time.process_time()
             with tempfile.TemporaryDirectory() as folder:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import tempfile
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -15,7 +17,10 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainingArguments
 
+from ..data.contract import column
 from ..modeling import find_classifier_head, forward_with_features
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,7 @@ class FeatureSet:
 
     @property
     def num_classes(self) -> int:
+        """C."""
         return self.logits.shape[1]
 
     def save(self, path: str | os.PathLike, fingerprint: str) -> None:
@@ -86,7 +92,7 @@ class FeatureSet:
                     f"{path} holds features of another model, data set or transform (fingerprint {found}, expected "
                     f"{fingerprint}); remove it or choose another file."
                 )
-            return cls(**{name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118: not a dict
+            return cls(**{name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
 
     def _tensors(self) -> dict[str, Tensor]:
         tensors = {field.name: getattr(self, field.name) for field in fields(self)}
