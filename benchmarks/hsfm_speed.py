@@ -2,8 +2,8 @@
 
     python benchmarks/hsfm_speed.py        # about five minutes on one core
 
-Waterbirds' sizes (4,795 training and 1,199 validation images, 2,048 features, two classes) and preset, features drawn at
-random with a spurious direction. The reference is what one would write first: torch.optim and `create_graph=True`, one
+Waterbirds' sizes (4,795 training and 1,199 validation images, 2,048 features, two classes) and preset, features drawn
+at random with a spurious direction. The reference is what one would write first: torch.optim and `create_graph=True`, one
 run at a time. All rows do the same epochs from the same head and support sets, in one process, in turn; that their
 heads agree is measured, in float64. CPU seconds; memory is the peak above what the process held before, each row in a
 process of its own. Writes results/hsfm_speed.json and .md.

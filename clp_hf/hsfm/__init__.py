@@ -1,0 +1,18 @@
+"""HSFM: hard-set-guided meta-learning of a linear head in the feature space of a frozen backbone."""
+
+from .editor import PRESETS, SELECTIONS, Head, HSFMResult, HSFMSettings, best, hsfm
+from .features import FeatureSet, extract_features
+from .unrolled import unrolled
+
+__all__ = [
+    "PRESETS",
+    "SELECTIONS",
+    "FeatureSet",
+    "HSFMResult",
+    "HSFMSettings",
+    "Head",
+    "best",
+    "extract_features",
+    "hsfm",
+    "unrolled",
+]

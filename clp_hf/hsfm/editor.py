@@ -161,11 +161,10 @@ class _Runs:
         count, self.classes = len(self.runs), train.num_classes
         dtype = train.features.dtype
         self.setting = {
-            item.name: torch.tensor([getattr(setting, item.name) for setting in self.runs])
+            item.name: torch.tensor(values, dtype=None if isinstance(values[0], int) else dtype)
             for item in fields(HSFMSettings)
+            if (values := [getattr(setting, item.name) for setting in self.runs])
         }
-        for name in ("inner_rate", "edit_rate"):
-            self.setting[name] = self.setting[name].to(dtype)
         steps = torch.arange(self.setting["inner_steps"].max())
         self.rates = self.setting["inner_rate"][:, None] * (steps < self.setting["inner_steps"][:, None])
 
@@ -174,6 +173,8 @@ class _Runs:
         self.support = train.features[self.indices]
         self.validation_onehot = F.one_hot(validation.labels, self.classes).mT.to(dtype)  # (C, N)
         self.hard_pool, self.selection_pool = self._draw_folds()
+        pool = (self.hard_pool.to(dtype) @ self.validation_onehot.T).amin(0).long()
+        _warn_small("hard", "validation", pool, int(self.setting["hard_size"].max()))
         self.weight, self.bias = head.weight.repeat(count, 1, 1), head.bias.repeat(count, 1)
         self.edits = _Adam(self.setting["edit_rate"], self.support)
         self.updates = _Adam(self.setting["inner_rate"], self.weight, self.bias)
@@ -191,14 +192,8 @@ class _Runs:
     def _draw_support(self) -> tuple[Tensor, Tensor]:
         """Training images (R, n) of the support sets and their weights (R, n), 0 where a smaller set is padded."""
         members = [(self.train.labels == label).nonzero()[:, 0] for label in range(self.classes)]
-        largest = int(self.setting["support_size"].max())
-        short = [f"class {label} has {len(own)}" for label, own in enumerate(members) if len(own) < largest]
-        if short:
-            warnings.warn(
-                f"The support set asks for {largest} training images of every class; some have fewer and give all: "
-                f"{', '.join(short)}.",
-                stacklevel=4,
-            )
+        sizes = torch.tensor([len(own) for own in members])
+        _warn_small("support", "training", sizes, int(self.setting["support_size"].max()))
         rows = []
         for setting in self.runs:  # the folds of a setting share its support set
             generator = torch.Generator().manual_seed(setting.seed)
@@ -360,6 +355,16 @@ class _Adam:
 def _rows(mask: Tensor) -> slice | Tensor:
     """The rows of a mask, without a copy of what they index where they are all."""
     return slice(None) if mask.all() else mask.nonzero()[:, 0]
+
+
+def _warn_small(name: str, split: str, sizes: Tensor, wanted: int) -> None:
+    short = [f"class {label} has {size}" for label, size in enumerate(sizes.tolist()) if size < wanted]
+    if short:
+        warnings.warn(
+            f"The {name} set asks for {wanted} {split} images of every class; some have fewer and give all: "
+            f"{', '.join(short)}.",
+            stacklevel=5,
+        )
 
 
 def _check(train: FeatureSet, validation: FeatureSet, head: Head, folds: int) -> None:
