@@ -137,7 +137,7 @@ def test_the_given_head_is_kept_where_nothing_is_better(data):
 
 
 def test_divergence_stops_and_keeps_the_best_head(data):
-    setting = dataclasses.replace(SETTING, edit_rate=1e300, inner_rate=1e200)
+    setting = dataclasses.replace(SETTING, edit_rate=1e150, inner_rate=1e150)
     with pytest.warns(UserWarning, match=r"diverged in epoch 1 .* Lower edit_rate or inner_rate"):
         diverged, fine = hsfm(*data, [setting, SETTING], folds=1)
     assert diverged.diverged == (1,)
