@@ -75,6 +75,8 @@ class BackgroundSwap(ImageClassificationDataset):
 
     def __getitems__(self, indices):
         items = super().__getitems__(indices)
+        if len(items) == 1:  # looked at alone, before training
+            return items
         batch = {name: torch.stack([torch.as_tensor(item[name]) for item in items]) for name in items[0]}
         role = torch.where(torch.rand(len(items)) < 0.5, int(Role.FACTUAL), int(Role.ORIGINAL))
         role = self.augmentation.effective_role(role, batch["mask"])
