@@ -67,7 +67,7 @@ def dfr(
 
     def fit(samples: FeatureSet, setting) -> Head:
         model = LogisticRegression(**setting, **L1, solver="liblinear", max_iter=1000, random_state=seed)
-        inputs, labels = scaler.transform(samples.features.double().numpy()), samples.labels.numpy()
+        inputs, labels = scaler.transform(samples.features.numpy()), samples.labels.numpy()
         if train.num_classes == 2:
             models = [model.fit(inputs, labels)]
         else:

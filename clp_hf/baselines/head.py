@@ -95,7 +95,7 @@ def fold(weight: np.ndarray, bias: np.ndarray, scaler: StandardScaler) -> Head:
 
 def standardiser(train: FeatureSet) -> StandardScaler:
     """Mean and standard deviation of each training feature; a constant feature is only centred."""
-    return StandardScaler().fit(train.features.double().numpy())
+    return StandardScaler().fit(train.features.numpy())
 
 
 def check(train: FeatureSet, validation: FeatureSet, head: Head, settings: Settings, names: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ from ..hsfm.features import FeatureSet
 from .head import Head, HeadResult, Settings, check, fold, select, standardiser
 
 # Ours: on standardised features, from almost the class prior to almost no penalty.
-DEFAULT_SETTINGS = [{"C": strength} for strength in (1e-4, 1e-3, 1e-2, 1e-1, 1.0)]
+DEFAULT_SETTINGS = [{"C": strength} for strength in (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)]
 
 
 def logistic_regression(
@@ -46,7 +46,7 @@ def logistic_regression(
     if cells is None:
         raise ValueError("Group balance needs the group of every training sample; they have none. Use balance='class'.")
     scaler = standardiser(train)
-    inputs = scaler.transform(train.features.double().numpy())
+    inputs = scaler.transform(train.features.numpy())
     weights = compute_sample_weight("balanced", cells.numpy())
 
     def fit(setting):
