@@ -122,7 +122,10 @@ def check(train: FeatureSet, validation: FeatureSet, head: Head, settings: Setti
         )
     if not len(train) or not len(validation):
         raise ValueError(f"Empty feature set: {len(train)} training and {len(validation)} validation samples.")
-    if missing := sorted(set(range(train.num_classes)) - set(train.labels.tolist())):
-        raise ValueError(f"Classes {missing} of {train.num_classes} have no training sample; a head needs every class.")
+    if wrong := sorted(set(range(train.num_classes)) ^ set(train.labels.tolist())):
+        raise ValueError(
+            f"Training labels must be every class 0 … {train.num_classes - 1} and no other; {wrong} are missing or "
+            "outside."
+        )
     if isinstance(settings, Mapping) or not len(settings) or any(set(setting) != set(names) for setting in settings):
         raise ValueError(f"settings must be a list of one dictionary or more with keys {list(names)}, got {settings}.")

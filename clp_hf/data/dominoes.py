@@ -9,6 +9,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features
 from datasets import Image as ImageFeature
 from PIL import Image
 
+from .dataset import to_rgb
 from .groups import group_names
 
 
@@ -86,7 +87,10 @@ def dominoes(
         "top": _stacks(upper, total.sum(0), rng, "top"),
         "bottom": _stacks(lower, total.sum(1), rng, "bottom"),
     }
-    sources = {"top": top.select_columns(top_columns[0]), "bottom": bottom.select_columns(bottom_columns[0])}
+    sources = {
+        name: dataset.select_columns(column).cast_column(column, ImageFeature())
+        for name, dataset, (column, _) in (("top", top, top_columns), ("bottom", bottom, bottom_columns))
+    }
     features = Features(
         image=ImageFeature(),
         label=ClassLabel(names=list(lower)),
@@ -104,7 +108,7 @@ def dominoes(
             image = Image.new("RGB", (width, 2 * width))
             for part, (name, cell) in enumerate([("top", attribute), ("bottom", label)]):
                 (picture,) = sources[name][stacks[name][cell].pop()].values()
-                image.paste(picture.convert("RGB").resize((width, width)), (0, part * width))
+                image.paste(to_rgb(picture).resize((width, width)), (0, part * width))
             images.append(image)
         columns = {
             "image": images,

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel
 
+from ..data.dataset import to_rgb
 from .features import FeatureSet
 
 PLACES = tuple(
@@ -27,24 +28,28 @@ PLACES = tuple(
 
 @dataclass(frozen=True)
 class EditDisplacement:
-    """How far the edit moved each of n support samples, in standard deviations of the training features.
+    """How far the edit moved each of n support samples.
+
+    Along a direction the unit is the standard deviation of the training features along it.
 
     Attributes:
         toward_class: (n,), along the direction that separates the sample's class from the rest; positive is further
             into its own class.
         toward_attribute: (n,), along the direction that separates the sample's attribute from the rest; positive is
-            further into its own attribute. An edit that makes the head ignore a background shows as negative values
-            for samples on their usual background.
+            further into its own attribute.
+        length: (n,), of the whole displacement, in root-mean-square distances of training features from their mean:
+            an edit much longer than 1 has left the region of real images.
         labels, attributes: (n,), of the samples.
     """
 
     toward_class: Tensor
     toward_attribute: Tensor
+    length: Tensor
     labels: Tensor
     attributes: Tensor
 
     def per_class(self) -> dict[int, dict[str, float]]:
-        """Class -> `count`, and mean and (population) standard deviation of both displacements."""
+        """Class -> `count`, and mean and (population) standard deviation of each displacement."""
         return {label: self._summary(self.labels == label) for label in self.labels.unique().tolist()}
 
     def per_group(self) -> dict[tuple[int, int], dict[str, float]]:
@@ -54,7 +59,7 @@ class EditDisplacement:
 
     def _summary(self, rows: Tensor) -> dict[str, float]:
         summary = {"count": int(rows.sum())}
-        for name in ("toward_class", "toward_attribute"):
+        for name in ("toward_class", "toward_attribute", "length"):
             values = getattr(self, name)[rows]
             summary |= {f"{name}_mean": values.mean().item(), f"{name}_std": values.std(correction=0).item()}
         return summary
@@ -105,6 +110,7 @@ def edit_displacement(
     groups = train.labels * (attributes.max() + 1) + attributes
     weights = compute_sample_weight("balanced", groups.numpy())
     moved = (after - before).double()
+    spread = train.features.var(0, correction=0).sum().sqrt()
 
     def project(values: Tensor, kind: str) -> Tensor:
         if len(values.unique()) < 2:
@@ -122,7 +128,11 @@ def edit_displacement(
         return result.float()
 
     return EditDisplacement(
-        project(train.labels, "class"), project(attributes, "attribute"), labels, attributes[indices]
+        toward_class=project(train.labels, "class"),
+        toward_attribute=project(attributes, "attribute"),
+        length=(after - before).norm(dim=1) / spread,
+        labels=labels,
+        attributes=attributes[indices],
     )
 
 
@@ -215,7 +225,7 @@ def draw_neighbours(
     for row, line in enumerate(table):
         for position, index in enumerate(line):
             axes = figure.add_subplot(grid[row, places[position]], xticks=[], yticks=[])
-            axes.imshow(picture(index).convert("RGB"))
+            axes.imshow(to_rgb(picture(index)))
             axes.set_xlabel("" if captions is None else captions[index], fontsize=7)
             if row == 0 and position in titles:
                 axes.set_title(titles[position], fontsize=9, loc="left")

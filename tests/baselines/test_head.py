@@ -90,7 +90,7 @@ def test_errors_say_what_does_not_fit(method, spurious):
         method(train, validation, (weight[:, 1:], bias), settings)
     with pytest.raises(ValueError, match=r"bias has shape \(1,\)"):
         method(train, validation, (weight, bias[1:]), settings)
-    with pytest.raises(ValueError, match=r"Classes \[1\] of 2"):
+    with pytest.raises(ValueError, match=r"every class 0 … 1 and no other; \[1\]"):
         method(train[train.labels == 0], validation, (weight, bias), settings)
     with pytest.raises(ValueError, match="0 validation samples"):
         method(train, validation[:0], (weight, bias), settings)

@@ -73,6 +73,7 @@ def test_one_dimension_and_the_unit_is_the_training_deviation():
     )
     torch.testing.assert_close(found.toward_class, torch.tensor([-1.5, 1.5]))
     torch.testing.assert_close(found.toward_attribute, torch.tensor([-1.5, 1.5]))
+    torch.testing.assert_close(found.length, torch.tensor([1.5, 1.5]))
 
 
 def test_summaries_per_class_and_group():
