@@ -5,6 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from clp_hf.baselines import afr, worst_and_average
+from clp_hf.baselines.afr import _curvature
 
 FREE = {"gamma": 4.0, "penalty": 0.0, "steps": 500}
 
@@ -36,6 +37,7 @@ def test_beats_the_erm_head_without_training_groups(num_classes, spurious):
 def test_descends_the_loss_of_the_docstring(spurious):
     """Against autograd: after many steps the gradient of the penalised, weighted loss is zero."""
     train, validation, _, (weight, bias) = spurious()
+    train = train[(train.labels == 0) | (torch.arange(len(train)) % 5 == 0)]  # a rare class
     mean, std = train.features.mean(0), train.features.std(0, correction=0)
     inputs = torch.cat([(train.features - mean) / std, torch.ones(len(train), 1)], 1)
     setting = {"gamma": 3.0, "penalty": 0.05, "steps": 3000}
@@ -51,6 +53,16 @@ def test_descends_the_loss_of_the_docstring(spurious):
     loss = loss + setting["penalty"] * (theta - standardised(weight, bias)).square().sum()
     (gradient,) = torch.autograd.grad(loss, theta)
     assert gradient.abs().max() < 1e-4
+
+
+def test_step_size_is_half_the_largest_eigenvalue_of_the_weighted_moment():
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(50, 8, generator=generator) * torch.arange(1, 9)
+    weights = torch.rand(50, 3, generator=generator)
+    moments = torch.einsum("nd,ns,ne->sde", inputs, weights, inputs)
+    torch.testing.assert_close(
+        _curvature(inputs, weights, 0), torch.linalg.eigvalsh(moments)[:, -1] / 2, rtol=0.05, atol=0
+    )
 
 
 def test_negative_settings_are_refused(spurious):

@@ -40,6 +40,8 @@ def test_train_only_standardises(spurious):
     first, second = (dfr(features, validation, head, SETTINGS[:1], num_draws=2) for features in (train, lying))
     assert torch.equal(first.weight, second.weight)
     assert "half of validation" in first.rule
+    wider = replace(train, features=3 * train.features)
+    assert not torch.allclose(dfr(wider, validation, head, SETTINGS[:1], num_draws=2).weight, first.weight)
 
 
 def test_halves_split_every_group_and_draws_are_balanced():
