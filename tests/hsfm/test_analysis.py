@@ -5,6 +5,7 @@ import pytest
 import torch
 from datasets import Dataset
 from PIL import Image
+from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch.nn import functional as F
 from transformers import (
@@ -243,6 +244,8 @@ def test_models_without_a_text_tower_are_refused(tmp_path):
     ViTModel(ViTConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)).save_pretrained(
         tmp_path / "vit"
     )
-    for folder in ("classifier", "vit"):
+    weights = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("text_model")}
+    save_file(weights, tmp_path / "clip" / "model.safetensors", metadata={"format": "pt"})
+    for folder in ("classifier", "vit", "clip"):
         with pytest.raises(ValueError, match="has no text embeddings"):
             nearest_words(tmp_path / folder, torch.ones(1, 10), torch.tensor([0]))
