@@ -17,8 +17,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset
-from transformers import Trainer, TrainingArguments
+from transformers import TrainingArguments
 
+from ..group_trainer import GroupTrainer
 from ..modeling import find_classifier_head, forward_with_features
 
 logger = logging.getLogger(__name__)
@@ -139,7 +140,7 @@ def extract_features(
     return feature_set
 
 
-class _FeatureExtractor(Trainer):
+class _FeatureExtractor(GroupTrainer):
     """A Trainer that predicts features beside logits."""
 
     def __init__(self, model, args, **kwargs):

@@ -5,10 +5,11 @@ import time
 from dataclasses import dataclass, field
 
 import torch
-from transformers import Trainer, TrainingArguments
+from transformers import TrainingArguments
 from transformers.trainer_utils import TrainOutput
 
 from ..data.contract import check_labels, column
+from ..group_trainer import GroupTrainer
 from ..modeling import find_classifier_head
 from .editor import PRESET_CLASSES, PRESETS, SELECTIONS, Head, HSFMResult, HSFMSettings, best, hsfm
 from .features import FeatureSet, extract_features
@@ -64,7 +65,7 @@ class HSFMArguments(TrainingArguments):
         )
 
 
-class HSFMTrainer(Trainer):
+class HSFMTrainer(GroupTrainer):
     """Retrains the final linear layer of a classifier on edited features; the backbone stays as it is.
 
     Args:
