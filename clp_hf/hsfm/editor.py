@@ -12,6 +12,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -24,8 +25,7 @@ GRADIENT_NORM = 10.0
 SELECTIONS = ("worst_group", "worst_class", "hard_loss")
 
 
-@dataclass(frozen=True)
-class Head:
+class Head(NamedTuple):
     """A linear head: `weight` (C, d) and `bias` (C,)."""
 
     weight: Tensor

@@ -1,0 +1,76 @@
+"""HSFM: repair a trained classifier in seconds, by its head alone; the backbone stays as it is.
+
+    accelerate launch recipes/hsfm.py --model_name_or_path runs/waterbirds/erm     # what recipes/waterbirds.py saved
+    accelerate launch recipes/hsfm.py --train_backbone clp                         # trains one first
+    accelerate launch recipes/hsfm.py --model_name_or_path runs/waterbirds/erm --trials 64 --preset dominoes
+
+The data arguments are those of recipes/waterbirds.py. Writes an ordinary checkpoint with the new head and
+all_results.json (eval_* and test_* keys) to --output_dir, and prints the table of every group, before and after.
+"""
+
+import os
+from dataclasses import dataclass, field
+
+import waterbirds
+
+from clp_hf import CLPTrainingArguments
+from clp_hf.data import ImageClassificationDataset
+from clp_hf.experiment import METHODS, DataArguments, Experiment, ModelArguments, parse_arguments
+from clp_hf.hsfm import HSFMArguments, HSFMTrainer
+from clp_hf.metrics import GroupMetrics
+from clp_hf.modeling import load_image_classifier
+
+
+@dataclass
+class RecipeArguments:
+    train_backbone: str | None = field(
+        default=None,
+        metadata={"help": "Train the classifier first, as recipes/waterbirds.py does.", "choices": ["erm", "clp"]},
+    )
+
+
+TRAINING = {name: value for name, value in waterbirds.DEFAULTS.items() if hasattr(CLPTrainingArguments, name)}
+DATA = {name: value for name, value in waterbirds.DEFAULTS.items() if hasattr(DataArguments, name)}
+DEFAULTS = {**DATA, "class_names": waterbirds.DEFAULTS["class_names"], "output_dir": "runs/hsfm", "seed": 0}
+
+
+def main():
+    recipe, data, model, args = parse_arguments(
+        (RecipeArguments, DataArguments, ModelArguments, HSFMArguments), __doc__, DEFAULTS
+    )
+    training = CLPTrainingArguments(
+        **TRAINING | {"output_dir": os.path.join(args.output_dir, "backbone"), "seed": args.seed}
+    )
+    experiment = Experiment(data, model, training)
+    source = model.model_name_or_path
+    if recipe.train_backbone:
+        experiment.run(METHODS[recipe.train_backbone], training.output_dir)
+        source = training.output_dir
+    classifier = load_image_classifier(source, **experiment.hub_kwargs)
+    if classifier.config.num_labels != len(experiment.label_names):
+        raise ValueError(
+            f"{source!r} tells {classifier.config.num_labels} classes apart, the data set has "
+            f"{len(experiment.label_names)}: give a classifier trained on them, or --train_backbone erm."
+        )
+    trainer = HSFMTrainer(
+        classifier,
+        args,
+        train_dataset=ImageClassificationDataset(
+            experiment.splits["train"], experiment.validation.transform, name="train"
+        ),
+        eval_dataset=experiment.validation,
+        processing_class=experiment.processor,
+        compute_metrics=GroupMetrics(experiment.label_names, experiment.group_names, experiment.proportions),
+    )
+    results = {"before": experiment.evaluate(trainer)}
+    trainer.train()
+    results["HSFM"] = experiment.evaluate(trainer)
+    trainer.save_model()
+    trainer.save_metrics("all", results["HSFM"], combined=False)
+    if training.should_log:
+        print(f"\n{trainer.result.settings}; {trainer.result.rule}")
+        print(experiment.table(results))
+
+
+if __name__ == "__main__":
+    main()
