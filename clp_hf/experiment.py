@@ -28,6 +28,7 @@ from .modeling import (
     load_image_classifier,
     load_image_processor,
     parameter_count,
+    resize_bilinearly,
 )
 from .trainer import CLPTrainer
 from .training_args import CLPTrainingArguments
@@ -146,6 +147,7 @@ class Experiment:
         self.processor = load_image_processor(
             model_args.model_name_or_path, model, image_size=self.image_size, **self.hub_kwargs
         )
+        resize_bilinearly(self.processor)  # as the transforms below do: what is published is what was trained with
         settings = image_settings(model, self.processor)
         size, normalisation = (settings.height, settings.width), (settings.mean, settings.std)
         train_transform = TrainTransform(size, *normalisation, scale=(data_args.crop_scale, 1.0))

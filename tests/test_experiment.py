@@ -67,6 +67,8 @@ def test_compare_trains_both_and_prints_one_table(tiny, tmp_path):
     classify = pipeline("image-classification", str(tmp_path / "clp"))
     image = embedded_birds(n_train=40, n_validation=40, n_test=40, image_size=32)["test"][0]["image"]
     assert {prediction["label"] for prediction in classify(image)} == {"landbird", "waterbird"}
+    assert classify.image_processor.data_config["input_size"] == (3, 32, 32)
+    assert classify.image_processor.data_config["interpolation"] == "bilinear"  # as in training and evaluation
 
 
 @pytest.mark.slow
