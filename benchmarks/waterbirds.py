@@ -33,6 +33,7 @@ VARIANTS = {
     **METHODS,
     # the same masks, used as data augmentation: every other training image gets the background of another class
     "background_swap": {"meta_every": 0},
+    "clp_background_swap": {},
     # the paper's method without our extension, and its parts one at a time
     "clp_paper": {"background_evidence": False},
     # the evidence of the background taken as it is, the gate never learned: what does meta-learning add?
@@ -74,6 +75,8 @@ class BackgroundSwap(ImageClassificationDataset):
 
     def __getitems__(self, indices):
         items = super().__getitems__(indices)
+        if len(items) == 1:  # looked at alone, before training
+            return items
         batch = {name: torch.stack([torch.as_tensor(item[name]) for item in items]) for name in items[0]}
         role = torch.where(torch.rand(len(items)) < 0.5, int(Role.FACTUAL), int(Role.ORIGINAL))
         role = self.augmentation.effective_role(role, batch["mask"])
@@ -109,7 +112,7 @@ def main():
             training.seed = seed
             experiment = experiment or Experiment(data, model, training)
             plain = experiment.train
-            if method == "background_swap":
+            if "background_swap" in method:
                 experiment.train = BackgroundSwap.of(experiment)
             started = time.process_time()
             with tempfile.TemporaryDirectory() as folder:

@@ -11,19 +11,19 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import PreTrainedModel, Trainer, TrainingArguments
+from transformers import PreTrainedModel, TrainingArguments
 from transformers.utils import SAFE_WEIGHTS_NAME, logging
 
 from .bilevel import Recording, TrainingPass, dual_attention, hypergradient, run_at, step_sizes
 from .causal import CausalAugmentation, MetaSampler, Role, build_inpainter, meta_loss, prepare_masks, saliency_penalty
 from .data.contract import (
-    EXTRA_COLUMNS,
     MetaSet,
     balanced_sampler,
     check_training_data,
     class_proportions,
     split_meta_set,
 )
+from .group_trainer import GroupTrainer
 from .hub import CardDetails, PublishingCallback, clear_push_errors, for_timm, model_card, push_failure
 from .modeling import (
     find_classifier_head,
@@ -53,7 +53,7 @@ PERTURBATION_BETAS = (0.9, 0.95)
 Batch = dict[str, Tensor]
 
 
-class CLPTrainer(Trainer):
+class CLPTrainer(GroupTrainer):
     """A `Trainer` whose training step is one step of CLP (Algorithm 1); everything else is as its users know it.
 
     Data sets are map-style, of items with `pixel_values` (3, H, W), normalised for the model; `labels`, an integer;
@@ -433,20 +433,6 @@ class CLPTrainer(Trainer):
             return super()._get_train_sampler(train_dataset)
         dataset = self.train_dataset if train_dataset is None else train_dataset
         return balanced_sampler(dataset, {"class": "labels", "group": "group"}[self.args.train_sampling])
-
-    def _set_signature_columns_if_needed(self):
-        super()._set_signature_columns_if_needed()
-        self._signature_columns = list(dict.fromkeys([*self._signature_columns, *EXTRA_COLUMNS]))
-
-    def compute_loss(self, model, inputs, *args, **kwargs):
-        """The loss of the plain Trainer, on the columns a model takes."""
-        return super().compute_loss(model, {k: v for k, v in inputs.items() if k not in EXTRA_COLUMNS}, *args, **kwargs)
-
-    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
-        """As in Trainer; label ids are `(labels, groups)` for batches that have groups."""
-        if self.args.label_names is None:
-            self.label_names = ["labels", "group"] if "group" in inputs else ["labels"]
-        return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
 
     # ---- checkpoints -------------------------------------------------------------------------------------------------
 

@@ -52,6 +52,7 @@ class ImageClassificationDataset(torch.utils.data.Dataset):
         memory_budget: int = 2 * 2**30,
     ):
         dataset = dataset.with_format(None)
+        self._source = dataset._fingerprint
         columns = [column for column in ("image", "mask", "box") if column in dataset.column_names]
         # Images are decoded here, not by `datasets`, so that a corrupt one can be named.
         self.encoded = dataset.select_columns(columns)
@@ -81,6 +82,11 @@ class ImageClassificationDataset(torch.utils.data.Dataset):
         if self.group is not None:
             columns["group"] = self.group[indices].tolist()
         return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+    @property
+    def fingerprint(self) -> str:
+        """Differs where images, labels, groups, storage size or transform do."""
+        return f"{self._source} {self.storage_size} {type(self.transform).__name__} {vars(self.transform)}"
 
     def _default_storage_size(self) -> tuple[int, int]:
         factor = min(4 / 3, max(self._open(0, "image", self.encoded[0]["image"]).size) / max(self.transform.size))

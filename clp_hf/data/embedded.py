@@ -24,13 +24,13 @@ SUPERSAMPLING = 4  # birds are drawn this many times larger, then box-filtered: 
 
 
 def embedded_birds(
-    n_train: int = 600,
+    n_train: int = 500,
     n_validation: int = 400,
     n_test: int = 400,
     *,
     image_size: int = 96,
     correlation: float = 0.95,
-    bird_size: tuple[float, float] = (0.35, 0.55),
+    bird_size: tuple[float, float] = (0.5, 0.8),
     seed: int = 0,
 ) -> DatasetDict:
     """Draw the embedded birds.
@@ -100,7 +100,7 @@ def _png(image: Image.Image) -> dict:
     return {"bytes": buffer.getvalue(), "path": None}
 
 
-def draw_example(rng: np.random.Generator, label: int, place: int, size: int, bird_size=(0.35, 0.55)):
+def draw_example(rng: np.random.Generator, label: int, place: int, size: int, bird_size=(0.5, 0.8)):
     """One image of a bird of class `label` on `place`: (RGB image, L mask), both `size` x `size`."""
     scene = (draw_land, draw_water)[place](rng, size)
     bird, alpha = draw_bird(rng, label, round(size * rng.uniform(*bird_size)))

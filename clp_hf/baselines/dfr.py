@@ -1,0 +1,108 @@
+"""Deep Feature Reweighting: the head is retrained on group-balanced validation features."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.multiclass import OneVsRestClassifier
+from torch import Tensor
+
+from ..hsfm.features import FeatureSet
+from .head import Head, HeadResult, Settings, check, fold, select, standardiser
+
+# Kirichenko et al. 2023, the grid of the published code.
+DEFAULT_SETTINGS = [{"C": strength} for strength in (1.0, 0.7, 0.3, 0.1, 0.07, 0.03, 0.01)]
+
+# scikit-learn 1.8 asks for L1 by another name; 1.7 is the last release for Python 3.10.
+_NEW_NAME = LogisticRegression().get_params().get("penalty", "deprecated") == "deprecated"
+L1 = {"l1_ratio": 1.0} if _NEW_NAME else {"penalty": "l1"}
+
+
+def dfr(
+    train: FeatureSet,
+    validation: FeatureSet,
+    head: Head,
+    settings: Settings = DEFAULT_SETTINGS,
+    seed: int = 0,
+    *,
+    num_draws: int = 10,
+) -> HeadResult:
+    """Deep Feature Reweighting on validation (Kirichenko et al. 2023, "Last layer re-training is sufficient").
+
+    L1 logistic regression (one against the rest for more than two classes, as liblinear has it) on features
+    standardised by the training set. The strength is chosen by the worst group of one half of validation, fitted on
+    a group-balanced draw of the other half; then the heads of `num_draws` group-balanced draws of all of validation are
+    averaged.
+
+    Args:
+        train: its features give mean and standard deviation, nothing else.
+        validation: with groups.
+        head: weight (C, d) and bias (C,) of the current head; only its shape is used.
+        settings: dictionaries with `C`, scikit-learn's inverse strength of the penalty.
+        seed: of the halves, the draws and the solver.
+        num_draws: heads that are averaged, at least 1.
+
+    Returns:
+        `HeadResult`. Its score is that of the half-fit on the other half: the final head has seen all of validation.
+
+    Raises:
+        ValueError: the inputs do not fit together; validation has no groups, a group with one sample only, or lacks a
+            class.
+    """
+    check(train, validation, head, settings, ["C"])
+    if validation.groups is None:
+        raise ValueError("DFR needs the group of every validation sample; they have none. AFR works without groups.")
+    if missing := sorted(set(range(train.num_classes)) - set(validation.labels.tolist())):
+        raise ValueError(f"DFR is fitted on validation, which has no sample of the classes {missing}.")
+    names, sizes = validation.groups.unique(return_counts=True)
+    if sizes.min() < 2:
+        raise ValueError(f"DFR halves validation; groups {names[sizes < 2].tolist()} have a single sample there.")
+    if num_draws < 1:
+        raise ValueError(f"num_draws must be at least 1, got {num_draws}.")
+    rng = np.random.default_rng(seed)
+    scaler = standardiser(train)
+
+    def fit(samples: FeatureSet, setting) -> Head:
+        model = LogisticRegression(**setting, **L1, solver="liblinear", max_iter=1000, random_state=seed)
+        inputs, labels = scaler.transform(samples.features.numpy()), samples.labels.numpy()
+        if train.num_classes == 2:
+            models = [model.fit(inputs, labels)]
+        else:
+            models = OneVsRestClassifier(model).fit(inputs, labels).estimators_
+        return fold(
+            np.concatenate([model.coef_ for model in models]), np.concatenate([m.intercept_ for m in models]), scaler
+        )
+
+    first, second = _halves(validation.groups, rng)
+    half = validation[first]
+    half = half[_balanced(half.groups, rng)]
+    chosen = select(
+        ((setting, fit(half, setting)) for setting in settings),
+        validation[second],
+        on="the half of validation it was not fitted on",
+    )
+    draws = [fit(validation[_balanced(validation.groups, rng)], chosen.settings) for _ in range(num_draws)]
+    weight, bias = (torch.stack(parts).mean(0).float() for parts in zip(*draws, strict=True))
+    return replace(chosen, weight=weight, bias=bias)
+
+
+def _members(groups: Tensor, rng) -> list[np.ndarray]:
+    """The indices of each group, in random order."""
+    return [rng.permutation(np.flatnonzero(groups.numpy() == group)) for group in groups.unique().tolist()]
+
+
+def _halves(groups: Tensor, rng) -> tuple[Tensor, Tensor]:
+    """Two halves with the same share of every group."""
+    members = _members(groups, rng)
+    halves = [m[: len(m) // 2] for m in members], [m[len(m) // 2 :] for m in members]
+    return tuple(torch.from_numpy(np.concatenate(half)) for half in halves)
+
+
+def _balanced(groups: Tensor, rng) -> Tensor:
+    """As many indices of each group as the smallest has, drawn without replacement."""
+    members = _members(groups, rng)
+    smallest = min(map(len, members))
+    return torch.from_numpy(np.concatenate([m[:smallest] for m in members]))

@@ -1,0 +1,182 @@
+"""Features of a frozen backbone over a data set: computed once, kept on disk, never stale."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import logging
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.utils.data import Dataset, Subset
+from transformers import TrainingArguments
+
+from ..group_trainer import GroupTrainer
+from ..modeling import find_classifier_head, forward_with_features
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FeatureSet:
+    """What a frozen backbone and its head make of a data set of n images.
+
+    Attributes:
+        features: (n, d) float32, the input of the final linear layer.
+        logits: (n, C) float32.
+        labels: (n,) int64, in 0 … C − 1.
+        groups: (n,) int64, or None where they are not known.
+
+    Raises:
+        ValueError: lengths differ, or a feature is not finite (names the first image that has one).
+    """
+
+    features: Tensor
+    logits: Tensor
+    labels: Tensor
+    groups: Tensor | None = None
+
+    def __post_init__(self):
+        lengths = {name: len(tensor) for name, tensor in self._tensors().items()}
+        if len(set(lengths.values())) != 1:
+            raise ValueError(f"A feature set needs as many features, logits, labels and groups, found {lengths}.")
+        bad = ~torch.isfinite(self.features).all(1)
+        if bad.any():
+            raise ValueError(
+                f"{int(bad.sum())} of {len(bad)} feature vectors are not finite, the first that of image "
+                f"{int(bad.nonzero()[0])}: look for non-finite pixels, or a backbone that overflows in half precision."
+            )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index) -> FeatureSet:
+        """The images at `index`: a slice, or a tensor of indices or of bools."""
+        return FeatureSet(**{name: tensor[index] for name, tensor in self._tensors().items()})
+
+    @property
+    def num_classes(self) -> int:
+        """C."""
+        return self.logits.shape[1]
+
+    def save(self, path: str | os.PathLike, fingerprint: str) -> None:
+        """Write a safetensors file; it is there complete or not at all."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, part = tempfile.mkstemp(dir=path.parent, suffix=".part")
+        os.close(descriptor)
+        try:
+            tensors = {name: tensor.contiguous() for name, tensor in self._tensors().items()}
+            save_file(tensors, part, metadata={"fingerprint": fingerprint})
+            os.replace(part, path)
+        finally:
+            Path(part).unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike, fingerprint: str) -> FeatureSet:
+        """Read what `save` wrote.
+
+        Raises:
+            ValueError: the file was made by another model, or of other data or transforms.
+        """
+        with safe_open(path, "pt") as file:
+            found = (file.metadata() or {}).get("fingerprint")
+            if found != fingerprint:
+                raise ValueError(
+                    f"{path} holds features of another model, data set or transform (fingerprint {found}, expected "
+                    f"{fingerprint}); remove it or choose another file."
+                )
+            return cls(**{name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+
+    def _tensors(self) -> dict[str, Tensor]:
+        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: tensor for name, tensor in tensors.items() if tensor is not None}
+
+
+def extract_features(
+    model: nn.Module,
+    dataset: Dataset,
+    args: TrainingArguments,
+    cache_dir: str | os.PathLike | None = None,
+    data_collator: Callable | None = None,
+) -> FeatureSet:
+    """Features and logits of every image of a data set, from the cache where they are known already.
+
+    Runs as `Trainer.predict` does: in batches of `args.per_device_eval_batch_size`, with a progress bar, on all
+    processes of `accelerate launch`.
+
+    Args:
+        model: an image classifier of `load_image_classifier`; it is put into evaluation mode.
+        dataset: map-style, with evaluation transforms; items hold `pixel_values`, `labels` and maybe `group`.
+        args: of a Trainer.
+        cache_dir: where feature sets are kept, one file per fingerprint of weights, data and transforms; None: nowhere.
+        data_collator: as for `Trainer`.
+
+    Raises:
+        ValueError: no labels, features that are not finite, or a model without a final linear layer.
+    """
+    path = fingerprint = None
+    if cache_dir is not None:
+        fingerprint = _fingerprint(model, dataset)
+        path = Path(cache_dir) / f"{fingerprint[:24]}.safetensors"
+        if path.exists():
+            logger.info("Features of %d images: from %s.", len(dataset), path)
+            return FeatureSet.load(path, fingerprint)
+    extractor = _FeatureExtractor(model, args, data_collator=data_collator)
+    output = extractor.predict(dataset)
+    features, logits = (torch.from_numpy(array) for array in output.predictions)
+    labels = output.label_ids if isinstance(output.label_ids, tuple) else (output.label_ids,)
+    feature_set = FeatureSet(features, logits, *(torch.from_numpy(array) for array in labels))
+    if path is not None and args.should_save:
+        feature_set.save(path, fingerprint)
+    return feature_set
+
+
+class _FeatureExtractor(GroupTrainer):
+    """A Trainer that predicts features beside logits."""
+
+    def __init__(self, model, args, **kwargs):
+        args = copy.copy(args)
+        args.remove_unused_columns = False
+        super().__init__(model, args, compute_metrics=None, **kwargs)
+        self.head: nn.Linear | None = None
+
+    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
+        inputs = self._prepare_inputs(inputs)
+        if self.head is None:
+            self.head = find_classifier_head(model, inputs["pixel_values"][:2])[1]
+        with torch.no_grad():
+            logits, features = forward_with_features(model, self.head, inputs["pixel_values"])
+        labels = tuple(inputs[name].long() for name in ("labels", "group") if name in inputs)
+        return None, (features.float(), logits.float()), labels
+
+
+def _fingerprint(model: nn.Module, dataset: Dataset) -> str:
+    digest = hashlib.sha256(repr(model).encode())
+    for name, tensor in model.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    digest.update(_data_fingerprint(dataset).encode())
+    return digest.hexdigest()
+
+
+def _data_fingerprint(dataset: Dataset) -> str:
+    if isinstance(dataset, Subset):
+        return f"{_data_fingerprint(dataset.dataset)} {list(dataset.indices)}"
+    if hasattr(dataset, "fingerprint"):
+        return dataset.fingerprint
+    digest = hashlib.sha256()  # reading all images costs less than what the cache saves
+    for index in range(len(dataset)):
+        item = dataset[index]
+        for name in ("pixel_values", "labels", "group"):
+            if name in item:
+                digest.update(np.ascontiguousarray(item[name]).tobytes())
+    return digest.hexdigest()

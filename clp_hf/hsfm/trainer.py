@@ -1,0 +1,131 @@
+"""HSFM seen from the Trainer: `train` replaces the head; evaluate, predict, save and push are the Trainer's."""
+
+import dataclasses
+import time
+from dataclasses import dataclass, field
+
+import torch
+from transformers import TrainingArguments
+from transformers.trainer_utils import TrainOutput
+
+from ..data.contract import check_labels, column
+from ..group_trainer import GroupTrainer
+from ..modeling import find_classifier_head
+from .editor import PRESET_CLASSES, PRESETS, SELECTIONS, Head, HSFMResult, HSFMSettings, best, hsfm
+from .features import FeatureSet, extract_features
+from .search import random_settings
+
+
+@dataclass
+class HSFMArguments(TrainingArguments):
+    """`transformers.TrainingArguments` and the settings of HSFM; those not given are the preset's.
+
+    Of `TrainingArguments` HSFM uses `output_dir`, `seed`, the evaluation batch size, and what saves, logs and pushes.
+    """
+
+    preset: str = field(
+        default="waterbirds", metadata={"help": f"Published settings to start from: {', '.join(PRESETS)}."}
+    )
+    support_size: int | None = field(default=None, metadata={"help": "|S|, support features of every class."})
+    inner_steps: int | None = field(default=None, metadata={"help": "T, steps of the head on the support features."})
+    inner_rate: float | None = field(default=None, metadata={"help": "α, learning rate of the head."})
+    edit_rate: float | None = field(default=None, metadata={"help": "η, learning rate of the support features."})
+    edits_per_epoch: int | None = field(default=None, metadata={"help": "K_H, steps of the support features an epoch."})
+    hard_size: int | None = field(default=None, metadata={"help": "K_hard, hardest validation images of every class."})
+    epochs: int | None = field(default=None, metadata={"help": "Epochs, each with a new hard set."})
+    trials: int = field(
+        default=1, metadata={"help": "Settings to try at once, these and random ones; validation chooses."}
+    )
+    selection: str | None = field(
+        default=None,
+        metadata={"help": f"Of epoch and trial: {', '.join(SELECTIONS)}; by default the first there are labels for."},
+    )
+    folds: int = field(
+        default=2,
+        metadata={"help": "2: hard set and selection on different halves of validation, both ways; 1: both on all."},
+    )
+    feature_cache: str | None = field(
+        default=None, metadata={"help": "Folder where features are kept; by default features in output_dir."}
+    )
+    remove_unused_columns: bool = field(default=False, metadata={"help": "As in TrainingArguments."})
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.preset not in PRESETS:
+            raise ValueError(f"preset is {self.preset!r}; choose one of {', '.join(PRESETS)}.")
+        if self.trials < 1:
+            raise ValueError(f"trials must be at least 1, found {self.trials}.")
+
+    @property
+    def settings(self) -> HSFMSettings:
+        """The preset with what was given in its place."""
+        given = {item.name: getattr(self, item.name) for item in dataclasses.fields(HSFMSettings)}
+        return dataclasses.replace(
+            PRESETS[self.preset], **{name: value for name, value in given.items() if value is not None}
+        )
+
+
+class HSFMTrainer(GroupTrainer):
+    """Retrains the final linear layer of a classifier on edited features; the backbone stays as it is.
+
+    Args:
+        model: an image classifier of `load_image_classifier`.
+        args: `HSFMArguments`.
+        train_dataset: map-style, with **evaluation transforms**: features are computed once. Items as for `CLPTrainer`.
+        eval_dataset: the validation set, where hard sets come from and what selects. With groups, by worst group.
+        **kwargs: as for `Trainer`.
+
+    Attributes:
+        result: the chosen `HSFMResult`, after `train`.
+        results: those of all trials.
+
+    Raises:
+        ValueError: a set is missing or has no labels, or the preset was published for another number of classes.
+    """
+
+    def __init__(self, model=None, args: HSFMArguments | None = None, **kwargs):
+        super().__init__(model, args or HSFMArguments(), **kwargs)
+        for name, dataset in (("training", self.train_dataset), ("validation", self.eval_dataset)):
+            if dataset is None:
+                raise ValueError(f"HSFM needs a {name} set: pass train_dataset and eval_dataset.")
+            check_labels(column(dataset, "labels"), self.model.config.num_labels, f"{name} set")
+        missing = [
+            item.name
+            for item in dataclasses.fields(HSFMSettings)
+            if item.name != "seed" and getattr(self.args, item.name) is None
+        ]
+        if missing and self.model.config.num_labels != PRESET_CLASSES:
+            raise ValueError(
+                f"The preset {self.args.preset!r} was published for {PRESET_CLASSES} classes, the model has "
+                f"{self.model.config.num_labels}. Give the settings yourself: {', '.join(missing)}."
+            )
+        self.results: list[HSFMResult] = []
+        self.result: HSFMResult | None = None
+
+    def features(self, dataset) -> FeatureSet:
+        """Features of a data set, from the cache where it has them."""
+        cache = self.args.feature_cache or f"{self.args.output_dir}/features"
+        return extract_features(self.model, dataset, self.args, cache, self.data_collator)
+
+    def train(self, resume_from_checkpoint=None, **kwargs) -> TrainOutput:
+        """Edit features, and put the best head into the model."""
+        started = time.time()
+        example = self.train_dataset[0]["pixel_values"][None].to(self.args.device)
+        _, layer = find_classifier_head(self.model, example)
+        if layer.bias is None:
+            raise ValueError("HSFM trains weight and bias, and the final linear layer of this model has no bias.")
+        train, validation = self.features(self.train_dataset), self.features(self.eval_dataset)
+        head = Head(layer.weight.detach().cpu().float(), layer.bias.detach().cpu().float())
+        settings = random_settings(self.args.trials, self.args.settings, self.args.seed)
+        self.results = hsfm(train, validation, head, settings, selection=self.args.selection, folds=self.args.folds)
+        self.result = best(self.results)
+        with torch.no_grad():
+            layer.weight.copy_(self.result.head.weight)
+            layer.bias.copy_(self.result.head.bias)
+        for entry in self.result.history:
+            self.state.epoch = entry["epoch"]
+            self.log({name: value for name, value in entry.items() if name != "epoch"})
+        runtime = time.time() - started
+        metrics = {"train_runtime": runtime, "selection_score": self.result.score}
+        self.log(metrics)
+        return TrainOutput(0, 0.0, metrics)
