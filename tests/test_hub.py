@@ -450,7 +450,7 @@ def test_the_license_is_that_of_the_base_model(hub, make_trainer):
 
 def test_hub_names():
     assert hub_id("timm/resnet18.a1_in1k") == "timm/resnet18.a1_in1k"
-    for other in (None, "", "resnet18", "/root/model", "./runs/model", "runs/a/b", str(Path(__file__).parent)):
+    for other in (None, "", "resnet18", "/absolute/model", "./runs/model", "runs/a/b", str(Path(__file__).parent)):
         assert hub_id(other) is None
 
 
