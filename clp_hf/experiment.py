@@ -20,6 +20,7 @@ from .data import (
     load_classification_dataset,
 )
 from .data.groups import counts, split_off
+from .hub import CardDetails
 from .metrics import GroupMetrics, format_group_table
 from .modeling import (
     freeze_batch_norm_statistics,
@@ -27,6 +28,7 @@ from .modeling import (
     load_image_classifier,
     load_image_processor,
     parameter_count,
+    resize_bilinearly,
 )
 from .trainer import CLPTrainer
 from .training_args import CLPTrainingArguments
@@ -145,6 +147,7 @@ class Experiment:
         self.processor = load_image_processor(
             model_args.model_name_or_path, model, image_size=self.image_size, **self.hub_kwargs
         )
+        resize_bilinearly(self.processor)  # as the transforms below do: what is published is what was trained with
         settings = image_settings(model, self.processor)
         size, normalisation = (settings.height, settings.width), (settings.mean, settings.std)
         train_transform = TrainTransform(size, *normalisation, scale=(data_args.crop_scale, 1.0))
@@ -161,6 +164,16 @@ class Experiment:
         )
         meta, splits[data_args.meta_split] = split_off(pool, chosen)
         self.splits = splits
+        has_groups = self.group_names is not None
+        self.card_details = CardDetails(
+            base_model=model.config.name_or_path or model_args.model_name_or_path,
+            dataset_name=Path(data_args.dataset_name).name,
+            dataset_id=data_args.dataset_name,
+            dataset_config=data_args.dataset_config_name,
+            meta_source=f"taken out of the {data_args.meta_split} split, {training_args.meta_samples} of every "
+            f"{'group' if has_groups else 'class'}",
+            group_counts={f"{name} images": counts(split) for name, split in splits.items() if has_groups},
+        )
         self.train = ImageClassificationDataset(splits["train"], train_transform, name="train")
         self.meta = ImageClassificationDataset(meta, train_transform, name="meta set")
         self.validation = ImageClassificationDataset(splits["validation"], eval_transform, name="validation")
@@ -182,7 +195,9 @@ class Experiment:
         return model.to(memory_format=torch.channels_last)  # 1.7 × faster depthwise convolutions on a CPU
 
     def run(self, method: Mapping[str, Any], output_dir: str) -> dict[str, float]:
-        """Train, evaluate the selected checkpoint, save model and `all_results.json` in `output_dir`.
+        """Train, evaluate the selected checkpoint, save model, card and `all_results.json` in `output_dir`.
+
+        With `push_to_hub` the folder is published too.
 
         Args:
             method: what distinguishes it, by name of the training argument: one of `METHODS`.
@@ -192,6 +207,7 @@ class Experiment:
             The metrics, with prefixes `train_`, `eval_` and `test_`.
         """
         args = copy.deepcopy(self.args)
+        args.hub_token = self.args.hub_token  # which no copy holds
         args.output_dir = output_dir
         for name, value in method.items():
             setattr(args, name, value)
@@ -204,10 +220,10 @@ class Experiment:
             meta_dataset=self.meta,
             processing_class=self.processor,
             compute_metrics=GroupMetrics(self.label_names, self.group_names, proportions),
+            card_details=self.card_details,
         )
         result = trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
         trainer.save_metrics("train", result.metrics)
-        trainer.save_model()
         trainer.save_state()
         metrics = trainer.evaluate(metric_key_prefix="eval")
         trainer.save_metrics("eval", metrics)
@@ -215,8 +231,12 @@ class Experiment:
             test_metrics = trainer.evaluate(self.test, metric_key_prefix="test")
             trainer.save_metrics("test", test_metrics)
             metrics |= test_metrics
+        # Last, so that the card has the results.
         if args.push_to_hub:
             trainer.push_to_hub()
+        else:
+            trainer.save_model()
+            trainer.create_model_card()
         return result.metrics | metrics
 
     def table(self, results: Mapping[str, Mapping[str, float]]) -> str:

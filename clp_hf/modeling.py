@@ -360,6 +360,15 @@ def load_image_processor(
     return processor
 
 
+def resize_bilinearly(processor: BaseImageProcessor) -> None:
+    """Have a saved processor resize as `clp_hf.data.EvalTransform` does, whatever filter the pretrained model had."""
+    if isinstance(processor, TimmWrapperImageProcessor):
+        processor.data_config["interpolation"] = "bilinear"
+        processor.val_transforms = timm.data.create_transform(**processor.data_config, is_training=False)
+    else:
+        processor.resample = Image.Resampling.BILINEAR
+
+
 def image_settings(model: PreTrainedModel, processor: BaseImageProcessor | None = None) -> ImageSettings:
     """Size and normalisation of the images that `model` expects.
 

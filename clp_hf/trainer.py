@@ -4,13 +4,14 @@ import os
 from collections import defaultdict
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import fields, replace
 from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, TrainingArguments
 from transformers.utils import SAFE_WEIGHTS_NAME, logging
 
 from .bilevel import Recording, TrainingPass, dual_attention, hypergradient, run_at, step_sizes
@@ -23,11 +24,13 @@ from .data.contract import (
     split_meta_set,
 )
 from .group_trainer import GroupTrainer
+from .hub import CardDetails, PublishingCallback, clear_push_errors, for_timm, model_card, push_failure
 from .modeling import (
     find_classifier_head,
     forward_with_features,
     image_settings,
     load_image_classifier,
+    parameter_count,
     uses_batch_statistics,
 )
 from .perturbation import (
@@ -62,6 +65,7 @@ class CLPTrainer(GroupTrainer):
         args: `CLPTrainingArguments`. With `meta_every=0` this is the plain `Trainer`.
         meta_dataset: the small, clean, balanced meta set. By default `args.meta_samples` images per group (per class
             without groups) are taken out of the training set.
+        card_details: what the model card tells and the trainer cannot know.
         **kwargs: as for `Trainer`.
 
     Attributes:
@@ -73,7 +77,15 @@ class CLPTrainer(GroupTrainer):
             batch normalisation, a model without a final linear layer, `nn.DataParallel`. The message names the fix.
     """
 
-    def __init__(self, model=None, args: CLPTrainingArguments | None = None, *, meta_dataset=None, **kwargs):
+    def __init__(
+        self,
+        model=None,
+        args: CLPTrainingArguments | None = None,
+        *,
+        meta_dataset=None,
+        card_details: CardDetails | None = None,
+        **kwargs,
+    ):
         if isinstance(model, nn.DataParallel):
             raise ValueError(
                 "CLP does not run in nn.DataParallel. Pass the module inside it, and use `accelerate launch` for one "
@@ -83,6 +95,9 @@ class CLPTrainer(GroupTrainer):
             model = load_image_classifier(model)
         super().__init__(model, args or CLPTrainingArguments(), **kwargs)
         self.perturbation_network: PerturbationNetwork | None = None
+        self.card_details = card_details or CardDetails()
+        self._publishing = PublishingCallback(self._complete_output_dir)
+        self.add_callback(self._publishing)
         self._sums: dict[str, Tensor] = defaultdict(float)
         self._weights: dict[str, float] = defaultdict(float)
         if not self.args.meta_every:
@@ -104,7 +119,9 @@ class CLPTrainer(GroupTrainer):
         needs_masks = bool(args.counterfactual_infills or args.factual_infills)
         num_labels = self.model.config.num_labels
         self._example = check_training_data(self.train_dataset, num_labels)
+        self.meta_source = "given apart from the training set"
         if meta_dataset is None:
+            self.meta_source = "taken out of the training set, as many of every group or class"
             self.train_dataset, meta_dataset = split_meta_set(self.train_dataset, args.meta_samples, args.seed)
         self._class_proportions = class_proportions(self.train_dataset, num_labels)
         self.meta_set = MetaSet(meta_dataset, self.data_collator, num_labels, needs_masks, args.mask_shape)
@@ -420,9 +437,12 @@ class CLPTrainer(GroupTrainer):
     # ---- checkpoints -------------------------------------------------------------------------------------------------
 
     def _save(self, output_dir=None, state_dict=None):
-        super()._save(output_dir, state_dict)
-        if self.perturbation_network is not None:
-            self.perturbation_network.save_pretrained(os.path.join(output_dir or self.args.output_dir, FOLDER))
+        super()._save(output_dir, for_timm(self.model, self.processing_class, state_dict))
+        self._save_perturbation_network(output_dir or self.args.output_dir)
+
+    def _save_perturbation_network(self, folder: str) -> None:
+        if self.perturbation_network is not None and self.args.should_save:
+            self.perturbation_network.save_pretrained(os.path.join(folder, FOLDER))
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
         if not self._load_pretrained_weights(resume_from_checkpoint):
@@ -474,3 +494,102 @@ class CLPTrainer(GroupTrainer):
             "background_probe": self.background_probe,
             "sampler": self.meta_sampler,
         }
+
+    # ---- publishing --------------------------------------------------------------------------------------------------
+
+    def init_hf_repo(self, token=None, private=None):
+        """As in Trainer, which creates the repository before training where `push_to_hub=True`.
+
+        Raises:
+            PushError: the Hub refused or could not be reached; the message says what to do.
+        """
+        with clear_push_errors(self):
+            super().init_hf_repo(token, private)
+
+    def push_to_hub(self, *args, **kwargs):
+        """Publish the classifier, `perturbation_network/` beside it, and the model card.
+
+        Args:
+            *args, **kwargs: as for `Trainer.push_to_hub`; those of the card as for `create_model_card`.
+
+        Returns:
+            As `Trainer.push_to_hub`.
+
+        Raises:
+            PushError: the Hub refused or could not be reached; the message says what to do. The local files are intact,
+                and another call uploads what is missing.
+        """
+        self._finish_current_push()  # before anything overwrites the files that are on their way
+        with clear_push_errors(self):
+            return super().push_to_hub(*args, **kwargs)
+
+    def create_model_card(
+        self,
+        language=None,
+        license=None,
+        tags=None,
+        model_name=None,
+        finetuned_from=None,
+        tasks=None,
+        dataset_tags=None,
+        dataset=None,
+        dataset_args=None,
+    ) -> None:
+        """Write the model card, `README.md`, to `args.output_dir`.
+
+        Args:
+            language, license, tags, model_name, finetuned_from, dataset_tags, dataset, dataset_args: as for `Trainer`;
+                they take precedence over `card_details`, where they are called `base_model`, `dataset_id`,
+                `dataset_name` and `dataset_config`.
+            tasks: not used, the task is image classification.
+        """
+        if not self.is_world_process_zero():
+            return
+        given = {
+            "language": language,
+            "license": license,
+            "tags": tags,
+            "model_name": model_name,
+            "base_model": finetuned_from,
+            "dataset_id": dataset_tags,
+            "dataset_name": dataset,
+            "dataset_config": dataset_args,
+        }
+        details = replace(self.card_details, **{name: value for name, value in given.items() if value is not None})
+        if self.perturbation_network is None:
+            method = {"train_sampling": self.args.train_sampling}
+            card = model_card(self, "plain-trainer", details, self._publishing, **method)
+        else:
+            card = model_card(self, "clp", details, self._publishing, **self._method_facts(details))
+        card.save(os.path.join(self.args.output_dir, "README.md"))
+
+    def _method_facts(self, details: CardDetails) -> dict[str, Any]:
+        args = self.args
+        names = [field.name for field in fields(args) if field.name not in TrainingArguments.__dataclass_fields__]
+        return {
+            "method_settings": {name: getattr(args, name) for name in names},
+            "meta_size": len(self.meta_set),
+            "meta_source": details.meta_source or self.meta_source,
+            "infills": {"counterfactual": args.counterfactual_infills, "factual": args.factual_infills},
+            "network_parameters": parameter_count(self.perturbation_network),
+        }
+
+    def _complete_output_dir(self) -> None:
+        """What `Trainer` does not know of, just before it pushes; it copies a fixed list of files by itself."""
+        self._report_failed_pushes()
+        self._save_perturbation_network(self.args.output_dir)
+        self.create_model_card()
+
+    def _finish_current_push(self):
+        super()._finish_current_push()
+        self._report_failed_pushes()
+
+    def _report_failed_pushes(self) -> None:
+        """Trainer pushes in the background while it trains, and never looks whether that succeeded."""
+        push = getattr(self, "push_in_progress", None)
+        if push is None:
+            return
+        for job in push.jobs:
+            if job.done() and (error := job.exception()) is not None:
+                logger.error(push_failure(error, self))
+        push.jobs = [job for job in push.jobs if not job.done()]

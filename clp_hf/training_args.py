@@ -151,6 +151,10 @@ class CLPTrainingArguments(TrainingArguments):
         metadata={"help": "Images of each batch on which saliency is computed; by default all that have a mask."},
     )
 
+    def __getstate__(self):
+        # `Trainer` pickles the arguments into training_args.bin and publishes that: no place for a token.
+        return {**vars(self), "hub_token": None}
+
     def __post_init__(self):
         super().__post_init__()
         for name, valid in (

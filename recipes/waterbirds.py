@@ -4,7 +4,8 @@
     accelerate launch recipes/waterbirds.py --dataset_name grodino/waterbirds --model_name_or_path timm/resnet50.a1_in1k
     accelerate launch recipes/waterbirds.py settings.yaml
 
-Writes the model and all_results.json (eval_* and test_* keys) to --output_dir, and prints the table of every group.
+Writes the model, its card and all_results.json (eval_* and test_* keys) to --output_dir, prints the table of every
+group, and publishes the folder with --push_to_hub.
 """
 
 import os

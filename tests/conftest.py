@@ -21,6 +21,10 @@ from clp_hf import CLPTrainer, CLPTrainingArguments
 torch.set_num_threads(1)
 
 SIZE = 16
+TRAINER_ARGUMENTS = (
+    "meta_dataset", "eval_dataset", "callbacks", "optimizers", "compute_metrics", "model_init", "processing_class",
+    "card_details",
+)  # fmt: skip
 
 
 class Squares(Dataset):
@@ -81,11 +85,7 @@ def make_trainer(tmp_path):
     """A trainer on tiny data; keyword arguments go to the trainer where it has them, else to its arguments."""
 
     def make(model=None, train_dataset=None, **kwargs):
-        trainer_kwargs = {
-            name: kwargs.pop(name)
-            for name in ("meta_dataset", "eval_dataset", "callbacks", "optimizers", "compute_metrics", "model_init")
-            if name in kwargs
-        }
+        trainer_kwargs = {name: kwargs.pop(name) for name in TRAINER_ARGUMENTS if name in kwargs}
         settings = {
             "output_dir": str(tmp_path / "run"),
             "per_device_train_batch_size": 8,
@@ -100,11 +100,12 @@ def make_trainer(tmp_path):
         } | kwargs
         if "model_init" not in trainer_kwargs:
             trainer_kwargs["model"] = vit() if model is None else model
+        trainer_kwargs.setdefault("eval_dataset", Squares(24, start=1000))
+        trainer_kwargs.setdefault("processing_class", ViTImageProcessor(size={"height": SIZE, "width": SIZE}))
         return CLPTrainer(
             args=CLPTrainingArguments(**settings),
             train_dataset=Squares(60) if train_dataset is None else train_dataset,
-            processing_class=ViTImageProcessor(size={"height": SIZE, "width": SIZE}),
-            **({"eval_dataset": Squares(24, start=1000)} | trainer_kwargs),
+            **trainer_kwargs,
         )
 
     return make

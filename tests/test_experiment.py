@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from hub_server import TOKEN, hub_server
+from huggingface_hub import ModelCard
 from transformers import AutoModelForImageClassification, pipeline
 
 from clp_hf.data import embedded_birds
@@ -38,9 +40,9 @@ def tiny(tmp_path_factory):
     ]  # fmt: skip
 
 
-def run_recipe(*flags, check=True):
+def run_recipe(*flags, check=True, **variables):
     command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "1", str(RECIPE), *flags]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", **variables}
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=check)
 
 
@@ -57,20 +59,38 @@ def test_compare_trains_both_and_prints_one_table(tiny, tmp_path):
         model = AutoModelForImageClassification.from_pretrained(tmp_path / method)
         assert model.config.id2label == {0: "landbird", 1: "waterbird"}
         assert (tmp_path / method / "perturbation_network").exists() == (method == "clp")
+        card = ModelCard.load(tmp_path / method / "README.md")
+        scores = {result.metric_name: result.metric_value for result in card.data.eval_results}
+        assert scores["Worst-group accuracy"] == pytest.approx(results["test_worst_group_accuracy"], abs=1e-4)
+        assert ("taken out of the validation split, 2 of every group" in card.text) == (method == "clp")
+        assert str(tmp_path) not in card.content
     classify = pipeline("image-classification", str(tmp_path / "clp"))
     image = embedded_birds(n_train=40, n_validation=40, n_test=40, image_size=32)["test"][0]["image"]
     assert {prediction["label"] for prediction in classify(image)} == {"landbird", "waterbird"}
+    assert classify.image_processor.data_config["input_size"] == (3, 32, 32)
+    assert classify.image_processor.data_config["interpolation"] == "bilinear"  # as in training and evaluation
 
 
 @pytest.mark.slow
-def test_settings_from_a_file(tiny, tmp_path):
+def test_settings_from_a_file_and_publishing(tiny, tmp_path):
     flags = dict(zip((flag.removeprefix("--") for flag in tiny[::2]), tiny[1::2], strict=True))
     types = {"image_size": int, "num_train_epochs": float, "per_device_train_batch_size": int, "meta_samples": int}
     settings = {name: types.get(name, str)(value) for name, value in flags.items()}
     settings |= {"use_cpu": True, "disable_tqdm": True, "method": "meta_lp", "output_dir": str(tmp_path / "run")}
+    settings |= {"push_to_hub": True, "hub_model_id": "birds", "hub_token": TOKEN}
     (tmp_path / "settings.json").write_text(json.dumps(settings))
-    run_recipe(str(tmp_path / "settings.json"))
-    assert "test_worst_group_accuracy" in json.loads((tmp_path / "run" / "all_results.json").read_text())
+    with hub_server() as hub:
+        variables = {"HF_ENDPOINT": hub.endpoint, "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0"}
+        run_recipe(str(tmp_path / "settings.json"), **variables)
+        published = hub.repositories["tester/birds"]
+    results = json.loads((tmp_path / "run" / "all_results.json").read_text())
+    assert published.messages[-1] == "End of training"
+    assert {"config.json", "model.safetensors", "perturbation_network/model.safetensors"} <= set(published.files)
+    card = ModelCard(published.files["README.md"].decode())
+    scores = {result.metric_name: result.metric_value for result in card.data.eval_results}
+    assert scores["Worst-group accuracy"] == pytest.approx(results["test_worst_group_accuracy"], abs=1e-4)
+    assert 'pipeline("image-classification", "tester/birds")' in card.text
+    assert "Meta-LP" in card.text
 
 
 def test_unreachable_hub_is_said_with_the_alternatives(tmp_path):

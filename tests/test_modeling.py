@@ -1,6 +1,7 @@
 import copy
 import time
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 from transformers import pipeline
 
 import clp_hf.modeling as modeling
+from clp_hf.data import EvalTransform
 from clp_hf.modeling import (
     ImageSettings,
     find_classifier_head,
@@ -20,6 +22,7 @@ from clp_hf.modeling import (
     load_image_classifier,
     load_image_processor,
     parameter_count,
+    resize_bilinearly,
     uses_batch_statistics,
 )
 
@@ -399,6 +402,28 @@ class TestPreprocessing:
         model = load_image_classifier("resnet18", num_labels=2, pretrained=False)
         with pytest.raises(ValueError, match="gives 224 × 224 pixels, not 96 × 96: pass image_size"):
             load_image_processor("resnet18", model, image_size=96)
+
+
+@pytest.mark.parametrize("library", ["timm", "transformers"])
+def test_a_bilinear_processor_gives_the_pixels_of_the_eval_transform(library):
+    image = Image.effect_mandelbrot((64, 64), (-2, -1.5, 1, 1.5), 50).convert("RGB")
+    if library == "timm":
+        model = load_image_classifier(timm_module("resnet18"), image_size=56)
+        model.config.pretrained_cfg["crop_pct"] = 1.0
+        processor = load_image_processor("resnet18", model)
+    else:
+        model = transformers_model("ResNet")
+        processor = transformers.ViTImageProcessor(size={"height": 56, "width": 56}, resample=Image.Resampling.BICUBIC)
+    settings = image_settings(model, processor)
+    transform = EvalTransform((56, 56), settings.mean, settings.std, crop_pct=settings.crop_pct)
+    expected, _ = transform(torch.from_numpy(np.array(image)).permute(2, 0, 1)[None])
+
+    def difference():
+        return (processor(image, return_tensors="pt")["pixel_values"] - expected).abs().max()
+
+    assert difference() > 0.2
+    resize_bilinearly(processor)
+    assert difference() < 0.03  # 8-bit rounding
 
 
 class TestBatchNorm:
