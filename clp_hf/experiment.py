@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 import yaml
-from transformers import HfArgumentParser, set_seed
+from transformers import HfArgumentParser, Trainer, set_seed
 
 from .causal import select_meta_indices
 from .data import (
@@ -174,6 +174,8 @@ class Experiment:
             f"{'group' if has_groups else 'class'}",
             group_counts={f"{name} images": counts(split) for name, split in splits.items() if has_groups},
         )
+        proportions = group_proportions(splits["train"]) if has_groups else None
+        self.compute_metrics = GroupMetrics(self.label_names, self.group_names, proportions)
         self.train = ImageClassificationDataset(splits["train"], train_transform, name="train")
         self.meta = ImageClassificationDataset(meta, train_transform, name="meta set")
         self.validation = ImageClassificationDataset(splits["validation"], eval_transform, name="validation")
@@ -211,7 +213,6 @@ class Experiment:
         args.output_dir = output_dir
         for name, value in method.items():
             setattr(args, name, value)
-        proportions = group_proportions(self.splits["train"]) if self.group_names else None
         trainer = CLPTrainer(
             self.build_model(),
             args,
@@ -219,18 +220,13 @@ class Experiment:
             eval_dataset=self.validation,
             meta_dataset=self.meta,
             processing_class=self.processor,
-            compute_metrics=GroupMetrics(self.label_names, self.group_names, proportions),
+            compute_metrics=self.compute_metrics,
             card_details=self.card_details,
         )
         result = trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
         trainer.save_metrics("train", result.metrics)
         trainer.save_state()
-        metrics = trainer.evaluate(metric_key_prefix="eval")
-        trainer.save_metrics("eval", metrics)
-        if self.test is not None:
-            test_metrics = trainer.evaluate(self.test, metric_key_prefix="test")
-            trainer.save_metrics("test", test_metrics)
-            metrics |= test_metrics
+        metrics = self.evaluate(trainer)
         # Last, so that the card has the results.
         if args.push_to_hub:
             trainer.push_to_hub()
@@ -238,6 +234,16 @@ class Experiment:
             trainer.save_model()
             trainer.create_model_card()
         return result.metrics | metrics
+
+    def evaluate(self, trainer: Trainer) -> dict[str, float]:
+        """Metrics on validation (`eval_`) and, where there is one, test (`test_`), also saved in its `output_dir`."""
+        metrics = trainer.evaluate(self.validation, metric_key_prefix="eval")
+        trainer.save_metrics("eval", metrics)
+        if self.test is not None:
+            test_metrics = trainer.evaluate(self.test, metric_key_prefix="test")
+            trainer.save_metrics("test", test_metrics)
+            metrics |= test_metrics
+        return metrics
 
     def table(self, results: Mapping[str, Mapping[str, float]]) -> str:
         """Group accuracies of several methods side by side, on the test split (on validation, where there is none)."""

@@ -9,7 +9,7 @@ all_results.json (eval_* and test_* keys) to --output_dir, and prints the table 
 """
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import waterbirds
 
@@ -17,7 +17,6 @@ from clp_hf import CLPTrainingArguments
 from clp_hf.data import ImageClassificationDataset
 from clp_hf.experiment import METHODS, DataArguments, Experiment, ModelArguments, parse_arguments
 from clp_hf.hsfm import HSFMArguments, HSFMTrainer
-from clp_hf.metrics import GroupMetrics
 from clp_hf.modeling import load_image_classifier
 
 
@@ -29,9 +28,13 @@ class RecipeArguments:
     )
 
 
-TRAINING = {name: value for name, value in waterbirds.DEFAULTS.items() if hasattr(CLPTrainingArguments, name)}
-DATA = {name: value for name, value in waterbirds.DEFAULTS.items() if hasattr(DataArguments, name)}
-DEFAULTS = {**DATA, "class_names": waterbirds.DEFAULTS["class_names"], "output_dir": "runs/hsfm", "seed": 0}
+def of(arguments: type) -> dict:
+    """The defaults of recipes/waterbirds.py that are fields of `arguments`."""
+    names = {item.name for item in fields(arguments)}
+    return {name: value for name, value in waterbirds.DEFAULTS.items() if name in names}
+
+
+DEFAULTS = {**of(DataArguments), "output_dir": "runs/hsfm", "seed": 0, "per_device_eval_batch_size": 64}
 
 
 def main():
@@ -39,7 +42,7 @@ def main():
         (RecipeArguments, DataArguments, ModelArguments, HSFMArguments), __doc__, DEFAULTS
     )
     training = CLPTrainingArguments(
-        **TRAINING | {"output_dir": os.path.join(args.output_dir, "backbone"), "seed": args.seed}
+        **of(CLPTrainingArguments) | {"output_dir": os.path.join(args.output_dir, "backbone"), "seed": args.seed}
     )
     experiment = Experiment(data, model, training)
     source = model.model_name_or_path
@@ -60,13 +63,12 @@ def main():
         ),
         eval_dataset=experiment.validation,
         processing_class=experiment.processor,
-        compute_metrics=GroupMetrics(experiment.label_names, experiment.group_names, experiment.proportions),
+        compute_metrics=experiment.compute_metrics,
     )
     results = {"before": experiment.evaluate(trainer)}
     trainer.train()
     results["HSFM"] = experiment.evaluate(trainer)
     trainer.save_model()
-    trainer.save_metrics("all", results["HSFM"], combined=False)
     if training.should_log:
         print(f"\n{trainer.result.settings}; {trainer.result.rule}")
         print(experiment.table(results))
