@@ -40,8 +40,8 @@ def tiny(tmp_path_factory):
     ]  # fmt: skip
 
 
-def run_recipe(*flags, check=True, **variables):
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "1", str(RECIPE), *flags]
+def run_recipe(*flags, recipe=RECIPE, check=True, **variables):
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "1", str(recipe), *flags]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", **variables}
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=check)
 
@@ -91,6 +91,20 @@ def test_settings_from_a_file_and_publishing(tiny, tmp_path):
     assert scores["Worst-group accuracy"] == pytest.approx(results["test_worst_group_accuracy"], abs=1e-4)
     assert 'pipeline("image-classification", "tester/birds")' in card.text
     assert "Meta-LP" in card.text
+
+
+@pytest.mark.slow
+def test_hsfm_repairs_a_checkpoint(tiny, tmp_path):
+    data_and_model = tiny[:6]
+    flags = ("--epochs", "4", "--trials", "3", "--use_cpu", "true", "--output_dir", str(tmp_path / "run"))
+    done = run_recipe(*data_and_model, *flags, recipe=ROOT / "recipes" / "hsfm.py")
+    table = done.stdout[done.stdout.index("| accuracy, %") :].splitlines()
+    assert [title.strip() for title in table[0].split("|")[2:-1]] == ["train", "before", "HSFM"]
+    results = json.loads((tmp_path / "run" / "all_results.json").read_text())
+    assert "test_worst_group_accuracy" in results
+    before = AutoModelForImageClassification.from_pretrained(data_and_model[3]).state_dict()
+    after = AutoModelForImageClassification.from_pretrained(tmp_path / "run").state_dict()
+    assert {name.split(".")[-2] for name in after if not torch.equal(after[name], before[name])} <= {"classifier"}
 
 
 def test_unreachable_hub_is_said_with_the_alternatives(tmp_path):
