@@ -128,6 +128,7 @@ class _TangentRules(TorchFunctionMode):
         passes over the images.
         """
         x, dx = forward_ad.unpack_dual(input)
+        kept = None if weight is None else self._replay.recall(forward_ad.unpack_dual(weight).primal)
         use_batch = training or running_mean is None
         if dx is None or weight is None or bias is None:
             return F.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
@@ -135,7 +136,7 @@ class _TangentRules(TorchFunctionMode):
         if not use_batch:
             mean, inverse_deviation = running_mean, (running_var + eps).rsqrt()
         else:
-            mean, inverse_deviation = self._replay.recall(w) or _batch_statistics(x, eps)
+            mean, inverse_deviation = kept or _batch_statistics(x, eps)
         scale = w * inverse_deviation
         slope = torch.zeros_like(scale) if dw is None else dw * inverse_deviation
         shift = torch.zeros_like(scale) if db is None else db

@@ -26,6 +26,17 @@ class CalledTwice(nn.Module):
         return x
 
 
+class NormalisedImagesToo(nn.Module):
+    """The same normalisation of what has no tangent, then of what has one."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4)
+
+    def forward(self, x):
+        return self.norm(self.conv(self.norm(x)))
+
+
 def frozen(module):
     return module.requires_grad_(False)
 
@@ -48,6 +59,8 @@ MODULES = {
     "frozen_normalisation": lambda: nn.Sequential(nn.Conv2d(4, 4, 3), frozen(nn.BatchNorm2d(4)), nn.ReLU()),
     "checkpointed": lambda: Checkpointed(nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3)),
     "called_twice": CalledTwice,
+    "images_normalised_too": NormalisedImagesToo,
+    "images_normalised_by_a_frozen_layer": lambda: (lambda m: (frozen(m.norm), m)[1])(NormalisedImagesToo()),
 }
 
 
