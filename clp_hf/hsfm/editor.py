@@ -129,10 +129,17 @@ def hsfm(
         ValueError: the sets or the head do not fit each other, a class is missing, or selection and groups do not
             agree; the message names the fix.
     """
-    runs, epoch = _Runs(train, validation, head, settings, _selection(selection, validation), folds), 1
-    while runs.advance(epoch):
-        epoch += 1
-    return runs.results()
+    selection = _selection(selection, validation)
+    by_size: dict[int, list[int]] = {}  # one batch each: smaller support sets would be padded to the largest
+    for number, setting in enumerate(settings):
+        by_size.setdefault(setting.support_size, []).append(number)
+    results = {}
+    for numbers in by_size.values():
+        runs, epoch = _Runs(train, validation, head, [settings[number] for number in numbers], selection, folds), 1
+        while runs.advance(epoch):
+            epoch += 1
+        results |= zip(numbers, runs.results(), strict=True)
+    return [results[number] for number in range(len(settings))]
 
 
 def best(results: Sequence[HSFMResult]) -> HSFMResult:

@@ -6,7 +6,7 @@ from .editor import HSFMSettings
 
 # Learning rates are drawn log-uniformly between the bounds, the others from the list.
 SPACE = {
-    "support_size": [16, 32, 64, 128],
+    "support_size": [16, 32, 64],
     "inner_steps": [5, 10, 15],
     "inner_rate": (5e-5, 1e-2),
     "edit_rate": (1e-2, 1.0),
