@@ -15,7 +15,6 @@ and with the search, on the ERM and on the CLP backbone. One JSON file a seed; `
 
 import copy
 import json
-import statistics
 import sys
 import time
 from dataclasses import dataclass, field
@@ -29,6 +28,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "recipes"))
 
 import waterbirds  # noqa: E402
+from common import mean_and_spread, write_record  # noqa: E402
 
 from clp_hf import CLPTrainingArguments  # noqa: E402
 from clp_hf.baselines import afr, dfr, logistic_regression, worst_and_average  # noqa: E402
@@ -113,8 +113,7 @@ def main():
                 worst, average = worst_and_average(test.features @ own.weight.T + own.bias, test.labels, test.groups)
                 row = {"test_worst_group": worst, "test_average": average, "settings": settings}
                 record["rows"][f"{name}, {method.upper()} backbone"] = row
-        path.with_suffix(".part").write_text(json.dumps(record, indent=1))
-        path.with_suffix(".part").rename(path)
+        write_record(path, record)
     print(write_table(results))
 
 
@@ -126,9 +125,7 @@ def write_table(results: Path) -> str:
     for name in records[0]["rows"]:
         cells = []
         for key in ("test_worst_group", "test_average"):
-            values = [100 * record["rows"][name][key] for record in records]
-            spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-            cells.append(f"{statistics.mean(values):.1f}{spread}")
+            cells.append(mean_and_spread([record["rows"][name][key] for record in records]))
         lines.append(f"| {name} | {seeds} | {' | '.join(cells)} |")
     table = "\n".join(lines)
     (results / "table.md").write_text(table + "\n")

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from common import peak_memory
 
 from clp_hf.hsfm import FeatureSet, Head, HSFMSettings, hsfm
 
@@ -128,16 +129,8 @@ def measure_difference(epochs: int = 5) -> float:
 
 def measure_memory(args) -> None:
     """Print the peak resident memory of one row above the start, in MiB."""
-
-    def status(what):
-        line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(what))
-        return int(line.split()[1]) / 1024
-
     _, row = rows(problem(), args.epochs, args.batch)[args.memory]
-    Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far
-    start = status("VmRSS")
-    row()
-    print(json.dumps(status("VmHWM") - start))
+    print(json.dumps(peak_memory(row)))
 
 
 def main() -> None:

@@ -40,6 +40,7 @@ from pathlib import Path
 import timm
 import torch
 import torch.nn.functional as F
+from common import peak_memory
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 from transformers import default_data_collator
@@ -381,16 +382,7 @@ def measure_time(architecture: Architecture, method: Method, batch_size: int, ro
 def measure_memory(architecture: Architecture, method: Method, batch_size: int) -> dict:
     """Peak resident memory, in MiB, over three steps, above what is held before them. Linux."""
     step = method.build(Setup(architecture, batch_size))
-    Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far (that of imports and building)
-    start = _memory("VmRSS")
-    for index in range(3):
-        step(index)
-    return {"memory": _memory("VmHWM") - start}
-
-
-def _memory(what: str) -> float:
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(what))
-    return int(line.split()[1]) / 1024
+    return {"memory": peak_memory(lambda: [step(index) for index in range(3)])}
 
 
 # ---- all measurements ------------------------------------------------------------------------------------------------

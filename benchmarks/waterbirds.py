@@ -23,6 +23,7 @@ sys.path.insert(0, str(ROOT / "recipes"))
 
 import torch  # noqa: E402
 import waterbirds  # noqa: E402
+from common import mean_and_spread, write_record  # noqa: E402
 
 from clp_hf import CLPTrainingArguments  # noqa: E402
 from clp_hf.causal import CausalAugmentation, Role  # noqa: E402
@@ -132,8 +133,7 @@ def main():
                 "settings": {name: getattr(training, name) for name in SETTINGS} | VARIANTS[method],
                 "metrics": metrics,
             }
-            path.with_suffix(".part").write_text(json.dumps(record, indent=1))
-            path.with_suffix(".part").rename(path)
+            write_record(path, record)
     print(write_table(results))
 
 
@@ -156,9 +156,7 @@ def write_table(results: Path) -> str:
             continue
         cells = []
         for key in columns.values():
-            values = [100 * run["metrics"][key] for run in own]
-            spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-            cells.append(f"{statistics.mean(values):.1f}{spread}")
+            cells.append(mean_and_spread([run["metrics"][key] for run in own]))
         minutes = statistics.mean(run["cpu_seconds"] for run in own) / 60
         seeds = ", ".join(str(run["seed"]) for run in own)
         lines.append(f"| {method} | {seeds} | {' | '.join(cells)} | {minutes:.1f} |")

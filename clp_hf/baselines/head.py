@@ -11,9 +11,9 @@ import torch
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
+from ..hsfm.editor import Head
 from ..hsfm.features import FeatureSet
 
-Head = tuple[Tensor, Tensor]  # weight (C, d) and bias (C,)
 Settings = Sequence[Mapping[str, Any]]
 
 
@@ -90,7 +90,7 @@ def fold(weight: np.ndarray, bias: np.ndarray, scaler: StandardScaler) -> Head:
     if len(weight) == 1:
         weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
     weight = weight / scaler.scale_
-    return torch.from_numpy(weight), torch.from_numpy(bias - weight @ scaler.mean_)
+    return Head(torch.from_numpy(weight), torch.from_numpy(bias - weight @ scaler.mean_))
 
 
 def standardiser(train: FeatureSet) -> StandardScaler:

@@ -194,6 +194,8 @@ class _Runs:
         self.best_epoch = torch.zeros(count, dtype=torch.long)
         self.best_score = torch.full((count,), -torch.inf, dtype=torch.float64)
         self.best_average = torch.zeros(count, dtype=torch.float64)
+        cells = validation.groups if selection == "worst_group" else validation.labels
+        self.cells = F.one_hot(cells).double()  # (N, cells): whose accuracy selects
         self._select(0)
 
     def _draw_support(self) -> tuple[Tensor, Tensor]:
@@ -265,7 +267,7 @@ class _Runs:
         Returns:
             Indices (R, m), weights (R, m), and the mean loss (R,).
         """
-        losses = -(self._logits().log_softmax(1) * self.validation_onehot).sum(1).masked_fill(~pool, torch.nan)
+        losses = self.losses.masked_fill(~pool, torch.nan)
         indices, wanted, sizes = [], [], self.setting["hard_size"]
         for label in range(self.classes):
             members = (self.validation.labels == label).nonzero()[:, 0]
@@ -297,14 +299,15 @@ class _Runs:
     def _select(self, epoch: int) -> None:
         """Keep the heads that are the best so far."""
         validation, pool = self.validation, self.selection_pool
-        correct = ((self._logits().argmax(1) == validation.labels) & pool).double()
+        logits = self._logits()
+        self.losses = -(logits.log_softmax(1) * self.validation_onehot).sum(1)  # the next hard sets come from them too
+        correct = ((logits.argmax(1) == validation.labels) & pool).double()
         average = correct.sum(1) / pool.sum(1)
         hard_loss = self._hardest(pool)[2].double()
         if self.selection == "hard_loss":
             score = -hard_loss
         else:
-            cells = F.one_hot(validation.groups if self.selection == "worst_group" else validation.labels).double()
-            score = (correct @ cells / (pool.double() @ cells)).nan_to_num(torch.inf).amin(1)
+            score = (correct @ self.cells / (pool.double() @ self.cells)).nan_to_num(torch.inf).amin(1)
         due = self.running & (self.setting["epochs"] >= epoch)
         tie = (score == self.best_score) & (average > self.best_average)
         rows = due & ((score > self.best_score) | tie)

@@ -1,0 +1,32 @@
+"""What the benchmarks share: peak memory, result files, and means over seeds."""
+
+import json
+import statistics
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+
+def peak_memory(function: Callable[[], object]) -> float:
+    """Peak resident memory, in MiB, while `function` runs, above what the process held before. Linux."""
+    Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far (that of imports and building)
+    start = _memory("VmRSS")
+    function()
+    return _memory("VmHWM") - start
+
+
+def _memory(what: str) -> float:
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(what))
+    return int(line.split()[1]) / 1024
+
+
+def write_record(path: Path, record: dict) -> None:
+    """Write a JSON file; it is there complete or not at all."""
+    path.with_suffix(".part").write_text(json.dumps(record, indent=1))
+    path.with_suffix(".part").rename(path)
+
+
+def mean_and_spread(shares: Sequence[float]) -> str:
+    """Mean ± standard deviation, in percent, of shares in [0, 1]; one share has no deviation."""
+    values = [100 * share for share in shares]
+    spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.1f}{spread}"
