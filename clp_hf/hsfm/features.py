@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset
 from transformers import TrainingArguments
+from transformers.trainer_utils import IntervalStrategy
 
 from ..group_trainer import GroupTrainer
 from ..modeling import find_classifier_head, forward_with_features
@@ -146,6 +147,9 @@ class _FeatureExtractor(GroupTrainer):
     def __init__(self, model, args, **kwargs):
         args = copy.copy(args)
         args.remove_unused_columns = False
+        # What belongs to the run that `args` were made for: this one only predicts.
+        args.eval_strategy, args.load_best_model_at_end = IntervalStrategy.NO, False
+        args.push_to_hub, args.report_to = False, []
         super().__init__(model, args, compute_metrics=None, **kwargs)
         self.head: nn.Linear | None = None
 

@@ -90,3 +90,11 @@ def test_non_finite_features_are_refused():
 def test_lengths_must_agree():
     with pytest.raises(ValueError, match="as many"):
         FeatureSet(torch.zeros(3, 1), torch.zeros(2, 2), torch.tensor([0, 1, 0]))
+
+
+def test_arguments_of_a_training_run_are_taken(tmp_path):
+    args = CLPTrainingArguments(
+        str(tmp_path), use_cpu=True, eval_strategy="epoch", save_strategy="epoch", load_best_model_at_end=True
+    )
+    assert len(extract_features(vit(), Squares(3), args)) == 3
+    assert args.eval_strategy == "epoch"
