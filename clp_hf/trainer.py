@@ -12,8 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.utils import SAFE_WEIGHTS_NAME, logging
 
+from .atomic_checkpoints import AtomicCheckpointTrainer
 from .bilevel import Recording, TrainingPass, dual_attention, hypergradient, run_at, step_sizes
 from .causal import CausalAugmentation, MetaSampler, Role, build_inpainter, meta_loss, prepare_masks, saliency_penalty
 from .data.contract import (
@@ -41,7 +43,7 @@ from .perturbation import (
     own_margin,
     training_characteristics,
 )
-from .perturbation.network import FOLDER
+from .perturbation.network import FILES, FOLDER
 from .training_args import CLPTrainingArguments
 
 logger = logging.get_logger(__name__)
@@ -53,7 +55,7 @@ PERTURBATION_BETAS = (0.9, 0.95)
 Batch = dict[str, Tensor]
 
 
-class CLPTrainer(GroupTrainer):
+class CLPTrainer(AtomicCheckpointTrainer, GroupTrainer):
     """A `Trainer` whose training step is one step of CLP (Algorithm 1); everything else is as its users know it.
 
     Data sets are map-style, of items with `pixel_values` (3, H, W), normalised for the model; `labels`, an integer;
@@ -445,6 +447,7 @@ class CLPTrainer(GroupTrainer):
             self.perturbation_network.save_pretrained(os.path.join(folder, FOLDER))
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+        self._check_checkpoint(resume_from_checkpoint)
         if not self._load_pretrained_weights(resume_from_checkpoint):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
 
@@ -452,8 +455,31 @@ class CLPTrainer(GroupTrainer):
         checkpoint = self.state.best_model_checkpoint
         if not self._load_pretrained_weights(checkpoint):
             super()._load_best_model()
+        self._load_perturbation_network(checkpoint)
+
+    def _load_perturbation_network(self, checkpoint: str) -> None:
         if self.perturbation_network is not None:
             self.perturbation_network.load_state_dict(PerturbationNetwork.from_pretrained(checkpoint).state_dict())
+
+    def _check_checkpoint(self, folder: str) -> None:
+        """Refuse to go on from what is not a whole checkpoint of such a run: it would train something else."""
+        if self.perturbation_network is None:
+            return
+        network = os.path.join(folder, FOLDER)
+        needed = [TRAINER_STATE_NAME, META_STATE_FILE, *(os.path.join(FOLDER, name) for name in FILES)]
+        missing = [name for name in needed if not os.path.isfile(os.path.join(folder, name))]
+        if missing:
+            raise ValueError(
+                f"{folder} is not a complete checkpoint of a CLP run: {', '.join(missing)} is missing. Either the "
+                "writing of it was cut off, or it was saved with save_only_model=True or meta_every=0. Resume from "
+                "another checkpoint, or start anew without resume_from_checkpoint."
+            )
+        found, expected = PerturbationNetwork.from_pretrained(network).config, self.perturbation_network.config
+        if found != expected:
+            raise ValueError(
+                f"The perturbation network in {folder} was trained with {found}, this run is set to {expected}. Resume "
+                "with the settings of the run that wrote the checkpoint."
+            )
 
     def _load_pretrained_weights(self, checkpoint: str) -> bool:
         """Load a checkpoint as `from_pretrained` does; False for models that are not saved that way.
@@ -482,13 +508,13 @@ class CLPTrainer(GroupTrainer):
             state = torch.load(
                 os.path.join(checkpoint, META_STATE_FILE), map_location=self.args.device, weights_only=True
             )
+            self._load_perturbation_network(checkpoint)
             for name, part in self._meta_state().items():
                 part.load_state_dict(state[name])
             self.meta_generator.set_state(state["generator"].cpu())
 
     def _meta_state(self) -> dict[str, Any]:
         return {
-            "perturbation_network": self.perturbation_network,
             "optimizer": self.perturbation_optimizer,
             "class_statistics": self.class_statistics,
             "background_probe": self.background_probe,

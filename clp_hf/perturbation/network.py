@@ -18,8 +18,7 @@ MAX_BACKGROUND_GATE = 3.0
 
 # Where a repository or checkpoint of a classifier keeps the network it was trained with.
 FOLDER = "perturbation_network"
-CONFIG_FILE = "config.json"
-WEIGHTS_FILE = "model.safetensors"
+FILES = CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 
 
 class PerturbationNetwork(nn.Module):
@@ -137,7 +136,7 @@ class PerturbationNetwork(nn.Module):
         else:
             config, weights = (
                 hf_hub_download(str(name_or_path), file, subfolder=FOLDER, **hub_kwargs)
-                for file in (CONFIG_FILE, WEIGHTS_FILE)
+                for file in FILES
             )
         network = cls(**json.loads(Path(config).read_text()))
         load_model(network, str(weights))
