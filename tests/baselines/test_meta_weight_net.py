@@ -77,7 +77,7 @@ def test_it_needs_no_masks_and_both_networks_move(make_trainer):
 
 
 def test_the_signal_is_what_more_weight_would_do(make_trainer):
-    """A sample's signal is −n times the derivative of the meta loss in its weight; weights are relative: it sums to 0."""
+    """−n times the derivative of the meta loss in its weight; the weights are relative, so its weighted sum is 0."""
     trainer = make_trainer(**METHODS["meta_weight_net"])
     generator = torch.Generator().manual_seed(0)
     logits, tangent = torch.randn(2, 4, 3, generator=generator)
@@ -92,7 +92,7 @@ def test_the_signal_is_what_more_weight_would_do(make_trainer):
 def test_the_network_is_saved_resumed_and_selected(make_trainer, tmp_path):
     settings = {
         **METHODS["meta_weight_net"], "save_strategy": "steps", "save_steps": 2, "eval_strategy": "steps",
-        "eval_steps": 2, "max_steps": 4, "load_best_model_at_end": True,
+        "eval_steps": 2, "max_steps": 3, "load_best_model_at_end": True,
     }  # fmt: skip
     whole = make_trainer(**settings)
     whole.train()
