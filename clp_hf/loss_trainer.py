@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .baselines.losses import TrainingLoss, build_loss
+from .baselines.losses import TrainingLoss, build_loss, needs_groups
 from .data.contract import check_labels, column
 from .group_trainer import GroupTrainer
 from .modeling import find_classifier_head, forward_with_features
@@ -36,10 +36,11 @@ class LossTrainer(GroupTrainer):
         for setting, expected in (("meta_every", 0), ("label_smoothing_factor", 0.0)):
             if (value := getattr(self.args, setting)) != expected:
                 raise ValueError(f"training_loss={name!r} goes with {setting}={expected} only; found {value}.")
-        if self.train_dataset is None:
-            raise ValueError(f"training_loss={name!r} needs a train_dataset when it is built, for its statistics.")
-        num_labels, groups = self.model.config.num_labels, column(self.train_dataset, "group")
+        if not hasattr(self.train_dataset, "__len__"):
+            raise ValueError(f"training_loss={name!r} needs a train_dataset with a length, for its class frequencies.")
+        num_labels = self.model.config.num_labels
         labels = check_labels(column(self.train_dataset, "labels"), num_labels, "training set")
+        groups = column(self.train_dataset, "group") if needs_groups(name) else None
         self.training_loss = build_loss(
             name,
             torch.as_tensor(labels),

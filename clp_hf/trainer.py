@@ -61,7 +61,7 @@ class CLPTrainer(LossTrainer):
 
     Args:
         model: an image classifier of transformers or timm.
-        args: `CLPTrainingArguments`. With `meta_every=0` this is the plain `Trainer`.
+        args: `CLPTrainingArguments`. With `meta_every=0` this is the plain `Trainer`, by `training_loss`.
         meta_dataset: the small, clean, balanced meta set. By default `args.meta_samples` images per group (per class
             without groups) are taken out of the training set.
         card_details: what the model card tells and the trainer cannot know.

@@ -132,3 +132,17 @@ def test_bad_settings_are_refused(make_trainer, settings, message):
 def test_groups_must_be_there(make_trainer):
     with pytest.raises(ValueError, match="needs the group of every training image"):
         make_trainer(train_dataset=Squares(60, columns=()), **loss_settings("group_dro"))
+
+
+def test_losses_that_need_no_groups_look_at_none(make_trainer):
+    class NoGroups(Squares):
+        """Whose items would all be made to look for a group."""
+
+        def __init__(self, *args):
+            super().__init__(*args, columns=())
+            del self.group
+
+        def __getitem__(self, index):
+            raise AssertionError("an image was made")
+
+    assert make_trainer(train_dataset=NoGroups(60), **loss_settings("logit_adjustment")).training_loss is not None

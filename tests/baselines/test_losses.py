@@ -251,6 +251,7 @@ TRAIN_LABELS, TRAIN_GROUPS = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 2, 
         ("focall", {}, "no training loss 'focall'; choose one of class_balanced, .*lisa"),
         ("focal", {"gama": 1}, "focal has no option gama; it has gamma"),
         ("balanced_softmax", {"tau": 1}, "it has none"),
+        ("focal", "gamma=1", "are 'gamma=1'; expected a dictionary"),
         ("focal", {"gamma": "high"}, "are numbers; found .*'high'"),
         ("focal", {"gamma": -1}, "gamma is -1; expected 0 or more"),
         ("class_balanced", {"beta": 1.0}, "beta is 1.0; expected 0 or more, and less than 1"),
@@ -270,6 +271,12 @@ TRAIN_LABELS, TRAIN_GROUPS = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 2, 
 def test_bad_options_are_refused(name, options, message):
     with pytest.raises(ValueError, match=message):
         build_loss(name, TRAIN_LABELS, 2, TRAIN_GROUPS, options)
+
+
+def test_groups_are_integers_from_0():
+    for groups in (TRAIN_GROUPS - 1, TRAIN_GROUPS.float()):
+        with pytest.raises(ValueError, match="Groups are integers from 0"):
+            build_loss("group_dro", TRAIN_LABELS, 2, groups)
 
 
 @pytest.mark.parametrize("name", ["group_dro", "lisa"])

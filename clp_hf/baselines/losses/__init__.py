@@ -35,6 +35,17 @@ TRAINING_LOSSES = {
 COUNTS = ("class_counts", "group_counts", "cell_counts")
 
 
+def _arguments(name: str) -> Mapping[str, inspect.Parameter]:
+    if name not in TRAINING_LOSSES:
+        raise ValueError(f"There is no training loss {name!r}; choose one of {', '.join(TRAINING_LOSSES)}.")
+    return inspect.signature(TRAINING_LOSSES[name]).parameters
+
+
+def needs_groups(name: str) -> bool:
+    """Whether the loss with this name needs the group of every training image."""
+    return not {"group_counts", "cell_counts"}.isdisjoint(_arguments(name))
+
+
 def build_loss(
     name: str, labels: Tensor, num_labels: int, groups: Tensor | None = None, options: Mapping[str, float] | None = None
 ) -> TrainingLoss:
@@ -51,21 +62,23 @@ def build_loss(
         ValueError: an unknown name or option (the message lists the valid ones), a bad value, a class without images,
             or no groups for a loss that needs them.
     """
-    if name not in TRAINING_LOSSES:
-        raise ValueError(f"There is no training loss {name!r}; choose one of {', '.join(TRAINING_LOSSES)}.")
-    arguments = inspect.signature(TRAINING_LOSSES[name]).parameters
-    options, valid = dict(options or {}), [argument for argument in arguments if argument not in COUNTS]
+    arguments = _arguments(name)
+    options, valid = options or {}, [argument for argument in arguments if argument not in COUNTS]
+    if not isinstance(options, Mapping):
+        raise ValueError(f"The options of {name} are {options!r}; expected a dictionary, in JSON on the command line.")
     if unknown := sorted(set(options) - set(valid)):
         raise ValueError(f"{name} has no option {', '.join(unknown)}; it has {', '.join(valid) or 'none'}.")
     if wrong := {key: value for key, value in options.items() if not isinstance(value, int | float)}:
         raise ValueError(f"The options of {name} are numbers; found {wrong}.")
-    if groups is None and {"group_counts", "cell_counts"} & set(arguments):
+    if groups is None and needs_groups(name):
         raise ValueError(
             f"{name} needs the group of every training image, and they have none. Give the data set a group or "
             "attribute column (--group_column, --attribute_column), or choose a loss that needs none."
         )
     counts = {"class_counts": torch.bincount(labels, minlength=num_labels)}
     if groups is not None:
+        if groups.is_floating_point() or groups.min() < 0:
+            raise ValueError(f"Groups are integers from 0; found {groups.dtype} from {groups.min()}.")
         num_groups = int(groups.max()) + 1
         cells = torch.bincount(labels * num_groups + groups, minlength=num_labels * num_groups)
         counts["cell_counts"] = cells.view(num_labels, num_groups)
@@ -88,4 +101,5 @@ __all__ = [
     "TrainingLoss",
     "build_loss",
     "effective_number_weights",
+    "needs_groups",
 ]
