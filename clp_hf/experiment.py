@@ -55,8 +55,10 @@ class DataArguments:
         default="embedded", metadata={"help": "A Hub name, a folder, a parquet file, or `embedded` (generated birds)."}
     )
     dataset_config_name: str | None = field(default=None, metadata={"help": "Configuration of a Hub data set."})
-    image_column: str = field(default="image", metadata={"help": "Column of the images."})
-    label_column: str = field(default="label", metadata={"help": "Column of the labels."})
+    image_column: str | None = field(default=None, metadata={"help": "Column of the images; by default image or img."})
+    label_column: str | None = field(
+        default=None, metadata={"help": "Column of the labels; by default label or fine_label."}
+    )
     attribute_column: str | None = field(
         default=None, metadata={"help": "Column of the spurious attribute; by default place, background or attribute."}
     )
