@@ -9,11 +9,12 @@ from .label_noise import flip_noise, similar_classes, uniform_noise
 from .loading import load_classification_dataset
 from .long_tail import index_hash, long_tail
 from .pseudo_attributes import add_pseudo_attributes
-from .transforms import EvalTransform, TrainTransform
+from .transforms import EvalTransform, PaddedCropTransform, TrainTransform
 
 __all__ = [
     "EvalTransform",
     "ImageClassificationDataset",
+    "PaddedCropTransform",
     "TrainTransform",
     "add_pseudo_attributes",
     "dominoes",
