@@ -2,23 +2,27 @@
 
 import copy
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
+from datasets import Dataset, DatasetDict
 from transformers import HfArgumentParser, Trainer, set_seed
 
 from .causal import select_meta_indices
 from .data import (
     EvalTransform,
     ImageClassificationDataset,
+    PaddedCropTransform,
     TrainTransform,
     group_proportions,
     load_classification_dataset,
 )
+from .data.boxes import METHODS as BOX_METHODS
+from .data.boxes import add_boxes
 from .data.groups import counts, split_off
 from .hub import CardDetails
 from .metrics import GroupMetrics, format_group_table
@@ -71,8 +75,27 @@ class DataArguments:
     class_names: list[str] | None = field(default=None, metadata={"help": "Class names, in the order of the labels."})
     image_size: int | None = field(default=None, metadata={"help": "Pixels; by default the size of the model."})
     crop_scale: float = field(default=0.7, metadata={"help": "Smallest share of the area that a random crop keeps."})
+    crop_padding: int | None = field(
+        default=None,
+        metadata={"help": "Random crops of the image with a black margin of so many pixels, instead of crop_scale."},
+    )
+    validation_fraction: float = field(
+        default=0.2,
+        metadata={"help": "Share of the training split that is held out where there is no validation split."},
+    )
     meta_split: str = field(
         default="validation", metadata={"help": "Split the meta set is taken out of: validation or train."}
+    )
+    meta_images: int | None = field(
+        default=None,
+        metadata={"help": "Images of the meta set, as many of every group or class; by default meta_samples of each."},
+    )
+    meta_boxes: str | None = field(
+        default=None,
+        metadata={
+            "help": "Boxes around the object for meta images that have neither mask nor box.",
+            "choices": list(BOX_METHODS),
+        },
     )
 
 
@@ -117,12 +140,26 @@ class Experiment:
 
     Args:
         data_args, model_args, training_args: of the recipe.
+        splits: the data, where the recipe has loaded them itself.
+        scenario: what is done to the training split, once validation and meta set are out of it, which stay balanced
+            and clean: a long tail, label noise.
+
+    Raises:
+        ValueError: the meta set would leave a class of its split without images, or be smaller than one image each.
     """
 
-    def __init__(self, data_args: DataArguments, model_args: ModelArguments, training_args: CLPTrainingArguments):
+    def __init__(
+        self,
+        data_args: DataArguments,
+        model_args: ModelArguments,
+        training_args: CLPTrainingArguments,
+        *,
+        splits: DatasetDict | None = None,
+        scenario: Callable[[Dataset], Dataset] | None = None,
+    ):
         self.model_args, self.args = model_args, training_args
         splits = load_classification_dataset(
-            data_args.dataset_name,
+            splits or data_args.dataset_name,
             config_name=data_args.dataset_config_name,
             image_column=data_args.image_column,
             label_column=data_args.label_column,
@@ -132,6 +169,7 @@ class Experiment:
             box_column=data_args.box_column,
             box_format=data_args.box_format,
             label_names=data_args.class_names,
+            validation_fraction=data_args.validation_fraction,
             cache_dir=model_args.cache_dir,
         )
         features = splits["train"].features
@@ -152,38 +190,58 @@ class Experiment:
         resize_bilinearly(self.processor)  # as the transforms below do: what is published is what was trained with
         settings = image_settings(model, self.processor)
         size, normalisation = (settings.height, settings.width), (settings.mean, settings.std)
-        train_transform = TrainTransform(size, *normalisation, scale=(data_args.crop_scale, 1.0))
+        if data_args.crop_padding is None:
+            train_transform = TrainTransform(size, *normalisation, scale=(data_args.crop_scale, 1.0))
+        else:
+            train_transform = PaddedCropTransform(size, *normalisation, padding=data_args.crop_padding)
         eval_transform = EvalTransform(size, *normalisation, crop_pct=settings.crop_pct)
 
-        pool = splits[data_args.meta_split]
-        chosen = select_meta_indices(
-            pool["label"][:],
-            training_args.meta_samples,
-            pool["group"][:] if self.group_names else None,
-            num_classes=len(self.label_names),
-            num_groups=len(self.group_names) if self.group_names else None,
-            seed=training_args.seed,
-        )
-        meta, splits[data_args.meta_split] = split_off(pool, chosen)
-        self.splits = splits
         has_groups = self.group_names is not None
+        per_cell = training_args.meta_samples
+        if data_args.meta_images is not None:
+            per_cell = data_args.meta_images // len(self.group_names or self.label_names)
+        meta, splits[data_args.meta_split] = self._split_meta_set(splits[data_args.meta_split], per_cell)
+        if data_args.meta_boxes and not {"mask", "box"} & set(meta.column_names):
+            meta = add_boxes(meta, data_args.meta_boxes)
+        if scenario is not None:
+            splits["train"] = scenario(splits["train"])
+        self.splits = splits
+        cells = "group" if has_groups else "label"
         self.card_details = CardDetails(
             base_model=model.config.name_or_path or model_args.model_name_or_path,
             dataset_name=Path(data_args.dataset_name).name,
             dataset_id=data_args.dataset_name,
             dataset_config=data_args.dataset_config_name,
-            meta_source=f"taken out of the {data_args.meta_split} split, {training_args.meta_samples} of every "
+            meta_source=f"taken out of the {data_args.meta_split} split, {per_cell} of every "
             f"{'group' if has_groups else 'class'}",
-            group_counts={f"{name} images": counts(split) for name, split in splits.items() if has_groups},
+            group_counts={f"{name} images": counts(split, cells) for name, split in splits.items()},
         )
         proportions = group_proportions(splits["train"]) if has_groups else None
-        self.compute_metrics = GroupMetrics(self.label_names, self.group_names, proportions)
+        class_counts = None if has_groups else counts(splits["train"], "label")
+        self.compute_metrics = GroupMetrics(self.label_names, self.group_names, proportions, class_counts)
         self.train = ImageClassificationDataset(splits["train"], train_transform, name="train")
         self.meta = ImageClassificationDataset(meta, train_transform, name="meta set")
         self.validation = ImageClassificationDataset(splits["validation"], eval_transform, name="validation")
         self.test = (
             ImageClassificationDataset(splits["test"], eval_transform, name="test") if "test" in splits else None
         )
+
+    def _split_meta_set(self, pool: Dataset, per_cell: int) -> tuple[Dataset, Dataset]:
+        chosen = select_meta_indices(
+            pool["label"][:],
+            per_cell,
+            pool["group"][:] if self.group_names else None,
+            num_classes=len(self.label_names),
+            num_groups=len(self.group_names) if self.group_names else None,
+            seed=self.args.seed,
+        )
+        meta, rest = split_off(pool, chosen)
+        if emptied := [name for name, count in counts(rest, "label").items() if not count]:
+            raise ValueError(
+                f"A meta set of {len(meta)} out of {len(pool)} images leaves none of class {', '.join(emptied)} in its "
+                "split: lower meta_samples or meta_images, or take it out of the other split (meta_split)."
+            )
+        return meta, rest
 
     def build_model(self):
         """The pretrained model with a head for these classes, drawn from the seed: the same start for every method."""
@@ -250,5 +308,15 @@ class Experiment:
     def table(self, results: Mapping[str, Mapping[str, float]]) -> str:
         """Group accuracies of several methods side by side, on the test split (on validation, where there is none)."""
         prefix = "test" if self.test is not None else "eval"
-        sizes = {"train": counts(self.splits["train"])} if self.group_names else None
+        sizes = {"train": counts(self.splits["train"], "group" if self.group_names else "label")}
         return format_group_table(results, sizes, prefix=f"{prefix}_")
+
+    def summary(self, results: Mapping[str, Mapping[str, float]]) -> str:
+        """The table, with the model, its size, what selected the checkpoint, and the error of every method."""
+        split = "test" if self.test is not None else "eval"
+        errors = ", ".join(f"{name} {100 * (1 - row[f'{split}_accuracy']):.2f} %" for name, row in results.items())
+        return (
+            f"{self.model_args.model_name_or_path}, {self.num_parameters:,} parameters; checkpoint by "
+            f"{self.args.metric_for_best_model} on {len(self.validation)} validation images. "
+            f"{split.capitalize()} error: {errors}\n\n{self.table(results)}"
+        )

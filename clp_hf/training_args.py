@@ -28,8 +28,8 @@ class CLPTrainingArguments(TrainingArguments):
         factual_mask_shape, fgsm_epsilon,
         inpainting_model.
 
-    Parameters that control the training batches, with or without CLP:
-        train_sampling.
+    Parameters that control the training batches and the learning rate, with or without CLP:
+        train_sampling, lr_decay_at.
 
     Parameters that control the look-ahead and its cost:
         meta_every, lookahead, lookahead_scope, hypergradient, recompute_training_forward, perturb_meta_logits.
@@ -65,6 +65,13 @@ class CLPTrainingArguments(TrainingArguments):
         metadata={
             "help": "How training images are drawn: random (each once an epoch), class or group (with replacement, all "
             "classes or groups equally often). Holds for the plain Trainer (meta_every=0) too."
+        },
+    )
+    lr_decay_at: list[float] = field(
+        default_factory=list,
+        metadata={
+            "help": "Divide the learning rate by ten at these fractions of training (0.6 0.8), besides what "
+            "lr_scheduler_type does."
         },
     )
     background_evidence: bool = field(
@@ -172,6 +179,8 @@ class CLPTrainingArguments(TrainingArguments):
         for name in ("perturbation_hidden_size", "perturbation_learning_rate", "meta_samples"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected more than 0.")
+        if not all(0 < fraction < 1 for fraction in self.lr_decay_at):
+            raise ValueError(f"lr_decay_at is {self.lr_decay_at}; expected fractions of training, above 0 and below 1.")
         for name in ("meta_batch_size", "saliency_batch_size"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected 1 or more.")

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from datasets import Dataset
+from PIL import Image
 
+from .dataset import to_rgb
 from .long_tail import integer_labels
 
 CLEAN_LABEL = "clean_label"
@@ -97,6 +99,31 @@ def similar_classes(confusion: Sequence[Sequence[float]] | np.ndarray, count: in
     np.fill_diagonal(confusion, -1)
     ranked = np.argsort(-confusion, axis=1, kind="stable")[:, :count]
     return dict(enumerate(ranked.tolist()))
+
+
+def thumbnail_confusion(dataset: Dataset, side: int = 8, *, label_column: str = "label") -> np.ndarray:
+    """What a linear classifier on thumbnails confuses: a confusion matrix where there is no trained network yet.
+
+    Linear discriminant analysis with shrinkage, cross-validated on two halves of the images.
+
+    Args:
+        dataset: with a column `image` and integer labels, two images of every class or more.
+        side: of the RGB thumbnails, pixels.
+        label_column: of the labels.
+
+    Returns:
+        Numbers of images (C, C): row = label, column = predicted class.
+    """
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+    from sklearn.metrics import confusion_matrix
+    from sklearn.model_selection import StratifiedKFold, cross_val_predict
+
+    labels, names = integer_labels(dataset, label_column)
+    images = dataset.with_format(None)["image"]
+    pixels = np.stack([np.ravel(to_rgb(image).resize((side, side), Image.Resampling.BOX)) for image in images])
+    classifier = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
+    predicted = cross_val_predict(classifier, pixels / 255, labels, cv=StratifiedKFold(2))
+    return confusion_matrix(labels, predicted, labels=range(len(names)))
 
 
 def _corrupted(

@@ -1,8 +1,9 @@
 import numpy as np
+import PIL.Image
 import pytest
 from datasets import ClassLabel, Dataset, Features
 
-from clp_hf.data.label_noise import flip_noise, similar_classes, uniform_noise
+from clp_hf.data.label_noise import flip_noise, similar_classes, thumbnail_confusion, uniform_noise
 
 NAMES = ["cat", "deer", "dog", "truck"]
 
@@ -62,6 +63,19 @@ def test_similar_classes_are_the_most_confused():
     assert similar_classes(matrix, 1)[0] == [2]
     assert np.shape(matrix) == (4, 4)
     assert matrix[0][0] == 90  # not altered
+
+
+def test_thumbnails_tell_which_classes_look_alike():
+    """Plain images of noisy colours: the first two classes are near to each other, and so are the last two."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(160) % 4
+    colours = np.array([[60, 60, 60], [80, 60, 60], [60, 60, 200], [60, 80, 200]])[labels]
+    pixels = (colours + rng.normal(0, 15, colours.shape)).clip(0, 255).astype(np.uint8)
+    images = [PIL.Image.new("RGB", (8, 8), tuple(colour)) for colour in pixels.tolist()]
+    dataset = Dataset.from_dict({"image": images, "label": labels})
+    confusion = thumbnail_confusion(dataset, side=2)
+    assert confusion.sum(1).tolist() == [40] * 4
+    assert similar_classes(confusion, 1) == {0: [1], 1: [0], 2: [3], 3: [2]}
 
 
 @pytest.mark.parametrize(
