@@ -73,6 +73,7 @@ class DataArguments:
     box_column: str | None = field(default=None, metadata={"help": "Column of boxes around the object, for masks."})
     box_format: str = field(default="xywh", metadata={"help": "xywh (COCO: left, top, width, height) or xyxy."})
     class_names: list[str] | None = field(default=None, metadata={"help": "Class names, in the order of the labels."})
+    attribute_names: list[str] | None = field(default=None, metadata={"help": "Names of the attribute's values."})
     image_size: int | None = field(default=None, metadata={"help": "Pixels; by default the size of the model."})
     crop_scale: float = field(default=0.7, metadata={"help": "Smallest share of the area that a random crop keeps."})
     crop_padding: int | None = field(
@@ -106,6 +107,7 @@ class ModelArguments:
     model_name_or_path: str = field(
         default="tf_efficientnet_lite0", metadata={"help": "A Hub name, `timm/…`, a bare timm name, or a local folder."}
     )
+    pretrained: bool = field(default=True, metadata={"help": "Start from pretrained weights, where there are any."})
     revision: str = field(default="main", metadata={"help": "Revision on the Hub."})
     cache_dir: str | None = field(default=None, metadata={"help": "Where downloads are kept."})
     token: str | None = field(default=None, metadata={"help": "Hub token; by default the one of `hf auth login`."})
@@ -145,7 +147,7 @@ class Experiment:
             and clean: a long tail, label noise.
 
     Raises:
-        ValueError: the meta set would leave a class of its split without images, or be smaller than one image each.
+        ValueError: the meta set would leave a training class, or the validation split, without images.
     """
 
     def __init__(
@@ -169,6 +171,7 @@ class Experiment:
             box_column=data_args.box_column,
             box_format=data_args.box_format,
             label_names=data_args.class_names,
+            attribute_names=data_args.attribute_names,
             validation_fraction=data_args.validation_fraction,
             cache_dir=model_args.cache_dir,
         )
@@ -200,7 +203,8 @@ class Experiment:
         per_cell = training_args.meta_samples
         if data_args.meta_images is not None:
             per_cell = data_args.meta_images // len(self.group_names or self.label_names)
-        meta, splits[data_args.meta_split] = self._split_meta_set(splits[data_args.meta_split], per_cell)
+        split = data_args.meta_split
+        meta, splits[split] = self._split_meta_set(splits[split], split, per_cell)
         if data_args.meta_boxes and not {"mask", "box"} & set(meta.column_names):
             meta = add_boxes(meta, data_args.meta_boxes)
         if scenario is not None:
@@ -226,7 +230,7 @@ class Experiment:
             ImageClassificationDataset(splits["test"], eval_transform, name="test") if "test" in splits else None
         )
 
-    def _split_meta_set(self, pool: Dataset, per_cell: int) -> tuple[Dataset, Dataset]:
+    def _split_meta_set(self, pool: Dataset, split: str, per_cell: int) -> tuple[Dataset, Dataset]:
         chosen = select_meta_indices(
             pool["label"][:],
             per_cell,
@@ -236,10 +240,12 @@ class Experiment:
             seed=self.args.seed,
         )
         meta, rest = split_off(pool, chosen)
-        if emptied := [name for name, count in counts(rest, "label").items() if not count]:
+        emptied = [name for name, count in counts(rest, "label").items() if not count]
+        if len(emptied) == len(self.label_names) or (emptied and split == "train"):
             raise ValueError(
-                f"A meta set of {len(meta)} out of {len(pool)} images leaves none of class {', '.join(emptied)} in its "
-                "split: lower meta_samples or meta_images, or take it out of the other split (meta_split)."
+                f"A meta set of {len(meta)} of the {len(pool)} images of the {split} split leaves none of class "
+                f"{', '.join(emptied)} there: lower meta_samples or meta_images, or take it out of the other split "
+                "(meta_split)."
             )
         return meta, rest
 
@@ -250,6 +256,7 @@ class Experiment:
             self.model_args.model_name_or_path,
             id2label=dict(enumerate(self.label_names)),
             image_size=self.image_size,
+            pretrained=self.model_args.pretrained,
             **self.hub_kwargs,
         )
         if self.model_args.freeze_batch_norm:

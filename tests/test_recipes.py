@@ -11,6 +11,8 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features
 from datasets import Image as ImageFeature
 from PIL import Image
 
+from clp_hf.data.glt import BENCHMARKS
+
 RECIPES = Path(__file__).parents[1] / "recipes"
 TINY = [
     "--num_train_epochs", "1", "--per_device_train_batch_size", "16", "--meta_batch_size", "8", "--use_cpu", "true",
@@ -85,9 +87,71 @@ def test_cifar_noisy(run, tiny_cifar, noise):
 
 
 def test_a_meta_set_that_takes_all_is_refused(run, tiny_cifar):
-    with pytest.raises(
-        ValueError, match="out of 18 images leaves none of class class_0, class_1, class_2 in its split"
-    ):
+    with pytest.raises(ValueError, match="of the 18 images of the validation split leaves none of class class_0"):
         run(
             "cifar_noisy", "--dataset_name", tiny_cifar, "--model_name_or_path", "cifar_resnet20", "--meta_images", "18"
         )
+
+
+def grouped(per_group, **columns):
+    """Images of two classes × two attributes; the columns are named by the caller."""
+    data = coloured(per_group, classes=4)
+    groups = np.asarray(data["fine_label"])
+    data = data.remove_columns("fine_label").rename_column("img", "image")
+    for name, values in columns.items():
+        data = data.add_column(name, [values[group] for group in groups])
+    return data
+
+
+def to_folder(folder, **splits):
+    folder.mkdir()
+    for name, split in splits.items():
+        split.to_parquet(folder / f"{name}-00000-of-00001.parquet")
+    return str(folder)
+
+
+SMALL = ("--model_name_or_path", "cifar_resnet20", "--image_size", "16", "--freeze_batch_norm", "false")
+
+
+def test_celeba(run, tmp_path):
+    columns = {"Blond_Hair": [False, False, True, True], "Male": [False, True, False, True], "Young": [True] * 4}
+    splits = {name: grouped(n, **columns) for name, n in (("train", 12), ("valid", 4), ("test", 4))}
+    folder = to_folder(tmp_path / "celeba", **splits)
+    output, results = run("celeba", "--dataset_name", folder, *SMALL, "--meta_samples", "2")
+    found = rows(output)
+    assert found["blond_on_woman"] == "10"
+    assert "test_accuracy_group_dark_on_man" in results
+    assert "checkpoint by worst_group_accuracy on 16 validation images" in output
+
+
+def test_metashift(run, tmp_path):
+    columns = {"label": ["cat", "cat", "dog", "dog"], "attribute": ["indoor", "outdoor"] * 2}
+    splits = {name: grouped(n, **columns) for name, n in (("train", 12), ("test", 4))}
+    folder = to_folder(tmp_path / "metashift", **splits)
+    output, results = run("metashift", "--dataset_name", folder, *SMALL, "--meta_samples", "2")
+    assert {"cat_indoor", "dog_outdoor", "worst group"} <= set(rows(output))
+    assert "test_worst_group_accuracy" in results
+
+
+@pytest.mark.parametrize("recipe", ["imagenet_glt", "coco_glt"])
+def test_glt(run, tmp_path, recipe):
+    images = grouped(12, label=[0, 0, 1, 1], key=[""] * 4).remove_columns("key")
+    keys = [f"n00000001_{row}" for row in range(len(images))]
+    folder = to_folder(tmp_path / "images", train=images.add_column("key", keys))
+    classes = dict(zip(keys, images["label"][:], strict=True))
+
+    def split(start):
+        label = {key: str(classes[key]) for key in keys[start::4]}
+        return {"label": label, "attribute": {key: row % 3 for row, key in enumerate(label)}}
+
+    content = {"id2cat": {"0": "fish", "1": "bird"}, "train": split(0), "val": split(1), "test_bbl": split(2)}
+    benchmark = recipe.removesuffix("_glt")
+    path = tmp_path / "splits" / BENCHMARKS[benchmark].files[0]
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(content))
+    output, results = run(
+        recipe, "--dataset_name", folder, "--split_folder", str(tmp_path / "splits"), "--id_column", "key", *SMALL,
+        "--meta_samples", "2",
+    )  # fmt: skip
+    assert {"fish", "bird"} <= set(rows(output))
+    assert f"clp: mean precision {100 * results['test_macro_precision']:.2f} %" in output

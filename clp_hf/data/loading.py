@@ -71,7 +71,9 @@ def load_classification_dataset(
         ConnectionError: the Hub cannot be reached. ValueError: a column, split or value is not as expected; the message
             names what was found.
     """
-    splits = _select_splits(_read(name_or_path, config_name, cache_dir), train_split, validation_split, test_split)
+    splits = _select_splits(
+        read_splits(name_or_path, config_name, cache_dir), train_split, validation_split, test_split
+    )
     found = splits["train"].column_names
 
     def column(requested: str | None, role: str, defaults: Sequence[str] = (), required: bool = False) -> str | None:
@@ -120,7 +122,10 @@ def load_classification_dataset(
     return splits
 
 
-def _read(name_or_path, config_name, cache_dir) -> DatasetDict:
+def read_splits(
+    name_or_path: str | Path | DatasetDict, config_name: str | None = None, cache_dir: str | None = None
+) -> DatasetDict:
+    """The splits and columns as they are in the source; arguments and errors as `load_classification_dataset`."""
     if isinstance(name_or_path, DatasetDict):
         return name_or_path
     if name_or_path == "embedded":
