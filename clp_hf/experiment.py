@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 from datasets import Dataset, DatasetDict
@@ -18,12 +19,14 @@ from .data import (
     ImageClassificationDataset,
     PaddedCropTransform,
     TrainTransform,
+    add_pseudo_attributes,
     group_proportions,
     load_classification_dataset,
 )
 from .data.boxes import METHODS as BOX_METHODS
 from .data.boxes import add_boxes
 from .data.groups import counts, split_off
+from .hsfm.features import extract_features
 from .hub import CardDetails
 from .metrics import GroupMetrics, format_group_table
 from .modeling import (
@@ -90,6 +93,17 @@ class DataArguments:
     meta_images: int | None = field(
         default=None,
         metadata={"help": "Images of the meta set, as many of every group or class; by default meta_samples of each."},
+    )
+    meta_clusters: int | None = field(
+        default=None,
+        metadata={
+            "help": "Take as many meta images of each of so many k-means clusters of every class (6 in the paper), "
+            "instead of its groups."
+        },
+    )
+    meta_cluster_model: str = field(
+        default="timm/resnet50.tv_in1k",
+        metadata={"help": "Pretrained model on whose features meta_clusters are found."},
     )
     meta_boxes: str | None = field(
         default=None,
@@ -200,11 +214,8 @@ class Experiment:
         eval_transform = EvalTransform(size, *normalisation, crop_pct=settings.crop_pct)
 
         has_groups = self.group_names is not None
-        per_cell = training_args.meta_samples
-        if data_args.meta_images is not None:
-            per_cell = data_args.meta_images // len(self.group_names or self.label_names)
         split = data_args.meta_split
-        meta, splits[split] = self._split_meta_set(splits[split], split, per_cell)
+        meta, splits[split] = self._split_meta_set(splits[split], data_args)
         if data_args.meta_boxes and not {"mask", "box"} & set(meta.column_names):
             meta = add_boxes(meta, data_args.meta_boxes)
         if scenario is not None:
@@ -216,8 +227,8 @@ class Experiment:
             dataset_name=Path(data_args.dataset_name).name,
             dataset_id=data_args.dataset_name,
             dataset_config=data_args.dataset_config_name,
-            meta_source=f"taken out of the {data_args.meta_split} split, {per_cell} of every "
-            f"{'group' if has_groups else 'class'}",
+            meta_source=f"taken out of the {split} split, {self._images_per_cell(data_args)} of every "
+            f"{self._meta_cells(data_args)[0]}",
             group_counts={f"{name} images": counts(split, cells) for name, split in splits.items()},
         )
         proportions = group_proportions(splits["train"]) if has_groups else None
@@ -230,24 +241,54 @@ class Experiment:
             ImageClassificationDataset(splits["test"], eval_transform, name="test") if "test" in splits else None
         )
 
-    def _split_meta_set(self, pool: Dataset, split: str, per_cell: int) -> tuple[Dataset, Dataset]:
+    def _meta_cells(self, data_args: DataArguments) -> tuple[str, int]:
+        """What the meta set has equally many images of, and how many of these there are."""
+        if data_args.meta_clusters:
+            return "k-means cluster of a class", data_args.meta_clusters * len(self.label_names)
+        return ("group", len(self.group_names)) if self.group_names else ("class", len(self.label_names))
+
+    def _images_per_cell(self, data_args: DataArguments) -> int:
+        if data_args.meta_images is None:
+            return self.args.meta_samples
+        return data_args.meta_images // self._meta_cells(data_args)[1]
+
+    def _split_meta_set(self, pool: Dataset, data_args: DataArguments) -> tuple[Dataset, Dataset]:
+        if data_args.meta_clusters:
+            groups = self._clusters(pool, data_args)
+        else:
+            groups = pool["group"][:] if self.group_names else None
         chosen = select_meta_indices(
             pool["label"][:],
-            per_cell,
-            pool["group"][:] if self.group_names else None,
+            self._images_per_cell(data_args),
+            groups,
             num_classes=len(self.label_names),
-            num_groups=len(self.group_names) if self.group_names else None,
+            num_groups=self._meta_cells(data_args)[1],
             seed=self.args.seed,
         )
         meta, rest = split_off(pool, chosen)
         emptied = [name for name, count in counts(rest, "label").items() if not count]
-        if len(emptied) == len(self.label_names) or (emptied and split == "train"):
+        if len(emptied) == len(self.label_names) or (emptied and data_args.meta_split == "train"):
             raise ValueError(
-                f"A meta set of {len(meta)} of the {len(pool)} images of the {split} split leaves none of class "
-                f"{', '.join(emptied)} there: lower meta_samples or meta_images, or take it out of the other split "
-                "(meta_split)."
+                f"A meta set of {len(meta)} of the {len(pool)} images of the {data_args.meta_split} split leaves none "
+                f"of class {', '.join(emptied)} there: lower meta_samples or meta_images, or take it out of the other "
+                "split (meta_split)."
             )
         return meta, rest
+
+    def _clusters(self, pool: Dataset, data_args: DataArguments) -> np.ndarray:
+        """The k-means cluster of every image, (n,), numbered over all classes."""
+        name = data_args.meta_cluster_model
+        model = load_image_classifier(name, **self.hub_kwargs)
+        settings = image_settings(model, load_image_processor(name, model, **self.hub_kwargs))
+        size, normalisation = (settings.height, settings.width), (settings.mean, settings.std)
+        images = ImageClassificationDataset(
+            pool, EvalTransform(size, *normalisation, crop_pct=settings.crop_pct), name="meta pool"
+        )
+        features = extract_features(model, images, self.args).features
+        clustered = add_pseudo_attributes(
+            pool.select_columns("label"), features, data_args.meta_clusters, seed=self.args.seed
+        )
+        return np.asarray(pool["label"]) * data_args.meta_clusters + np.asarray(clustered["attribute"])
 
     def build_model(self):
         """The pretrained model with a head for these classes, drawn from the seed: the same start for every method."""

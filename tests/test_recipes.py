@@ -59,7 +59,7 @@ def rows(output):
     return {cells[1].strip(): cells[2].strip() for cells in (line.split("|") for line in table) if len(cells) > 2}
 
 
-def test_cifar_longtail(run, tiny_cifar):
+def test_cifar_longtail(run, tiny_cifar, tmp_path):
     flags = ("--dataset_name", tiny_cifar, "--imbalance_ratio", "9", "--meta_samples", "2")
     output, results = run("cifar_longtail", *flags, "--model_name_or_path", "cifar_resnet20", "--image_size", "16")
     assert (
@@ -68,6 +68,9 @@ def test_cifar_longtail(run, tiny_cifar):
     found = rows(output)
     assert [found[f"class_{label}"] for label in range(3)] == ["54", "18", "6"]
     assert {"medium-shot classes", "few-shot classes (< 20)"} <= set(found)
+    card = (tmp_path / "run" / "README.md").read_text()
+    assert "clp_hf by causal logit perturbation (CLP).\n" in card  # from no other model
+    assert "import clp_hf.networks  # registers" in card
     assert {"test_few_shot_accuracy", "test_accuracy_class_class_2", "eval_accuracy"} <= set(results)
 
 
@@ -151,7 +154,8 @@ def test_glt(run, tmp_path, recipe):
     path.write_text(json.dumps(content))
     output, results = run(
         recipe, "--dataset_name", folder, "--split_folder", str(tmp_path / "splits"), "--id_column", "key", *SMALL,
-        "--meta_samples", "2",
+        "--meta_samples", "1", "--meta_clusters", "2", "--meta_cluster_model", "cifar_resnet20",
     )  # fmt: skip
+    assert "on 8 validation images" in output  # 12, less the meta set: two classes of two clusters
     assert {"fish", "bird"} <= set(rows(output))
     assert f"clp: mean precision {100 * results['test_macro_precision']:.2f} %" in output
