@@ -44,7 +44,6 @@ from common import peak_memory
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 from transformers import default_data_collator
-from transformers.modeling_outputs import ImageClassifierOutput
 
 from clp_hf.bilevel import Recording, TrainingPass, dual_attention, hypergradient, run_at, step_sizes
 from clp_hf.causal import CausalAugmentation, MetaSampler
@@ -57,46 +56,6 @@ RESULTS = Path(__file__).parent / "results"
 
 
 # ---- models ----------------------------------------------------------------------------------------------------------
-
-
-class _Block(nn.Module):
-    def __init__(self, inputs: int, outputs: int, stride: int):
-        super().__init__()
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(outputs)
-        self.stride, self.padding = stride, (outputs - inputs) // 2
-
-    def forward(self, x):
-        y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
-        shortcut = F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.padding, self.padding))
-        return F.relu(y + shortcut)
-
-
-class ResNet32(nn.Module):
-    """The CIFAR ResNet of He et al. (2016), section 4.2, n = 5, shortcut A: 464,154 weights with ten classes."""
-
-    def __init__(self, num_classes: int):
-        super().__init__()
-        self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(16)
-        widths = [(16, 16, 1), *[(16, 16, 1)] * 4, (16, 32, 2), *[(32, 32, 1)] * 4, (32, 64, 2), *[(64, 64, 1)] * 4]
-        self.blocks = nn.Sequential(*(_Block(*width) for width in widths))
-        self.fc = nn.Linear(64, num_classes)
-
-    def forward_features(self, x):
-        return self.blocks(F.relu(self.bn1(self.conv1(x))))
-
-    def forward_head(self, x, pre_logits: bool = False):
-        x = x.mean((2, 3))
-        return x if pre_logits else self.fc(x)
-
-    def get_classifier(self):
-        return self.fc
-
-    def forward(self, pixel_values):
-        return ImageClassifierOutput(logits=self.forward_head(self.forward_features(pixel_values)))
 
 
 @dataclass(frozen=True)
@@ -116,7 +75,7 @@ def _timm(title: str, name: str, image_size: int, num_classes: int = 10, **model
 
 
 ARCHITECTURES = {
-    "resnet32": Architecture("ResNet-32 (CIFAR), 32 px", 32, 10, lambda: ResNet32(10)),
+    "resnet32": _timm("ResNet-32 (CIFAR), 32 px", "cifar_resnet32", 32),
     "resnet18": _timm("timm ResNet-18, 96 px", "resnet18", 96),
     "efficientnet_lite0": _timm("timm EfficientNet-Lite0, 96 px", "tf_efficientnet_lite0", 96),
     "vit_tiny": _timm("timm ViT-Tiny/16, 96 px", "vit_tiny_patch16_224", 96, img_size=96),

@@ -2,24 +2,31 @@
 
 import copy
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
+from datasets import Dataset, DatasetDict
 from transformers import HfArgumentParser, Trainer, set_seed
 
 from .causal import select_meta_indices
 from .data import (
     EvalTransform,
     ImageClassificationDataset,
+    PaddedCropTransform,
     TrainTransform,
+    add_pseudo_attributes,
     group_proportions,
     load_classification_dataset,
 )
+from .data.boxes import METHODS as BOX_METHODS
+from .data.boxes import add_boxes
 from .data.groups import counts, split_off
+from .hsfm.features import extract_features
 from .hub import CardDetails
 from .metrics import GroupMetrics, format_group_table
 from .modeling import (
@@ -77,8 +84,10 @@ class DataArguments:
         default="embedded", metadata={"help": "A Hub name, a folder, a parquet file, or `embedded` (generated birds)."}
     )
     dataset_config_name: str | None = field(default=None, metadata={"help": "Configuration of a Hub data set."})
-    image_column: str = field(default="image", metadata={"help": "Column of the images."})
-    label_column: str = field(default="label", metadata={"help": "Column of the labels."})
+    image_column: str | None = field(default=None, metadata={"help": "Column of the images; by default image or img."})
+    label_column: str | None = field(
+        default=None, metadata={"help": "Column of the labels; by default label or fine_label."}
+    )
     attribute_column: str | None = field(
         default=None, metadata={"help": "Column of the spurious attribute; by default place, background or attribute."}
     )
@@ -89,10 +98,41 @@ class DataArguments:
     box_column: str | None = field(default=None, metadata={"help": "Column of boxes around the object, for masks."})
     box_format: str = field(default="xywh", metadata={"help": "xywh (COCO: left, top, width, height) or xyxy."})
     class_names: list[str] | None = field(default=None, metadata={"help": "Class names, in the order of the labels."})
+    attribute_names: list[str] | None = field(default=None, metadata={"help": "Names of the attribute's values."})
     image_size: int | None = field(default=None, metadata={"help": "Pixels; by default the size of the model."})
     crop_scale: float = field(default=0.7, metadata={"help": "Smallest share of the area that a random crop keeps."})
+    crop_padding: int | None = field(
+        default=None,
+        metadata={"help": "Random crops of the image with a black margin of so many pixels, instead of crop_scale."},
+    )
+    validation_fraction: float = field(
+        default=0.2,
+        metadata={"help": "Share of the training split that is held out where there is no validation split."},
+    )
     meta_split: str = field(
         default="validation", metadata={"help": "Split the meta set is taken out of: validation or train."}
+    )
+    meta_images: int | None = field(
+        default=None,
+        metadata={"help": "Images of the meta set, as many of every group or class; by default meta_samples of each."},
+    )
+    meta_clusters: int | None = field(
+        default=None,
+        metadata={
+            "help": "Take as many meta images of each of so many k-means clusters of every class (6 in the paper), "
+            "instead of its groups."
+        },
+    )
+    meta_cluster_model: str = field(
+        default="timm/resnet50.tv_in1k",
+        metadata={"help": "Pretrained model on whose features meta_clusters are found."},
+    )
+    meta_boxes: str | None = field(
+        default=None,
+        metadata={
+            "help": "Boxes around the object for meta images that have neither mask nor box.",
+            "choices": list(BOX_METHODS),
+        },
     )
 
 
@@ -103,6 +143,7 @@ class ModelArguments:
     model_name_or_path: str = field(
         default="tf_efficientnet_lite0", metadata={"help": "A Hub name, `timm/…`, a bare timm name, or a local folder."}
     )
+    pretrained: bool = field(default=True, metadata={"help": "Start from pretrained weights, where there are any."})
     revision: str = field(default="main", metadata={"help": "Revision on the Hub."})
     cache_dir: str | None = field(default=None, metadata={"help": "Where downloads are kept."})
     token: str | None = field(default=None, metadata={"help": "Hub token; by default the one of `hf auth login`."})
@@ -137,12 +178,26 @@ class Experiment:
 
     Args:
         data_args, model_args, training_args: of the recipe.
+        splits: the data, where the recipe has loaded them itself.
+        scenario: what is done to the training split, once validation and meta set are out of it, which stay balanced
+            and clean: a long tail, label noise.
+
+    Raises:
+        ValueError: the meta set would leave a training class, or the validation split, without images.
     """
 
-    def __init__(self, data_args: DataArguments, model_args: ModelArguments, training_args: CLPTrainingArguments):
+    def __init__(
+        self,
+        data_args: DataArguments,
+        model_args: ModelArguments,
+        training_args: CLPTrainingArguments,
+        *,
+        splits: DatasetDict | None = None,
+        scenario: Callable[[Dataset], Dataset] | None = None,
+    ):
         self.model_args, self.args = model_args, training_args
         splits = load_classification_dataset(
-            data_args.dataset_name,
+            splits or data_args.dataset_name,
             config_name=data_args.dataset_config_name,
             image_column=data_args.image_column,
             label_column=data_args.label_column,
@@ -152,6 +207,8 @@ class Experiment:
             box_column=data_args.box_column,
             box_format=data_args.box_format,
             label_names=data_args.class_names,
+            attribute_names=data_args.attribute_names,
+            validation_fraction=data_args.validation_fraction,
             cache_dir=model_args.cache_dir,
         )
         features = splits["train"].features
@@ -172,38 +229,88 @@ class Experiment:
         resize_bilinearly(self.processor)  # as the transforms below do: what is published is what was trained with
         settings = image_settings(model, self.processor)
         size, normalisation = (settings.height, settings.width), (settings.mean, settings.std)
-        train_transform = TrainTransform(size, *normalisation, scale=(data_args.crop_scale, 1.0))
+        if data_args.crop_padding is None:
+            train_transform = TrainTransform(size, *normalisation, scale=(data_args.crop_scale, 1.0))
+        else:
+            train_transform = PaddedCropTransform(size, *normalisation, padding=data_args.crop_padding)
         eval_transform = EvalTransform(size, *normalisation, crop_pct=settings.crop_pct)
 
-        pool = splits[data_args.meta_split]
-        chosen = select_meta_indices(
-            pool["label"][:],
-            training_args.meta_samples,
-            pool["group"][:] if self.group_names else None,
-            num_classes=len(self.label_names),
-            num_groups=len(self.group_names) if self.group_names else None,
-            seed=training_args.seed,
-        )
-        meta, splits[data_args.meta_split] = split_off(pool, chosen)
-        self.splits = splits
         has_groups = self.group_names is not None
+        split = data_args.meta_split
+        meta, splits[split] = self._split_meta_set(splits[split], data_args)
+        if data_args.meta_boxes and not {"mask", "box"} & set(meta.column_names):
+            meta = add_boxes(meta, data_args.meta_boxes)
+        if scenario is not None:
+            splits["train"] = scenario(splits["train"])
+        self.splits = splits
+        cells = "group" if has_groups else "label"
         self.card_details = CardDetails(
             base_model=model.config.name_or_path or model_args.model_name_or_path,
             dataset_name=Path(data_args.dataset_name).name,
             dataset_id=data_args.dataset_name,
             dataset_config=data_args.dataset_config_name,
-            meta_source=f"taken out of the {data_args.meta_split} split, {training_args.meta_samples} of every "
-            f"{'group' if has_groups else 'class'}",
-            group_counts={f"{name} images": counts(split) for name, split in splits.items() if has_groups},
+            meta_source=f"taken out of the {split} split, {self._images_per_cell(data_args)} of every "
+            f"{self._meta_cells(data_args)[0]}",
+            group_counts={f"{name} images": counts(split, cells) for name, split in splits.items()},
         )
         proportions = group_proportions(splits["train"]) if has_groups else None
-        self.compute_metrics = GroupMetrics(self.label_names, self.group_names, proportions)
+        class_counts = None if has_groups else counts(splits["train"], "label")
+        self.compute_metrics = GroupMetrics(self.label_names, self.group_names, proportions, class_counts)
         self.train = ImageClassificationDataset(splits["train"], train_transform, name="train")
         self.meta = ImageClassificationDataset(meta, train_transform, name="meta set")
         self.validation = ImageClassificationDataset(splits["validation"], eval_transform, name="validation")
         self.test = (
             ImageClassificationDataset(splits["test"], eval_transform, name="test") if "test" in splits else None
         )
+
+    def _meta_cells(self, data_args: DataArguments) -> tuple[str, int]:
+        """What the meta set has equally many images of, and how many of these there are."""
+        if data_args.meta_clusters:
+            return "k-means cluster of a class", data_args.meta_clusters * len(self.label_names)
+        return ("group", len(self.group_names)) if self.group_names else ("class", len(self.label_names))
+
+    def _images_per_cell(self, data_args: DataArguments) -> int:
+        if data_args.meta_images is None:
+            return self.args.meta_samples
+        return data_args.meta_images // self._meta_cells(data_args)[1]
+
+    def _split_meta_set(self, pool: Dataset, data_args: DataArguments) -> tuple[Dataset, Dataset]:
+        if data_args.meta_clusters:
+            groups = self._clusters(pool, data_args)
+        else:
+            groups = pool["group"][:] if self.group_names else None
+        chosen = select_meta_indices(
+            pool["label"][:],
+            self._images_per_cell(data_args),
+            groups,
+            num_classes=len(self.label_names),
+            num_groups=self._meta_cells(data_args)[1],
+            seed=self.args.seed,
+        )
+        meta, rest = split_off(pool, chosen)
+        emptied = [name for name, count in counts(rest, "label").items() if not count]
+        if len(emptied) == len(self.label_names) or (emptied and data_args.meta_split == "train"):
+            raise ValueError(
+                f"A meta set of {len(meta)} of the {len(pool)} images of the {data_args.meta_split} split leaves none "
+                f"of class {', '.join(emptied)} there: lower meta_samples or meta_images, or take it out of the other "
+                "split (meta_split)."
+            )
+        return meta, rest
+
+    def _clusters(self, pool: Dataset, data_args: DataArguments) -> np.ndarray:
+        """The k-means cluster of every image, (n,), numbered over all classes."""
+        name = data_args.meta_cluster_model
+        model = load_image_classifier(name, **self.hub_kwargs)
+        settings = image_settings(model, load_image_processor(name, model, **self.hub_kwargs))
+        size, normalisation = (settings.height, settings.width), (settings.mean, settings.std)
+        images = ImageClassificationDataset(
+            pool, EvalTransform(size, *normalisation, crop_pct=settings.crop_pct), name="meta pool"
+        )
+        features = extract_features(model, images, self.args).features
+        clustered = add_pseudo_attributes(
+            pool.select_columns("label"), features, data_args.meta_clusters, seed=self.args.seed
+        )
+        return np.asarray(pool["label"]) * data_args.meta_clusters + np.asarray(clustered["attribute"])
 
     def build_model(self):
         """The pretrained model with a head for these classes, drawn from the seed: the same start for every method."""
@@ -212,6 +319,7 @@ class Experiment:
             self.model_args.model_name_or_path,
             id2label=dict(enumerate(self.label_names)),
             image_size=self.image_size,
+            pretrained=self.model_args.pretrained,
             **self.hub_kwargs,
         )
         if self.model_args.freeze_batch_norm:
@@ -270,5 +378,15 @@ class Experiment:
     def table(self, results: Mapping[str, Mapping[str, float]]) -> str:
         """Group accuracies of several methods side by side, on the test split (on validation, where there is none)."""
         prefix = "test" if self.test is not None else "eval"
-        sizes = {"train": counts(self.splits["train"])} if self.group_names else None
+        sizes = {"train": counts(self.splits["train"], "group" if self.group_names else "label")}
         return format_group_table(results, sizes, prefix=f"{prefix}_")
+
+    def summary(self, results: Mapping[str, Mapping[str, float]]) -> str:
+        """The table, with the model, its size, what selected the checkpoint, and the error of every method."""
+        split = "test" if self.test is not None else "eval"
+        errors = ", ".join(f"{name} {100 * (1 - row[f'{split}_accuracy']):.2f} %" for name, row in results.items())
+        return (
+            f"{self.model_args.model_name_or_path}, {self.num_parameters:,} parameters; checkpoint by "
+            f"{self.args.metric_for_best_model} on {len(self.validation)} validation images. "
+            f"{split.capitalize()} error: {errors}\n\n{self.table(results)}"
+        )

@@ -22,6 +22,7 @@ from transformers import (
 )
 from transformers.modelcard import extract_hyperparameters_from_trainer
 
+from . import networks
 from .metrics import format_group_table
 
 PROBE_SECONDS = 5
@@ -202,14 +203,15 @@ def model_card(
         ValueError: there is no such template; the message names those that there are.
     """
     args, config = trainer.args, trainer.model.config
-    base_model = details.base_model or config.name_or_path or None
+    is_timm = isinstance(trainer.model, TimmWrapperForImageClassification)
+    own_architecture = is_timm and config.architecture in networks.default_cfgs
+    base_model = None if own_architecture else details.base_model or config.name_or_path or None
     base_id = hub_id(base_model)
     dataset_ids = list(filter(None, map(hub_id, _listed(details.dataset_id))))
     repository = repository_name(trainer)
     model_name = details.model_name or repository.split("/")[-1]
     results = results_of_weights(trainer)
     has_accuracies = any("accuracy" in metrics for metrics in results.values())
-    is_timm = isinstance(trainer.model, TimmWrapperForImageClassification)
     tags = dict.fromkeys([*TAGS, template, *(["timm"] if is_timm else []), *_listed(details.tags)])
     data = ModelCardData(
         language=details.language,
@@ -229,6 +231,7 @@ def model_card(
         repository=repository,
         architecture=config.architecture if is_timm else type(trainer.model).__name__,
         is_timm=is_timm,
+        own_architecture=own_architecture,
         labels=[config.id2label[index] for index in sorted(config.id2label)],
         base_model=base_id or (Path(base_model).name if base_model else None),
         base_id=base_id,

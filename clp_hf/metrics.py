@@ -16,6 +16,7 @@ def classification_metrics(
     label_names: Sequence[str],
     group_names: Sequence[str] | None = None,
     train_group_proportions: Mapping[str, float] | None = None,
+    train_class_counts: Mapping[str, int] | None = None,
     num_bins: int = 15,
 ) -> dict[str, float]:
     """Accuracy over all images, per class and per group, F1 and calibration, all in [0, 1] except `nll` (nats, >= 0).
@@ -26,6 +27,9 @@ def classification_metrics(
       Koh et al. 2021);
     - without groups `worst_group_accuracy` is the worst class, so that a checkpoint can be selected by one name either
       way;
+    - given the class sizes of a long-tailed training set, `many_shot_accuracy`, `medium_shot_accuracy` and
+      `few_shot_accuracy`: over images of classes with more than 100, 20 to 100 and fewer than 20 training images (Liu
+      et al. 2019); no key where there are no such classes, none at all where all classes are of one kind;
     - `macro_precision`, `macro_recall`, `macro_f1` (scikit-learn, `zero_division=0`);
     - `ece`: expected calibration error of the top class over `num_bins` equal-width bins (Guo et al. 2017); `nll`.
 
@@ -39,6 +43,7 @@ def classification_metrics(
         group_names: needed with `groups`. A name that starts with a class name and an underscore says which class it
             holds.
         train_group_proportions: share of each group in the training set, by group name.
+        train_class_counts: number of training images of each class, by class name.
 
     Raises:
         ValueError: shapes, ranges or names disagree; logits are not finite; groups overlap (a 2-D array, or a group
@@ -62,6 +67,8 @@ def classification_metrics(
         if train_group_proportions is not None:
             metrics["adjusted_accuracy"] = _adjusted(per_group, train_group_proportions)
         metrics |= {f"accuracy_group_{name}": value for name, value in per_group.items()}
+    if train_class_counts is not None:
+        metrics |= _shot_accuracies(correct, labels, label_names, train_class_counts)
     metrics |= {f"accuracy_class_{name}": value for name, value in per_class.items()}
 
     present = np.unique(labels)
@@ -85,11 +92,14 @@ class GroupMetrics:
     `classification_metrics`.
     """
 
-    def __init__(self, label_names, group_names=None, train_group_proportions=None, num_bins: int = 15):
+    def __init__(
+        self, label_names, group_names=None, train_group_proportions=None, train_class_counts=None, num_bins: int = 15
+    ):
         self.options = {
             "label_names": label_names,
             "group_names": group_names,
             "train_group_proportions": train_group_proportions,
+            "train_class_counts": train_class_counts,
             "num_bins": num_bins,
         }
 
@@ -109,24 +119,30 @@ def format_group_table(
 ) -> str:
     """A Markdown table of accuracies in percent: a row per group, then worst group, average, adjusted, and so on.
 
+    Where no method has groups, the rows are the classes.
+
     Args:
         results: method name -> metrics, for example `{"ERM": ..., "CLP": ...}`.
-        counts: column title -> number of images per group name, for example `{"train": counts(train)}`.
+        counts: column title -> number of images per group (class) name, for example `{"train": counts(train)}`.
         prefix: what the metrics' keys start with, such as `"test_"`.
     """
     counts = counts or {}
-    key = f"{prefix}accuracy_group_"
+    by_group = any(name.startswith(f"{prefix}accuracy_group_") for metrics in results.values() for name in metrics)
+    key = f"{prefix}accuracy_{'group' if by_group else 'class'}_"
     scored = dict.fromkeys(name for metrics in results.values() for name in metrics if name.startswith(key))
     rows = []
     for name in scored:
         group = name.removeprefix(key)
         rows.append([group, *(str(column.get(group, 0)) for column in counts.values()), *_percents(results, name)])
     summary = {
-        "worst group": "worst_group_accuracy",
+        **({"worst group": "worst_group_accuracy"} if by_group else {}),
         "average": "accuracy",
         "adjusted average": "adjusted_accuracy",
         "balanced (classes)": "balanced_accuracy",
         "worst class": "worst_class_accuracy",
+        "many-shot classes (> 100)": "many_shot_accuracy",
+        "medium-shot classes": "medium_shot_accuracy",
+        "few-shot classes (< 20)": "few_shot_accuracy",
     }
     for title, name in summary.items():
         if any(prefix + name in metrics for metrics in results.values()):
@@ -150,6 +166,16 @@ def _accuracies(correct, cells, names, kind) -> dict[str, float]:
         warnings.warn(f"No sample of {kind} {', '.join(map(str, empty))}: left out of the metrics.", stacklevel=3)
     hits = np.bincount(cells, weights=correct, minlength=len(names))
     return {name: float(hit / size) for name, hit, size in zip(names, hits, sizes, strict=True) if size}
+
+
+def _shot_accuracies(correct, labels, label_names, counts) -> dict[str, float]:
+    if missing := [name for name in label_names if name not in counts]:
+        raise ValueError(f"train_class_counts lacks the classes {missing}; it has {list(counts)}.")
+    sizes = np.array([counts[name] for name in label_names])[labels]
+    shots = {"many": sizes > 100, "medium": (sizes >= 20) & (sizes <= 100), "few": sizes < 20}
+    if any(found.all() for found in shots.values()):
+        return {}
+    return {f"{name}_shot_accuracy": float(correct[found].mean()) for name, found in shots.items() if found.any()}
 
 
 def _adjusted(per_group, proportions) -> float:

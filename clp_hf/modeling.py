@@ -28,6 +28,7 @@ from transformers import (
     TimmWrapperImageProcessor,
 )
 
+from . import networks
 from .hub import hub_failure
 
 logger = logging.getLogger(__name__)
@@ -53,6 +54,7 @@ def load_image_classifier(
     - a folder written by `save_pretrained`;
     - a Hub name (`"microsoft/resnet-50"`), among them `"timm/<name>[.tag]"`;
     - a bare timm name (`"resnet18"`): its weights are looked up on the Hub;
+    - `"cifar_resnet20"`, `"cifar_resnet32"`, `"wrn28_10"` (`clp_hf.networks`): random weights;
     - an already built timm model: wrapped, so that it saves and loads like every other checkpoint;
     - an already built transformers model: returned as it is.
 
@@ -81,7 +83,7 @@ def load_image_classifier(
     labels = _label_config(num_labels, id2label, label2id)
     if isinstance(model, nn.Module):
         classifier = _adopt(model, labels, model_args)
-    elif pretrained:
+    elif pretrained and model not in networks.default_cfgs:  # which nobody has pretrained
         classifier = _load_pretrained(os.fspath(model), labels, model_args, hub_kwargs).eval()
     else:
         classifier = _build_random(os.fspath(model), labels, model_args, hub_kwargs).eval()

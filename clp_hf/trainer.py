@@ -209,6 +209,17 @@ class CLPTrainer(AtomicCheckpointTrainer, LossTrainer):
             )
         return super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
 
+    def create_scheduler(self, num_training_steps, optimizer=None):
+        """The schedule of the arguments, with the step-wise decay of `lr_decay_at`, which transformers lacks."""
+        if self.lr_scheduler is None and self.args.lr_decay_at:
+            decays = [round(fraction * num_training_steps) for fraction in self.args.lr_decay_at]
+            schedule = super().create_scheduler(num_training_steps, optimizer)
+            schedule.lr_lambdas = [
+                lambda step, factor=factor: factor(step) * 0.1 ** sum(step >= decay for decay in decays)
+                for factor in schedule.lr_lambdas
+            ]
+        return super().create_scheduler(num_training_steps, optimizer)
+
     # ---- Algorithm 1 -------------------------------------------------------------------------------------------------
 
     def training_step(self, model, inputs, num_items_in_batch=None) -> Tensor:

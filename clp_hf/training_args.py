@@ -31,8 +31,8 @@ class CLPTrainingArguments(TrainingArguments):
         factual_mask_shape, fgsm_epsilon,
         inpainting_model.
 
-    Parameters that control the training batches, with or without CLP:
-        train_sampling.
+    Parameters that control the training batches and the learning rate, with or without CLP:
+        train_sampling, lr_decay_at.
 
     Parameters of the methods CLP is compared with:
         training_loss, training_loss_options, meta_network.
@@ -91,6 +91,13 @@ class CLPTrainingArguments(TrainingArguments):
         metadata={
             "help": "What is meta-learned: perturbation, of the logits (CLP), or weight, of the samples "
             "(Meta-Weight-Net)."
+        },
+    )
+    lr_decay_at: list[float] = field(
+        default_factory=list,
+        metadata={
+            "help": "Divide the learning rate by ten at these fractions of training (0.6 0.8), besides what "
+            "lr_scheduler_type does."
         },
     )
     background_evidence: bool = field(
@@ -200,6 +207,8 @@ class CLPTrainingArguments(TrainingArguments):
         for name in ("perturbation_hidden_size", "perturbation_learning_rate", "meta_samples"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected more than 0.")
+        if not all(0 < fraction < 1 for fraction in self.lr_decay_at):
+            raise ValueError(f"lr_decay_at is {self.lr_decay_at}; expected fractions of training, above 0 and below 1.")
         for name in ("meta_batch_size", "saliency_batch_size"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected 1 or more.")

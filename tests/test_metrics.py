@@ -111,6 +111,22 @@ def test_bad_input_is_named(case, change, message):
         classification_metrics(**{**arguments, **change})
 
 
+def test_shots_by_training_images():
+    logits = np.eye(4)[[0, 1, 1, 1, 0, 3, 3, 3]]
+    labels = [0, 0, 1, 1, 2, 2, 3, 3]
+    counts = {"a": 101, "b": 100, "c": 20, "d": 1000}
+    result = classification_metrics(logits, labels, label_names=list("abcd"), train_class_counts=counts)
+    assert result["many_shot_accuracy"] == 0.75
+    assert result["medium_shot_accuracy"] == 0.5
+    assert "few_shot_accuracy" not in result
+    equal = classification_metrics(
+        logits, labels, label_names=list("abcd"), train_class_counts=dict.fromkeys("abcd", 5)
+    )
+    assert not [name for name in equal if "shot" in name]
+    with pytest.raises(ValueError, match=r"lacks the classes \['d'\]"):
+        classification_metrics(logits, labels, label_names=list("abcd"), train_class_counts={"a": 1, "b": 1, "c": 1})
+
+
 @pytest.mark.parametrize("tupled", [False, True])
 def test_trainer_metrics(case, tupled):
     logits, labels, groups = case
@@ -132,6 +148,15 @@ def test_table():
         "| b           |     5 |   5.0 |  80.0 |",
         "| worst group |       |   5.0 |  80.0 |",
         "| average     |   100 |     – |  90.0 |",
+    ]
+
+
+def test_table_without_groups_has_classes():
+    metrics = {"accuracy_class_a": 0.5, "accuracy": 0.25, "worst_group_accuracy": 0.5, "few_shot_accuracy": 0.1}
+    assert format_group_table({"CLP": metrics}, {"train": {"a": 19}}).splitlines()[2:] == [
+        "| a                       |    19 | 50.0 |",
+        "| average                 |    19 | 25.0 |",
+        "| few-shot classes (< 20) |       | 10.0 |",
     ]
 
 

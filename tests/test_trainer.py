@@ -443,3 +443,13 @@ def test_model_without_a_final_linear_layer_is_refused(make_trainer):
     model.classifier = nn.Sequential(model.classifier, nn.Tanh())
     with pytest.raises(ValueError, match="ViTForImageClassification has no final linear layer"):
         make_trainer(model)
+
+
+def test_the_learning_rate_falls_by_ten_where_asked(make_trainer):
+    settings = {"max_steps": 10, "lr_scheduler_type": "constant", "learning_rate": 0.1, "meta_every": 0}
+    trainer = make_trainer(lr_decay_at=[0.6, 0.8], **settings)
+    trainer.train()
+    rates = [entry["learning_rate"] for entry in trainer.state.log_history if "learning_rate" in entry]
+    assert rates == pytest.approx([0.1] * 6 + [0.01] * 2 + [0.001] * 2)
+    with pytest.raises(ValueError, match=r"lr_decay_at is \[120\]; expected fractions"):
+        make_trainer(lr_decay_at=[120])

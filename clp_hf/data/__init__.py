@@ -1,18 +1,30 @@
-"""Data: one loader for every source, batched transforms, groups, and the embedded birds."""
+"""Data: one loader for every source, batched transforms, groups, embedded birds, and the scenarios to learn under."""
 
 from .dataset import ImageClassificationDataset
 from .dominoes import dominoes
 from .embedded import embedded_birds
+from .glt import generalised_long_tail
 from .groups import group_proportions
+from .label_noise import flip_noise, similar_classes, uniform_noise
 from .loading import load_classification_dataset
-from .transforms import EvalTransform, TrainTransform
+from .long_tail import index_hash, long_tail
+from .pseudo_attributes import add_pseudo_attributes
+from .transforms import EvalTransform, PaddedCropTransform, TrainTransform
 
 __all__ = [
     "EvalTransform",
     "ImageClassificationDataset",
+    "PaddedCropTransform",
     "TrainTransform",
+    "add_pseudo_attributes",
     "dominoes",
     "embedded_birds",
+    "flip_noise",
+    "generalised_long_tail",
     "group_proportions",
+    "index_hash",
     "load_classification_dataset",
+    "long_tail",
+    "similar_classes",
+    "uniform_noise",
 ]

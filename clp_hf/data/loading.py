@@ -15,6 +15,8 @@ from ..hub import hub_failure
 from .embedded import embedded_birds
 from .groups import add_groups
 
+IMAGE_COLUMNS = ("image", "img")
+LABEL_COLUMNS = ("label", "fine_label")
 ATTRIBUTE_COLUMNS = ("place", "background", "attribute")
 VALIDATION_SPLITS = ("validation", "val", "valid", "dev")
 
@@ -23,8 +25,8 @@ def load_classification_dataset(
     name_or_path: str | Path | DatasetDict = "embedded",
     *,
     config_name: str | None = None,
-    image_column: str = "image",
-    label_column: str = "label",
+    image_column: str | None = None,
+    label_column: str | None = None,
     attribute_column: str | None = None,
     group_column: str | None = None,
     mask_column: str | None = None,
@@ -45,8 +47,8 @@ def load_classification_dataset(
         name_or_path: `"embedded"`, a Hub name, a folder (parquet files or an image folder, splits by name), one parquet
             file, or a `DatasetDict` already loaded.
         config_name: configuration of a Hub data set.
-        image_column, label_column: their names in the source. Labels are a `ClassLabel`, strings, or integers 0 ... C -
-            1.
+        image_column, label_column: their names in the source; by default `image` or `img`, and `label` or
+            `fine_label`. Labels are a `ClassLabel`, strings, or integers 0 ... C - 1.
         attribute_column: the attribute that may be spurious; by default the first of `place`, `background`, `attribute`
             there is.
         group_column: precomputed groups; by default `group` if there is one, else group = label * attributes +
@@ -69,12 +71,14 @@ def load_classification_dataset(
         ConnectionError: the Hub cannot be reached. ValueError: a column, split or value is not as expected; the message
             names what was found.
     """
-    splits = _select_splits(_read(name_or_path, config_name, cache_dir), train_split, validation_split, test_split)
+    splits = _select_splits(
+        read_splits(name_or_path, config_name, cache_dir), train_split, validation_split, test_split
+    )
     found = splits["train"].column_names
 
-    def column(requested: str | None, role: str, defaults: Sequence[str] = ()) -> str | None:
+    def column(requested: str | None, role: str, defaults: Sequence[str] = (), required: bool = False) -> str | None:
         if requested is None:
-            return next((name for name in defaults if name in found), None)
+            requested = next((name for name in defaults if name in found), defaults[0] if required else "none")
         if requested == "none":
             return None
         if requested not in found:
@@ -85,8 +89,8 @@ def load_classification_dataset(
 
     attribute = column(attribute_column, "attribute", ATTRIBUTE_COLUMNS)
     sources = {
-        "image": column(image_column, "image"),
-        "label": column(label_column, "label"),
+        "image": column(image_column, "image", IMAGE_COLUMNS, required=True),
+        "label": column(label_column, "label", LABEL_COLUMNS, required=True),
         "group": column(group_column, "group", ("group",)),
         "mask": column(mask_column, "mask", ("mask",)) if box_column is None else None,
         "box": column(box_column, "box"),
@@ -118,7 +122,10 @@ def load_classification_dataset(
     return splits
 
 
-def _read(name_or_path, config_name, cache_dir) -> DatasetDict:
+def read_splits(
+    name_or_path: str | Path | DatasetDict, config_name: str | None = None, cache_dir: str | None = None
+) -> DatasetDict:
+    """The splits and columns as they are in the source; arguments and errors as `load_classification_dataset`."""
     if isinstance(name_or_path, DatasetDict):
         return name_or_path
     if name_or_path == "embedded":

@@ -64,6 +64,38 @@ class TrainTransform:
         return torch.stack([x[:, None, :].expand(shape), y[:, :, None].expand(shape)], -1).mul_(2).sub_(1)
 
 
+class PaddedCropTransform:
+    """Random crop out of the image with a black margin, and random horizontal flip: the usual augmentation of CIFAR.
+
+    Drawn per sample, applied to the whole batch at once, without interpolation.
+
+    Args:
+        size: (height, width) of the output; images must be at least so large with their margin.
+        mean, std: the model's normalisation, per channel, for images in [0, 1].
+        padding: pixels of the margin on every side, at least 0.
+        flip: probability of the horizontal flip.
+    """
+
+    def __init__(self, size, mean, std, padding: int = 4, flip: float = 0.5):
+        if padding < 0 or not 0 <= flip <= 1:
+            raise ValueError(f"Expected padding >= 0 and flip in [0, 1], got padding={padding}, flip={flip}.")
+        self.size, self.padding, self.flip = _pair(size), padding, flip
+        self.mean, self.std = _per_channel(mean), _per_channel(std)
+
+    def __call__(self, images: Tensor, masks: Tensor | None = None, generator: torch.Generator | None = None):
+        """Transform a batch; arguments and results as `TrainTransform`."""
+        together = images if masks is None else torch.cat([images, masks], 1)
+        padded = F.pad(together, [self.padding] * 4)
+        windows = padded.unfold(2, self.size[0], 1).unfold(3, self.size[1], 1)  # (n, c, rows, columns, *size), a view
+        n, _, rows, columns = windows.shape[:4]
+        row, column = (torch.randint(count, (n,), generator=generator) for count in (rows, columns))
+        cropped = windows[torch.arange(n), :, row, column]
+        flipped = torch.rand(n, generator=generator) < self.flip
+        cropped[flipped] = cropped[flipped].flip(-1)
+        cropped = cropped.float().div_(255)
+        return (cropped[:, :3] - self.mean).div_(self.std), None if masks is None else cropped[:, 3:]
+
+
 class EvalTransform:
     """Deterministic: antialiased resize and centre crop of `crop_pct` of the shorter side (as timm), then normalise.
 

@@ -48,6 +48,13 @@ def test_columns_by_flag_under_canonical_names():
     assert data["train"].features["size"].names == ["m", "s"]
 
 
+def test_columns_as_cifar_has_them_on_the_hub():
+    cifar = source(img=[PIXEL] * 8, fine_label=[1, 0] * 4).remove_columns(["image", "label"])
+    data = load_classification_dataset(cifar)
+    assert set(data["train"].column_names) == {"image", "label"}
+    assert data["train"]["label"][:2] == [1, 0]
+
+
 def test_label_kinds():
     strings = load_classification_dataset(source(label=["dog", "cat"] * 4))
     assert strings["train"].features["label"].names == ["cat", "dog"]

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from clp_hf.data.transforms import EvalTransform, TrainTransform
+from clp_hf.data.transforms import EvalTransform, PaddedCropTransform, TrainTransform
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 
@@ -55,6 +55,35 @@ def test_train_draws_per_sample_and_repeats_with_the_generator():
     first, again = (transform(images, generator=torch.Generator().manual_seed(5))[0] for _ in range(2))
     torch.testing.assert_close(first, again)
     assert len({tuple(row.flatten().tolist()) for row in first}) == 8
+
+
+def test_padded_crops_are_windows_of_the_image_in_a_black_margin():
+    """On images whose pixels name their row and column, a crop shows where it was cut out."""
+    index = torch.arange(1, 13, dtype=torch.uint8)
+    images = torch.stack([index[:, None].expand(12, 12), index.expand(12, 12), index.expand(12, 12)]).expand(
+        300, -1, -1, -1
+    )
+    masks = images[:, :1]
+    generator = torch.Generator().manual_seed(0)
+    pixel_values, moved = PaddedCropTransform(12, (0, 0, 0), (1, 1, 1), padding=2, flip=0)(images, masks, generator)
+    padded = torch.nn.functional.pad(images[0], (2, 2, 2, 2)).float() / 255
+    seen = set()
+    for crop, mask in zip(pixel_values, moved, strict=True):
+        torch.testing.assert_close(crop[:1], mask)
+        corner = [(r, c) for r in range(5) for c in range(5) if torch.equal(padded[:, r : r + 12, c : c + 12], crop)]
+        assert len(corner) == 1
+        seen.update(corner)
+    assert len(seen) == 25  # every shift occurs
+
+
+def test_padded_crop_flips_and_normalises():
+    images, masks = pictures(height=16, width=16)
+    pixel_values, moved = PaddedCropTransform(16, MEAN, STD, padding=0, flip=1)(images, masks)
+    torch.testing.assert_close(denormalise(pixel_values) * 255, images.flip(-1).float(), atol=1e-3, rtol=0)
+    torch.testing.assert_close(moved * 255, masks.flip(-1).float())
+    assert (images == pictures(height=16, width=16)[0]).all()  # not altered
+    with pytest.raises(ValueError, match="padding=-1"):
+        PaddedCropTransform(8, MEAN, STD, padding=-1)
 
 
 def test_eval_is_deterministic_and_exact_at_its_own_size():

@@ -1,0 +1,68 @@
+"""CIFAR with a long tail: the last class has a hundredth of the first one's training images, the test is balanced.
+
+    accelerate launch recipes/cifar_longtail.py                      # CIFAR-10, 100:1, from the Hub
+    accelerate launch recipes/cifar_longtail.py --dataset_name uoft-cs/cifar100 --imbalance_ratio 10 --method meta_lp
+    accelerate launch recipes/cifar_longtail.py --dataset_name path/to/parquet_folder --num_train_epochs 10
+
+A tenth of the training images is held out, balanced, for validation and the meta set (ten of every class); the tail is
+made of the others: the canonical split of `clp_hf.data.long_tail`, whatever the seed. CIFAR has no masks: causal
+images use a box in the middle of the image. The defaults are the paper's; --num_train_epochs shortens the schedule in
+proportion. Writes what recipes/waterbirds.py does.
+"""
+
+from dataclasses import dataclass, field
+from functools import partial
+
+from clp_hf import CLPTrainingArguments
+from clp_hf.data.long_tail import PROFILES, long_tail
+from clp_hf.experiment import METHODS, DataArguments, Experiment, ModelArguments, parse_arguments
+
+
+@dataclass
+class RecipeArguments:
+    method: str = field(default="clp", metadata={"help": "How to train.", "choices": list(METHODS)})
+    imbalance_ratio: float = field(default=100.0, metadata={"help": "Largest to smallest class, at least 1."})
+    profile: str = field(default="exponential", metadata={"help": "Form of the tail.", "choices": list(PROFILES)})
+    index_hash: str | None = field(default=None, metadata={"help": "Refuse to train on another choice of images."})
+
+
+DEFAULTS = {
+    "dataset_name": "uoft-cs/cifar10",
+    "validation_fraction": 0.1,
+    "crop_padding": 4,
+    "meta_boxes": "centre",
+    "model_name_or_path": "cifar_resnet32",
+    "freeze_batch_norm": False,
+    "output_dir": "runs/cifar_longtail",
+    "seed": 0,
+    "num_train_epochs": 200,
+    "per_device_train_batch_size": 128,
+    "per_device_eval_batch_size": 500,
+    "learning_rate": 0.1,
+    "lr_scheduler_type": "constant",
+    "lr_decay_at": [0.6, 0.8],  # epochs 120 and 160
+    "optim": "sgd",
+    "optim_args": "momentum=0.9",
+    "weight_decay": 5e-4,
+    "max_grad_norm": 0.0,
+    "eval_strategy": "epoch",
+    "save_strategy": "epoch",
+    "save_total_limit": 1,
+    "load_best_model_at_end": True,
+    "metric_for_best_model": "accuracy",
+}
+
+
+def main():
+    recipe, data, model, training = parse_arguments(
+        (RecipeArguments, DataArguments, ModelArguments, CLPTrainingArguments), __doc__, DEFAULTS
+    )
+    scenario = partial(long_tail, ratio=recipe.imbalance_ratio, profile=recipe.profile, expected_hash=recipe.index_hash)
+    experiment = Experiment(data, model, training, scenario=scenario)
+    results = {recipe.method: experiment.run(METHODS[recipe.method], training.output_dir)}
+    if training.should_log:
+        print(f"\n{experiment.summary(results)}")
+
+
+if __name__ == "__main__":
+    main()
