@@ -11,6 +11,7 @@ from .baselines.losses import TrainingLoss, build_loss, needs_groups
 from .data.contract import check_labels, column
 from .group_trainer import GroupTrainer
 from .modeling import find_classifier_head, forward_with_features
+from .precision import at_least_float32
 
 LOSS_STATE_FILE = "training_loss.pt"
 
@@ -70,8 +71,8 @@ class LossTrainer(GroupTrainer):
     def _training_logits(self, model: nn.Module, pixel_values: Tensor) -> Tensor:
         if self.training_loss.takes_cosines:
             logits, features = forward_with_features(model, self.head, pixel_values)
-            return _at_least_float32(logits) / _at_least_float32(features).norm(dim=-1, keepdim=True).clamp(min=1e-6)
-        return _at_least_float32(model(pixel_values=pixel_values).logits)
+            return at_least_float32(logits) / at_least_float32(features).norm(dim=-1, keepdim=True).clamp(min=1e-6)
+        return at_least_float32(model(pixel_values=pixel_values).logits)
 
     def _save_optimizer_and_scheduler(self, output_dir):
         super()._save_optimizer_and_scheduler(output_dir)
@@ -89,10 +90,6 @@ class LossTrainer(GroupTrainer):
                 f"{self.args.training_loss!r}. Resume one that was, or start anew."
             )
         self.training_loss.load_state_dict(torch.load(path, map_location=self.args.device, weights_only=True))
-
-
-def _at_least_float32(tensor: Tensor) -> Tensor:
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 @torch.no_grad()

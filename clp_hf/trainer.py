@@ -1,7 +1,7 @@
 """`CLPTrainer`: Algorithm 1 of CLP as the training step of a `transformers.Trainer`."""
 
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import fields, replace
@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from torch import Tensor, nn
 from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
@@ -170,10 +171,11 @@ class CLPTrainer(AtomicCheckpointTrainer, LossTrainer):
         """Find the head, and build Ω and what is updated with it; anew when `model_init` has made another model."""
         args = self.args
         _, self.head = find_classifier_head(self.model, self._example["pixel_values"][None].to(args.device))
-        self.perturbation_network = self._build_meta_network().to(args.device)
+        precision = {"device": args.device, "dtype": torch.promote_types(self.head.weight.dtype, torch.float32)}
+        self.perturbation_network = self._build_meta_network().to(**precision)
         self.characteristics = self.perturbation_network.characteristics
-        self.class_statistics = ClassStatistics(self._class_proportions).to(args.device)
-        self.background_probe = BackgroundProbe(self.head.in_features, self.head.out_features).to(args.device)
+        self.class_statistics = ClassStatistics(self._class_proportions).to(**precision)
+        self.background_probe = BackgroundProbe(self.head.in_features, self.head.out_features).to(**precision)
         self.meta_sampler = MetaSampler(
             len(self.meta_set),
             self.meta_batch_size * args.world_size,
@@ -439,7 +441,7 @@ class CLPTrainer(AtomicCheckpointTrainer, LossTrainer):
             self._record_groups(network.NAME, network.level(perturbation, batch["labels"]), batch["group"])
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the means since the last log of what CLP recorded.
+        """Add the means since the last log, over all processes, of what CLP recorded.
 
         `meta_loss`; `perturbation_size`, the mean |δ|; `hypergradient_direct` and `hypergradient_indirect`, norms;
         `meta_updates_skipped`, the share of updates with a non-finite meta loss; and where groups are known, for each
@@ -448,7 +450,14 @@ class CLPTrainer(AtomicCheckpointTrainer, LossTrainer):
         With `meta_network="weight"` they are `weight_size` and `weight_group_<g>`, means of the sample weights.
         """
         if "loss" in logs:
-            logs |= {name: float(value) / self._weights[name] for name, value in sorted(self._sums.items())}
+            sums, weights = Counter(), Counter()
+            for process in gather_object(
+                [[(name, float(self._sums[name]), self._weights[name]) for name in self._sums]]
+            ):
+                for name, value, weight in process:
+                    sums[name] += value
+                    weights[name] += weight
+            logs |= {name: sums[name] / weights[name] for name in sorted(sums)}
             self._sums.clear()
             self._weights.clear()
         super().log(logs, start_time)

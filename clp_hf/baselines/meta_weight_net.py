@@ -1,10 +1,10 @@
 """Meta-Weight-Net: sample weights from a small network of the loss, meta-learned one step ahead."""
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..perturbation.network import MetaNetwork
+from ..precision import at_least_float32
 
 
 class WeightNetwork(MetaNetwork):
@@ -33,8 +33,8 @@ class WeightNetwork(MetaNetwork):
         return self.output(F.relu(self.hidden(characteristics)))[:, 0].sigmoid()
 
     def training_loss(self, logits: Tensor, output: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
-        """The weighted mean of the cross-entropy."""
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        """The weighted mean of the cross-entropy; of several processes, each takes that of its own batch."""
+        logits = at_least_float32(logits)
         losses = F.cross_entropy(logits, labels, reduction="none", label_smoothing=label_smoothing)
         # all weights may come near zero together
         return (output * losses).sum() / output.sum().clamp(min=1e-8)

@@ -57,7 +57,7 @@ class Hypergradient:
         total: the gradient for each tensor of Ω.
         direct: ∂L_meta/∂Ω at fixed Ŵ; zero unless the meta loss itself sees Ω.
         indirect: the part that came through the look-ahead; `total = direct + indirect`.
-        outer_loss: L_meta(Ŵ), a detached scalar.
+        outer_loss: L_meta(Ŵ), a detached scalar, the mean over processes.
         logit_tangent: J (s ∘ v), (n, C): how the training logits would move along s ∘ v. None from `double_backward`.
     """
 
@@ -137,7 +137,7 @@ def hypergradient(
         module, lookahead, partial(_gradients_of, outer_loss, [*lookahead.values(), *hyperparameters])
     )
     lookahead.clear()
-    outer_grads = all_reduce_mean(outer_grads)
+    outer, *outer_grads = all_reduce_mean([outer, *outer_grads])
     direct = outer_grads[len(parameters) :]
     direction = {
         name: sizes[name] * gradient for name, gradient in zip(parameters, outer_grads[: len(parameters)], strict=True)

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from ..precision import at_least_float32
 from .draws import random_integers
 
 DEFAULT_EPSILON = 0.1
@@ -52,5 +53,5 @@ def fgsm(
         if num_classes < 2:
             raise ValueError(f"A targeted attack needs two classes or more, found logits for {num_classes}.")
         target = (labels + random_integers(1, num_classes, labels.shape, generator, labels.device)) % num_classes
-        (gradient,) = torch.autograd.grad(F.cross_entropy(logits.float(), target, reduction="sum"), pixels)
+        (gradient,) = torch.autograd.grad(F.cross_entropy(at_least_float32(logits), target, reduction="sum"), pixels)
     return torch.where(region > 0, (images - epsilon * gradient.sign()).clamp(0, 1), images)

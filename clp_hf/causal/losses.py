@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..precision import at_least_float32
+
 
 def counterfactual_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """`−log(1 − P(y))` (Eq. 3): the image shows anything but its former class.
@@ -18,7 +20,7 @@ def counterfactual_loss(logits: Tensor, labels: Tensor) -> Tensor:
     Returns:
         Losses `(n,)`, at least 0.
     """
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    logits = at_least_float32(logits)
     own = F.one_hot(labels, logits.shape[1]).bool()
     # Centred first: at 10³ and beyond, the log-sum-exp itself would round away the differences its gradient lives on.
     logits = logits - logits.masked_fill(own, -torch.inf).amax(1, keepdim=True).detach()
@@ -29,6 +31,6 @@ def counterfactual_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 def meta_loss(logits: Tensor, labels: Tensor, counterfactual: Tensor) -> Tensor:
     """Mean of `counterfactual_loss` where `counterfactual` `(n,)` bool is set and of the cross-entropy elsewhere."""
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    logits = at_least_float32(logits)
     ordinary = F.cross_entropy(logits, labels, reduction="none")
     return torch.where(counterfactual, counterfactual_loss(logits, labels), ordinary).mean()

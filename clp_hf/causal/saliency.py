@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from ..precision import at_least_float32
 from .masks import maskable
 
 
@@ -35,7 +36,7 @@ def saliency_penalty(forward: Callable[[Tensor], Tensor], pixel_values: Tensor, 
     pixels = pixel_values[rows].detach().requires_grad_()
     with sdpa_kernel(SDPBackend.MATH):
         logits = forward(pixels)
-    probabilities = logits.softmax(1, dtype=torch.promote_types(logits.dtype, torch.float32))
+    probabilities = at_least_float32(logits).softmax(1)
     own = probabilities.gather(1, labels[rows, None]).sum()
     (gradient,) = torch.autograd.grad(own, pixels, create_graph=True)
     background = 1 - mask[rows]

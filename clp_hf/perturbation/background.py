@@ -4,6 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..bilevel import all_reduce_mean
+from ..precision import at_least_float32
+
 FEATURE_NORM = 5.0
 
 
@@ -40,16 +43,18 @@ class BackgroundProbe(nn.Module):
         Returns:
             u_z, (n, C), with zero mean over the classes.
         """
-        features = features.float()
+        features = at_least_float32(features)
         if update:
             share = max(0.1, 1 / (1 + self.num_updates.item()))
-            self.mean.lerp_(features.mean(0), share)
+            (centre,) = all_reduce_mean([features.mean(0)])
+            self.mean.lerp_(centre, share)
             self.num_updates += 1
         # of one length, so that one learning rate suits every backbone
         inputs = FEATURE_NORM * F.normalize(features - self.mean, dim=-1)
         logits = inputs @ self.weight.T + self.bias
         if update:
             error = (logits.softmax(-1) - F.one_hot(labels, logits.shape[-1])) / len(labels)
-            self.weight -= self.learning_rate * error.T @ inputs
-            self.bias -= self.learning_rate * error.sum(0)
+            weight_gradient, bias_gradient = all_reduce_mean([error.T @ inputs, error.sum(0)])
+            self.weight -= self.learning_rate * weight_gradient
+            self.bias -= self.learning_rate * bias_gradient
         return logits - logits.mean(-1, keepdim=True)

@@ -6,6 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..bilevel import all_reduce_mean
+from ..precision import at_least_float32
+
 CHARACTERISTICS = (
     "loss",
     "margin",
@@ -42,13 +45,15 @@ class ClassStatistics(nn.Module):
 
     @torch.no_grad()
     def update(self, loss: Tensor, margin: Tensor, labels: Tensor) -> None:
-        """Take in a batch: `loss`, `margin` and `labels` are (n,)."""
+        """Take in a batch, of all processes: `loss`, `margin` and `labels` are (n,)."""
         membership = F.one_hot(labels, len(self.proportion)).to(loss.dtype)
-        count = membership.sum(0)
+        totals = torch.stack([membership.sum(0), *((membership * values[:, None]).sum(0) for values in (loss, margin))])
+        (totals,) = all_reduce_mean([totals])
+        count, totals = totals[0], totals[1:]
         present = count > 0
         memory = torch.minimum(self.num_updates / (self.num_updates + 1), torch.full_like(count, self.momentum))
-        for buffer, values in ((self.loss, loss), (self.margin, margin)):
-            batch_mean = (membership * values[:, None]).sum(0) / count.clamp(min=1)
+        for buffer, total in zip((self.loss, self.margin), totals, strict=True):
+            batch_mean = total / count.where(present, 1)
             buffer.copy_(torch.where(present, memory * buffer + (1 - memory) * batch_mean, buffer))
         self.num_updates += present
 
@@ -64,7 +69,7 @@ def training_characteristics(
     update: bool = True,
     background_logits: Tensor | None = None,
 ) -> Tensor:
-    """The named characteristics of every sample (Table 1), detached, in float32.
+    """The named characteristics of every sample (Table 1), detached, in float32 or better.
 
     Args:
         logits: (n, C), unperturbed.
@@ -84,7 +89,7 @@ def training_characteristics(
         ValueError: for a name that is not one of `CHARACTERISTICS`.
     """
     check_characteristics(names)
-    logits, features, head_weight = logits.float(), features.float(), head_weight.float()
+    logits, features, head_weight = (at_least_float32(tensor) for tensor in (logits, features, head_weight))
     log_probabilities = logits.log_softmax(-1)
     probabilities = log_probabilities.exp()
     own = F.one_hot(labels, logits.shape[-1]).bool()
@@ -96,7 +101,7 @@ def training_characteristics(
     values = {
         "loss": loss,
         "margin": margin,
-        "gradient_norm": (own.float() - probabilities).norm(dim=-1),
+        "gradient_norm": (own.to(logits.dtype) - probabilities).norm(dim=-1),
         "cosine": F.cosine_similarity(features, class_weight),
         "entropy": torch.special.entr(probabilities).sum(-1) / torch.log(torch.tensor(2.0)),
         "class_proportion": statistics.proportion[labels],

@@ -10,9 +10,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from huggingface_hub import hf_hub_download
-from safetensors.torch import load_model, save_model
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from ..bilevel import all_reduce_mean
+from ..precision import at_least_float32
 from .characteristics import BACKGROUND_MARGIN, CHARACTERISTICS, check_characteristics, own_margin
 
 LABEL_EMBEDDING_SIZE = 8
@@ -66,7 +68,7 @@ class MetaNetwork(nn.Module):
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / CONFIG_FILE).write_text(json.dumps(self.config, indent=2) + "\n")
-        save_model(self, str(folder / WEIGHTS_FILE))
+        save_file(self.state_dict(), folder / WEIGHTS_FILE)
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | os.PathLike, **hub_kwargs) -> "MetaNetwork":
@@ -84,8 +86,9 @@ class MetaNetwork(nn.Module):
             config, weights = (
                 hf_hub_download(str(name_or_path), file, subfolder=cls.FOLDER, **hub_kwargs) for file in FILES
             )
-        network = cls(**json.loads(Path(config).read_text()))
-        load_model(network, str(weights))
+        state = load_file(weights)
+        network = cls(**json.loads(Path(config).read_text())).to(next(iter(state.values())).dtype)
+        network.load_state_dict(state)
         return network
 
 
@@ -148,15 +151,15 @@ class PerturbationNetwork(MetaNetwork):
 
     @torch.no_grad()
     def update_statistics(self, characteristics: Tensor, momentum: float = 0.99) -> None:
-        """Take a batch (n, k) into the running mean and variance: a plain mean at first, then an exponential one."""
+        """Take a batch (n, k), of all processes, into running mean and variance: plain at first, then exponential."""
         share = max(1 - momentum, 1 / (1 + self.num_updates.item()))
-        difference = characteristics.mean(0) - self.mean
-        spread = characteristics.var(0, correction=0)
+        shifted = characteristics - self.mean
+        difference, square = all_reduce_mean([shifted.mean(0), shifted.square().mean(0)])
+        spread = square - difference.square()
+        self.mean.add_(share * difference)
         if self.num_updates == 0:
-            self.mean.copy_(characteristics.mean(0))
             self.variance.copy_(spread)
         else:
-            self.mean.add_(share * difference)
             # the between-batch part keeps the variance right when the mean itself drifts
             self.variance.mul_(1 - share).add_(share * (spread + (1 - share) * difference.square()))
         self.num_updates += 1
@@ -187,7 +190,7 @@ class PerturbationNetwork(MetaNetwork):
 
     def training_loss(self, logits: Tensor, output: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
         """Cross-entropy of the perturbed logits (CLP, Eq. 10)."""
-        return F.cross_entropy(logits.float() + output, labels, label_smoothing=label_smoothing)
+        return F.cross_entropy(at_least_float32(logits) + output, labels, label_smoothing=label_smoothing)
 
     def level(self, output: Tensor, labels: Tensor) -> Tensor:
         """δ of the own class over the mean of the others."""

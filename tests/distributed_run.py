@@ -1,0 +1,84 @@
+"""What tests/test_distributed.py launches on several processes: trains every case, keeps what came out of it."""
+
+import sys
+
+import torch
+from conftest import SIZE, Squares, resnet, vit
+from transformers import ViTImageProcessor
+
+from clp_hf import CLPTrainer, CLPTrainingArguments
+
+STEPS = 5
+
+
+class DoubleSquares(Squares):
+    def __getitem__(self, index):
+        item = super().__getitem__(index)
+        return item | {"pixel_values": item["pixel_values"].double()}
+
+
+# No random draws here: those of the infills differ between processes, as they should. (Of two classes, fgsm's target
+# is the other one.)
+CAUSAL = {"counterfactual_infills": ["grey"], "factual_infills": ["fgsm"], "background_evidence": True}
+CASES = {
+    "meta_lp": {"counterfactual_infills": [], "factual_infills": [], "perturb_meta_logits": True},
+    "causal": CAUSAL,
+    "head": CAUSAL | {"lookahead_scope": "head", "condition_on_label": True},
+    "recomputed": CAUSAL | {"recompute_training_forward": True},
+    "accumulated": CAUSAL | {"gradient_accumulation_steps": 2, "meta_every": 2, "max_steps": 3},
+    "clipped_adam": CAUSAL | {"max_grad_norm": 0.01, "optim": "adamw_torch"},
+    "find_unused": CAUSAL | {"ddp_find_unused_parameters": True},
+    "weight_normalised_per_process": {"counterfactual_infills": [], "factual_infills": [], "meta_network": "weight"},
+    # two epochs of 60 images, 7.5 batches each; local batch statistics
+    "uneven_batch_norm": {"max_steps": 16, "model": "resnet"},
+}
+
+
+def train(name: str, folder: str, processes: int) -> CLPTrainer:
+    """A run of the joint batch size 8, on this or on all processes."""
+    settings = {
+        "per_device_train_batch_size": 8 // processes, "meta_batch_size": 8 // processes, "max_steps": STEPS,
+        "learning_rate": 0.05, "optim": "sgd", "optim_args": "momentum=0.9", "lr_scheduler_type": "constant",
+        "max_grad_norm": 0.0, "logging_steps": 1, "report_to": [], "use_cpu": True, "disable_tqdm": True,
+        "save_strategy": "no", "perturbation_learning_rate": 1e-2, "ddp_find_unused_parameters": False,
+    } | CASES[name]  # fmt: skip
+    model = resnet(2) if settings.pop("model", "vit") == "resnet" else vit(2)
+    if "optim" in CASES[name]:
+        settings["optim_args"] = None
+    trainer = CLPTrainer(
+        model.double(),
+        CLPTrainingArguments(folder, **settings),
+        train_dataset=DoubleSquares(60, num_labels=2),
+        meta_dataset=DoubleSquares(12, num_labels=2, start=500),
+        processing_class=ViTImageProcessor(size={"height": SIZE, "width": SIZE}),
+    )
+    trainer.train()
+    return trainer
+
+
+def outcome(trainer: CLPTrainer) -> dict:
+    """All that was trained or counted, and the log."""
+    parts = {
+        "model": trainer.model,
+        "network": trainer.perturbation_network,
+        "statistics": trainer.class_statistics,
+        "probe": trainer.background_probe,
+    }
+    tensors = {
+        f"{part}.{name}": tensor.clone()
+        for part, module in parts.items()
+        for name, tensor in module.state_dict().items()
+    }
+    log = [
+        {name: value for name, value in entry.items() if name.startswith(("meta", "hyper", "perturb", "signal"))}
+        for entry in trainer.state.log_history
+    ]
+    return {"tensors": tensors, "log": log}
+
+
+if __name__ == "__main__":
+    folder = sys.argv[1]
+    for name in CASES:
+        trainer = train(name, folder, processes=2)
+        assert trainer.args.world_size == 2
+        torch.save(outcome(trainer), f"{folder}/{name}-{trainer.args.process_index}.pt")

@@ -1,0 +1,52 @@
+"""`accelerate launch` on two processes is one process with the joint batch."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from distributed_run import CASES, outcome, train
+
+import clp_hf
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """What two processes left."""
+    folder = tmp_path_factory.mktemp("distributed")
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file"]
+    paths = [str(HERE), str(Path(clp_hf.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    done = subprocess.run(
+        [*launch, str(HERE.parent / "accelerate_configs" / "cpu.yaml"), str(HERE / "distributed_run.py"), str(folder)],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_all_processes_hold_the_same(folder, name):
+    first, second = (torch.load(folder / f"{name}-{process}.pt")["tensors"] for process in (0, 1))
+    assert first.keys() == second.keys()
+    for key, tensor in first.items():
+        if "running_" not in key:  # batch normalisation's own statistics are each process's, until they are broadcast
+            assert torch.equal(tensor, second[key]), key
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if not re.search("batch_norm|per_process", name)])
+def test_two_processes_are_one_with_the_joint_batch(folder, tmp_path, name):
+    found = torch.load(folder / f"{name}-0.pt")
+    expected = outcome(train(name, str(tmp_path), processes=1))
+    for key, tensor in expected["tensors"].items():
+        torch.testing.assert_close(found["tensors"][key], tensor, rtol=1e-10, atol=1e-10, msg=key)
+    for ours, theirs in zip(found["log"], expected["log"], strict=True):
+        assert ours.keys() == theirs.keys()
+        for key, value in theirs.items():
+            assert ours[key] == pytest.approx(value, rel=1e-6, abs=1e-9), key
