@@ -30,15 +30,18 @@ class ClassStatistics(nn.Module):
     Args:
         class_proportions: (C,), the share N_y / N of each class in the training set.
         momentum: weight of the past in the moving average, in [0, 1).
+        counted: the shares are not known (a stream): those among the labels seen so far take the place of
+            `class_proportions`.
     """
 
-    def __init__(self, class_proportions: Tensor, momentum: float = 0.9):
+    def __init__(self, class_proportions: Tensor, momentum: float = 0.9, counted: bool = False):
         super().__init__()
-        self.momentum = momentum
+        self.momentum, self.counted = momentum, counted
         self.register_buffer("proportion", torch.as_tensor(class_proportions, dtype=torch.float32).clone())
         self.register_buffer("loss", torch.zeros_like(self.proportion))
         self.register_buffer("margin", torch.zeros_like(self.proportion))
         self.register_buffer("num_updates", torch.zeros_like(self.proportion))
+        self.register_buffer("count", torch.zeros_like(self.proportion, dtype=torch.long))
 
     @torch.no_grad()
     def update(self, loss: Tensor, margin: Tensor, labels: Tensor) -> None:
@@ -46,6 +49,9 @@ class ClassStatistics(nn.Module):
         membership = F.one_hot(labels, len(self.proportion)).to(loss.dtype)
         count = membership.sum(0)
         present = count > 0
+        self.count += count.long()
+        if self.counted:
+            self.proportion.copy_(self.count / self.count.sum())
         memory = torch.minimum(self.num_updates / (self.num_updates + 1), torch.full_like(count, self.momentum))
         for buffer, values in ((self.loss, loss), (self.margin, margin)):
             batch_mean = (membership * values[:, None]).sum(0) / count.clamp(min=1)
