@@ -17,11 +17,13 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.optim.adam import adam
 
 from .features import FeatureSet
 from .unrolled import linear, unrolled
 
 GRADIENT_NORM = 10.0
+ADAM = {"amsgrad": False, "beta1": 0.9, "beta2": 0.999, "weight_decay": 0.0, "eps": 1e-8, "maximize": False}
 SELECTIONS = ("worst_group", "worst_class", "hard_loss")
 
 
@@ -130,11 +132,11 @@ def hsfm(
             agree; the message names the fix.
     """
     selection = _selection(selection, validation)
-    by_size: dict[int, list[int]] = {}  # one batch each: smaller support sets would be padded to the largest
+    alike: dict[tuple[int, int], list[int]] = {}  # one batch each, of tensors and loops of one size
     for number, setting in enumerate(settings):
-        by_size.setdefault(setting.support_size, []).append(number)
+        alike.setdefault((setting.support_size, setting.inner_steps), []).append(number)
     results = {}
-    for numbers in by_size.values():
+    for numbers in alike.values():
         runs, epoch = _Runs(train, validation, head, [settings[number] for number in numbers], selection, folds), 1
         while runs.advance(epoch):
             epoch += 1
@@ -158,7 +160,7 @@ def _selection(selection: str | None, validation: FeatureSet) -> str:
 
 
 class _Runs:
-    """All runs, settings × folds, on the leading dimension of every tensor."""
+    """Runs, settings × folds, on the leading dimension of every tensor; of one support size and number of steps."""
 
     def __init__(self, train, validation, head, settings, selection, folds):
         _check(train, validation, head, folds)
@@ -172,12 +174,12 @@ class _Runs:
             for item in fields(HSFMSettings)
             if (values := [getattr(setting, item.name) for setting in self.runs])
         }
-        steps = torch.arange(self.setting["inner_steps"].max())
-        self.rates = self.setting["inner_rate"][:, None] * (steps < self.setting["inner_steps"][:, None])
+        self.steps = settings[0].inner_steps
 
-        self.indices, self.weights = self._draw_support()
+        self.indices = self._draw_support()
         self.onehot = F.one_hot(train.labels[self.indices], self.classes).mT.to(dtype)  # (R, C, n)
-        self.support = train.features[self.indices]
+        self.support = train.features[self.indices].mT.contiguous()  # (R, d, n), as `unrolled` takes it
+        self.gradient = torch.empty_like(self.support)
         self.validation_onehot = F.one_hot(validation.labels, self.classes).mT.to(dtype)  # (C, N)
         self.hard_pool, self.selection_pool = self._draw_folds()
         pool = (self.hard_pool.to(dtype) @ self.validation_onehot.T).amin(0).long()
@@ -198,19 +200,16 @@ class _Runs:
         self.cells = F.one_hot(cells).double()  # (N, cells): whose accuracy selects
         self._select(0)
 
-    def _draw_support(self) -> tuple[Tensor, Tensor]:
-        """Training images (R, n) of the support sets and their weights (R, n), 0 where a smaller set is padded."""
+    def _draw_support(self) -> Tensor:
+        """Training images (R, n) of the support sets."""
         members = [(self.train.labels == label).nonzero()[:, 0] for label in range(self.classes)]
-        sizes = torch.tensor([len(own) for own in members])
-        _warn_small("support", "training", sizes, int(self.setting["support_size"].max()))
+        size = self.settings[0].support_size
+        _warn_small("support", "training", torch.tensor([len(own) for own in members]), size)
         rows = []
         for setting in self.runs:  # the folds of a setting share its support set
             generator = torch.Generator().manual_seed(setting.seed)
-            drawn = (own[torch.randperm(len(own), generator=generator)[: setting.support_size]] for own in members)
-            rows.append(torch.cat(list(drawn)))
-        indices = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
-        sizes = torch.tensor([len(row) for row in rows])[:, None]
-        return indices, (torch.arange(indices.shape[1]) < sizes).to(self.train.features.dtype) / sizes
+            rows.append(torch.cat([own[torch.randperm(len(own), generator=generator)[:size]] for own in members]))
+        return torch.stack(rows)
 
     def _draw_folds(self) -> tuple[Tensor, Tensor]:
         """Which validation images (R, N) hard sets come from, and which select the epoch."""
@@ -243,20 +242,21 @@ class _Runs:
                 self.bias[runs],
                 self.support[runs],
                 self.onehot[runs],
-                self.weights[runs],
                 hard[runs],
                 hard_onehot[runs],
                 hard_weights[runs],
-                self.rates[runs],
+                self.setting["inner_rate"][runs],
+                self.steps,
+                out=self.gradient[: len(self.runs) if isinstance(runs, slice) else len(runs)],
             )
             norm = torch.linalg.vector_norm(gradient, dim=(1, 2), keepdim=True)
             self.edits.step(runs, gradient.mul_((GRADIENT_NORM / (norm + 1e-6)).clamp_(max=1)))
-        for step in range(self.rates.shape[1]):
-            runs = _rows(due & (self.setting["inner_steps"] > step))
-            support = self.support[runs]
-            residual = linear(support, self.weight[runs], self.bias[runs]).softmax(1) - self.onehot[runs]
-            residual *= self.weights[runs][:, None]
-            self.updates.step(runs, residual @ support, residual.sum(-1))
+        runs = _rows(due)
+        support, onehot = self.support[runs], self.onehot[runs]
+        for _ in range(self.steps):
+            residual = linear(support, self.weight[runs], self.bias[runs]).softmax(1).sub_(onehot)
+            residual /= support.shape[-1]
+            self.updates.step(runs, residual @ support.mT, residual.sum(-1))
         self._stop_diverged(epoch)
         self._select(epoch)
         return True
@@ -324,7 +324,7 @@ class _Runs:
         rule = f"epoch: best {self.selection.replace('_', ' ')} on {where}; setting: best mean over folds"
         results = []
         for first in range(0, len(self.runs), self.folds):
-            own, size = slice(first, first + self.folds), int((self.weights[first] > 0).sum())
+            own = slice(first, first + self.folds)
             results.append(
                 HSFMResult(
                     head=Head(self.best_weight[own].mean(0), self.best_bias[own].mean(0)),
@@ -334,8 +334,8 @@ class _Runs:
                     rule=rule,
                     epochs=tuple(self.best_epoch[own].tolist()),
                     diverged=tuple(self.diverged[own]),
-                    support_indices=self.indices[first, :size],
-                    edited=self.best_support[first, :size],
+                    support_indices=self.indices[first],
+                    edited=self.best_support[first].T,
                     history=self.history[first],
                 )
             )
@@ -343,23 +343,27 @@ class _Runs:
 
 
 class _Adam:
-    """Adam on tensors whose first dimension is runs, each run with its own rate; runs that are not due stand still."""
+    """Adam on tensors whose first dimension is runs, each run with its own rate; runs that are not due stand still.
+
+    By the function under `torch.optim.Adam`, whose bookkeeping takes longer than the step of a single run.
+    """
 
     def __init__(self, rates: Tensor, *tensors: Tensor):
-        self.parameters = [tensor.unbind() for tensor in tensors]
-        of_rate = {rate: (rates == rate).nonzero()[:, 0].tolist() for rate in rates.tolist()}
-        groups = [
-            {"params": [own[run] for own in self.parameters for run in of_rate[rate]], "lr": rate} for rate in of_rate
+        self.rates = rates.tolist()
+        self.state = [  # of each tensor and run: parameter, first and second moment, number of steps
+            list(zip(own, torch.zeros_like(own), torch.zeros_like(own), torch.zeros(len(own)), strict=True))
+            for own in tensors
         ]
-        self.optimizer = torch.optim.Adam(groups, fused=True)
 
     def step(self, runs: slice | Tensor, *gradients: Tensor) -> None:
-        self.optimizer.zero_grad()
-        numbers = range(len(self.parameters[0]))[runs] if isinstance(runs, slice) else runs.tolist()
-        for own, gradient in zip(self.parameters, gradients, strict=True):
-            for run, part in zip(numbers, gradient.unbind(), strict=True):
-                own[run].grad = part
-        self.optimizer.step()
+        numbers = range(len(self.rates))[runs] if isinstance(runs, slice) else runs.tolist()
+        of_rate: dict[float, list] = {}
+        for state, gradient in zip(self.state, gradients, strict=True):
+            for run, part in zip(numbers, gradient, strict=True):
+                of_rate.setdefault(self.rates[run], []).append((*state[run], part))
+        for rate, rows in of_rate.items():
+            parameters, first, second, steps, parts = map(list, zip(*rows, strict=True))
+            adam(parameters, parts, first, second, [], steps, fused=True, lr=rate, **ADAM)
 
 
 def _rows(mask: Tensor) -> slice | Tensor:

@@ -6,6 +6,7 @@ the d-dimensional features only before, between and after. No autograd graph is 
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -14,70 +15,77 @@ def unrolled(
     bias: Tensor,
     support: Tensor,
     support_onehot: Tensor,
-    support_weights: Tensor,
     hard: Tensor,
     hard_onehot: Tensor,
     hard_weights: Tensor,
-    rates: Tensor,
+    rate: Tensor,
+    steps: int,
+    out: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Adapt a head to support features by T gradient steps, and differentiate its loss on the hard set in them.
 
-    With G = H Hᵀ + 1 (the 1 is the bias), R_t the gradient of the support loss in its logits U_t, λ_t = (Λ_t, μ_t) the
-    adjoint of the head, z_t = H Λ_tᵀ + μ_t that of the logits, and S_t = ∂⟨R_t, z_{t+1}⟩/∂U_t:
+    The support loss is a mean of cross-entropies over n samples, the outer loss a weighted sum. With a = rate / n,
+    K = a (H Hᵀ + 1) (the 1 is the bias), R_t = softmax(U_t) − Y, Λ_t the adjoint of the head, z_t that of the logits
+    through the head, and S_t = ∂⟨R_t, z_{t+1}⟩/∂U_t:
 
-        forward   U_{t+1} = U_t − a_t G R_t        W_t = W − Σ_{s<t} a_s R_sᵀ H
-        backward  z_t = z_{t+1} − a_t G S_t        Λ_t = Λ_T − Σ_{s≥t} a_s S_sᵀ H,   λ_T = ∇L_outer(θ_T)
-        gradient  −Σ_t a_t (S_t W_t + R_t Λ_{t+1})
+        forward   U_{t+1} = U_t − K R_t        W_t = W − a Σ_{s<t} R_sᵀ H
+        backward  z_t = z_{t+1} − K S_t        Λ_t = Λ_T − a Σ_{s≥t} S_sᵀ H,   Λ_T = ∇L_outer(W_T)
+        gradient  −a Σ_t (S_t W_t + R_t Λ_{t+1})
 
-    The cross-entropies are weighted sums over samples. R independent runs lie on the first dimension of every tensor;
-    classes come before samples, because products with few rows are several times faster than with few columns.
+    R independent runs lie on the first dimension of every tensor. Samples come last: products with few rows are several
+    times faster than with few columns, and the Gram matrix is three times faster from features that lie as columns.
 
     Args:
-        weight, bias: (R, C, d) and (R, C), θ_0.
-        support: H, (R, n, d).
-        support_onehot: (R, C, n), its labels.
-        support_weights: (R, n), 1 / n each, and 0 for padding.
+        weight, bias: (R, C, d) and (R, C), where the head starts.
+        support: Hᵀ, (R, d, n).
+        support_onehot: Y, (R, C, n), its labels.
         hard: (R, m, d).
-        hard_onehot, hard_weights: (R, C, m) and (R, m), likewise.
-        rates: a_t, (R, T); 0 where a run takes fewer steps.
+        hard_onehot, hard_weights: (R, C, m) and (R, m); the weights of a run sum to 1, and are 0 for padding.
+        rate: of the steps, (R,).
+        steps: T.
+        out: where to write the gradient; memory that the system must clear first costs as much as the products.
 
     Returns:
-        The loss of the adapted head on the hard set, (R,), and its gradient in H, (R, n, d).
+        The loss of the adapted head on the hard set, (R,), and its gradient in Hᵀ, (R, d, n).
     """
-    gram = support @ support.mT + 1
+    scale = (rate / support.shape[-1])[:, None, None]
+    kernel = scale * (support.mT @ support + 1)
     logits = linear(support, weight, bias)
-    factors = (rates[..., None] * support_weights[:, None])[:, :, None].unbind(1)  # a_t / n, (R, 1, n) each
-    probabilities, taken = [], []
-    for factor in factors:
+    probabilities, residuals = [], []
+    for _ in range(steps):
         probabilities.append(logits.softmax(1))
-        taken.append((probabilities[-1] - support_onehot) * factor)
-        logits = torch.baddbmm(logits, taken[-1], gram, alpha=-1)
-    taken = torch.stack(taken, 1)
-    total = taken.sum(1)
+        residuals.append(probabilities[-1] - support_onehot)
+        logits = torch.baddbmm(logits, residuals[-1], kernel, alpha=-1)
+    residuals = _shrink(torch.stack(residuals, 1))
+    moved = scale * residuals.sum(1)
 
-    adapted = linear(hard, torch.baddbmm(weight, total, support, alpha=-1), bias - total.sum(-1)).log_softmax(1)
+    adapted = torch.baddbmm(weight, moved, support.mT, alpha=-1)
+    adapted = linear(hard.mT, adapted, bias - moved.sum(-1)).log_softmax(1)
     loss = -(hard_weights * (hard_onehot * adapted).sum(1)).sum(-1)
-    residual = hard_weights[:, None] * (adapted.exp() - hard_onehot)
-    weight_adjoint = residual @ hard
+    hard_residual = hard_weights[:, None] * (adapted.exp() - hard_onehot)
+    weight_adjoint = hard_residual @ hard
 
-    adjoint = linear(support, weight_adjoint, residual.sum(-1))
+    adjoint = linear(support, weight_adjoint, hard_residual.sum(-1))
     curvatures = []
-    for factor, probability in zip(reversed(factors), reversed(probabilities), strict=True):
-        weighted = probability * adjoint
-        curvature = torch.addcmul(weighted, probability, weighted.sum(1, keepdim=True), value=-1) * factor
-        adjoint = torch.baddbmm(adjoint, curvature, gram, alpha=-1)
-        curvatures.append(curvature)
-    curvatures = torch.stack(curvatures[::-1], 1)
+    for probability in reversed(probabilities):
+        curvatures.append(torch._softmax_backward_data(adjoint, probability, 1, adjoint.dtype))
+        adjoint = torch.baddbmm(adjoint, curvatures[-1], kernel, alpha=-1)
+    curvatures = _shrink(torch.stack(curvatures[::-1], 1))
 
     # The double sum of S_t with W_t is Σ_t S_t Σ_{s<t} R_sᵀ; that of R_t with Λ_{t+1} is its transpose.
-    before = taken.cumsum(1) - taken
-    pairs = curvatures.flatten(1, 2).mT @ before.flatten(1, 2)
-    gradient = torch.bmm(pairs + pairs.mT, support)
-    outer = torch.cat([curvatures.sum(1), total], 1).mT
-    gradient.baddbmm_(outer, torch.cat([weight, weight_adjoint], 1), alpha=-1)
+    before = residuals.cumsum(1) - residuals
+    pairs = scale**2 * (curvatures.flatten(1, 2).mT @ before.flatten(1, 2))
+    gradient = torch.bmm(support, pairs + pairs.mT, out=out)
+    outer = torch.cat([scale * curvatures.sum(1), moved], 1)
+    gradient.baddbmm_(torch.cat([weight, weight_adjoint], 1).mT, outer, alpha=-1)
     return loss, gradient
 
 
 def linear(features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Logits (R, C, n) of features (R, n, d)."""
-    return weight @ features.mT + bias[..., None]
+    """Logits (R, C, n) of features (R, d, n)."""
+    return torch.baddbmm(bias[..., None], weight, features)
+
+
+def _shrink(values: Tensor) -> Tensor:
+    """0 for what is too small to matter: products of samples fitted that well underflow, and cost ten times as much."""
+    return F.hardshrink(values, torch.finfo(values.dtype).tiny ** (1 / 3))

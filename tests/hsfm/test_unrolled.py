@@ -7,20 +7,17 @@ import torch.nn.functional as F
 from clp_hf.hsfm.unrolled import unrolled
 
 
-def oracle(weight, bias, support, labels, hard, hard_labels, rates, support_weights, hard_weights):
+def oracle(weight, bias, support, labels, hard, hard_labels, hard_weights, rate, steps):
     """One run, by autograd through every inner step."""
     support = support.clone().requires_grad_()
     weight, bias = weight.clone().requires_grad_(), bias.clone().requires_grad_()
 
-    def loss_on(weight, bias, features, labels, weights):
-        return (weights * F.cross_entropy(features @ weight.T + bias, labels, reduction="none")).sum()
-
     w, b = weight, bias
-    for rate in rates:
-        loss = loss_on(w, b, support, labels, support_weights)
+    for _ in range(steps):
+        loss = F.cross_entropy(support @ w.T + b, labels)
         dw, db = torch.autograd.grad(loss, (w, b), create_graph=True)
         w, b = w - rate * dw, b - rate * db
-    outer = loss_on(w, b, hard, hard_labels, hard_weights)
+    outer = (hard_weights * F.cross_entropy(hard @ w.T + b, hard_labels, reduction="none")).sum()
     return outer.detach(), torch.autograd.grad(outer, support)[0]
 
 
@@ -34,25 +31,22 @@ def test_equals_autograd_through_the_loop(classes, steps, width):
     weight, bias = torch.randn(runs, classes, width, **kw), torch.randn(runs, classes, **kw)
     support, hard = torch.randn(runs, n, width, **kw), torch.randn(runs, m, width, **kw)
     labels, hard_labels = torch.randint(classes, (runs, n)), torch.randint(classes, (runs, m))
-    support_weights, hard_weights = torch.rand(runs, n, **kw), torch.rand(runs, m, **kw)
-    support_weights[1, 5:] = 0  # a smaller support set
-    hard_weights[2, 4:] = 0
-    support_weights /= support_weights.sum(1, keepdim=True)
+    hard_weights = torch.rand(runs, m, **kw)
+    hard_weights[2, 4:] = 0  # a smaller hard set
     hard_weights /= hard_weights.sum(1, keepdim=True)
-    rates = torch.rand(runs, steps, **kw)
-    rates[0, steps // 2 + 1 :] = 0  # fewer steps
+    rate = torch.rand(runs, **kw)
     losses, gradients = unrolled(
         weight,
         bias,
-        support,
+        support.mT,
         F.one_hot(labels, classes).mT.to(**kw),
-        support_weights,
         hard,
         F.one_hot(hard_labels, classes).mT.to(**kw),
         hard_weights,
-        rates,
+        rate,
+        steps,
     )
     for run in range(runs):
-        one_run = (weight, bias, support, labels, hard, hard_labels, rates, support_weights, hard_weights)
-        expected = oracle(*(tensor[run] for tensor in one_run))
-        torch.testing.assert_close((losses[run], gradients[run]), expected, rtol=1e-10, atol=1e-12)
+        one_run = (weight, bias, support, labels, hard, hard_labels, hard_weights, rate)
+        expected = oracle(*(tensor[run] for tensor in one_run), steps)
+        torch.testing.assert_close((losses[run], gradients[run].T), expected, rtol=1e-10, atol=1e-12)
