@@ -81,7 +81,8 @@ class CLPTrainer(GroupTrainer):
     Raises:
         ValueError: whatever would make training fail or mislead: no meta set, a class without images in it, causal
             augmentation without masks, labels that are not integers in range, non-finite pixels, a batch of one with
-            batch normalisation, a model without a final linear layer, `nn.DataParallel`. The message names the fix.
+            batch normalisation, a model without a final linear layer, `nn.DataParallel`, `torch.compile`. The message
+            names the fix.
     """
 
     def __init__(
@@ -140,7 +141,7 @@ class CLPTrainer(GroupTrainer):
         )
         if compiled:
             raise ValueError(
-                "torch.compile would only slow CLP down: recording the training pass and running it again with dual "
+                "torch.compile does not speed CLP up: recording the training pass and running it again with dual "
                 "numbers make it compile until its recompilation limit, and then run uncompiled. Set "
                 "torch_compile=False (`accelerate launch --dynamo_backend no`), or pass the model that is not compiled."
             )

@@ -154,7 +154,7 @@ def compiled_in_place():
     ids=["compiled module", "module.compile()", "torch_compile=True"],
 )
 def test_compilation_is_refused_with_the_reason(make_trainer, build, settings):
-    with pytest.raises(ValueError, match=r"torch\.compile would only slow CLP down"):
+    with pytest.raises(ValueError, match=r"torch\.compile does not speed CLP up"):
         make_trainer(build(), **settings)
 
 
@@ -378,6 +378,7 @@ def test_class_proportions_of_a_stream_are_counted_as_labels_come(make_trainer, 
     assert trainer.class_statistics.proportion.tolist() == pytest.approx([1 / 3] * 3)
     trainer.train()
     assert trainer.class_statistics.proportion.tolist() == [5 / 8, 2 / 8, 1 / 8]
+    trainer.create_model_card()
 
     resumed = make_trainer(train_dataset=Stream(items * 3), **settings)
     resumed.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-2"))
