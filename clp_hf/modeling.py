@@ -578,7 +578,8 @@ def find_classifier_head(model: nn.Module, pixel_values: Tensor) -> tuple[str, n
 
 
 def _is_linear(module: nn.Module) -> bool:
-    return isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1))
+    is_point = isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1) and module.groups == 1
+    return isinstance(module, nn.Linear) or is_point
 
 
 def _checked_head(names: list[str], layers: list[nn.Linear | nn.Conv2d]) -> tuple[str, nn.Linear | ComposedHead]:
