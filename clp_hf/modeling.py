@@ -379,9 +379,16 @@ def image_settings(model: PreTrainedModel, processor: BaseImageProcessor | None 
         processor: returned by `load_image_processor`; by default that of `model.config.name_or_path`.
 
     Raises:
-        ValueError: the processor swaps colour channels (MobileViT of transformers), which nothing downstream does.
+        ValueError: the processor swaps colour channels (MobileViT of transformers), which nothing downstream does; or
+            there is none, and no name to load it by.
     """
-    processor = processor or load_image_processor(model.config.name_or_path, model)
+    name = model.config.name_or_path
+    if processor is None and not name and not isinstance(model, TimmWrapperForImageClassification):
+        raise ValueError(
+            f"{_model_name(model)} was built here and not loaded, so how its pixel values are normalised is not known. "
+            "Pass its image processor: CLPTrainer(processing_class=…)."
+        )
+    processor = processor or load_image_processor(name, model)
     black, white, red = (_preprocess_colour(processor, colour) for colour in ("black", "white", "red"))
     if not torch.equal(red[0], white[0]):
         raise ValueError(f"{type(processor).__name__} swaps the colour channels; only RGB models are supported.")
@@ -518,12 +525,16 @@ def head_layers(head: nn.Linear | ComposedHead) -> list[nn.Linear | nn.Conv2d]:
 
 @torch.no_grad()
 def set_head(head: nn.Linear | ComposedHead, weight: Tensor, bias: Tensor) -> None:
-    """Make `head` compute `features @ weight.T + bias`, weight (C, d) and bias (C,), in the layers of its model."""
+    """Make `head` compute `features @ weight.T + bias`, weight (C, d) and bias (C,), in the layers of its model.
+
+    A head without a bias stays without.
+    """
     layers = head_layers(head)
     parts = weight.split([layer.weight.shape[1] for layer in layers], dim=1)
     for layer, part in zip(layers, parts, strict=True):
         layer.weight.copy_(len(layers) * part.reshape(layer.weight.shape))
-        layer.bias.copy_(bias)
+        if layer.bias is not None:
+            layer.bias.copy_(bias)
 
 
 def find_classifier_head(model: nn.Module, pixel_values: Tensor) -> tuple[str, nn.Linear | ComposedHead]:

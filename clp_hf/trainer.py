@@ -9,13 +9,15 @@ from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from accelerate.utils import DynamoBackend
 from torch import Tensor, nn
 from torch.utils.data import IterableDataset
 from transformers import PreTrainedModel, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.utils import SAFE_WEIGHTS_NAME, logging
 
+from .atomic_checkpoints import AtomicCheckpointTrainer
+from .baselines.meta_weight_net import WeightNetwork
 from .bilevel import Recording, TrainingPass, dual_attention, hypergradient, run_at, step_sizes
 from .causal import CausalAugmentation, MetaSampler, Role, build_inpainter, meta_loss, prepare_masks, saliency_penalty
 from .data.contract import (
@@ -26,8 +28,8 @@ from .data.contract import (
     class_proportions,
     split_meta_set,
 )
-from .group_trainer import GroupTrainer
 from .hub import CardDetails, PublishingCallback, clear_push_errors, for_timm, model_card, push_failure
+from .loss_trainer import LossTrainer
 from .modeling import (
     find_classifier_head,
     forward_with_features,
@@ -41,11 +43,11 @@ from .perturbation import (
     BACKGROUND_MARGIN,
     BackgroundProbe,
     ClassStatistics,
+    MetaNetwork,
     PerturbationNetwork,
-    own_margin,
     training_characteristics,
 )
-from .perturbation.network import FOLDER
+from .perturbation.network import FILES
 from .training_args import CLPTrainingArguments
 
 logger = logging.get_logger(__name__)
@@ -57,7 +59,7 @@ PERTURBATION_BETAS = (0.9, 0.95)
 Batch = dict[str, Tensor]
 
 
-class CLPTrainer(GroupTrainer):
+class CLPTrainer(AtomicCheckpointTrainer, LossTrainer):
     """A `Trainer` whose training step is one step of CLP (Algorithm 1); everything else is as its users know it.
 
     Data sets are map-style, of items with `pixel_values` (3, H, W), normalised for the model; `labels`, an integer;
@@ -69,14 +71,14 @@ class CLPTrainer(GroupTrainer):
 
     Args:
         model: an image classifier of transformers or timm.
-        args: `CLPTrainingArguments`. With `meta_every=0` this is the plain `Trainer`.
+        args: `CLPTrainingArguments`. With `meta_every=0` this is the plain `Trainer`, by `training_loss`.
         meta_dataset: the small, clean, balanced meta set. By default `args.meta_samples` images per group (per class
             without groups) are taken out of the training set.
         card_details: what the model card tells and the trainer cannot know.
         **kwargs: as for `Trainer`.
 
     Attributes:
-        perturbation_network: Ω; None with `meta_every=0`.
+        perturbation_network: Ω, the `WeightNetwork` with `meta_network="weight"`; None with `meta_every=0`.
 
     Raises:
         ValueError: whatever would make training fail or mislead: no meta set, a class without images in it, causal
@@ -107,7 +109,7 @@ class CLPTrainer(GroupTrainer):
                 f"train_sampling is {self.args.train_sampling!r}, but {type(self.train_dataset).__name__} is a stream, "
                 "whose order is its own. Set train_sampling='random', or pass map-style training data."
             )
-        self.perturbation_network: PerturbationNetwork | None = None
+        self.perturbation_network: MetaNetwork | None = None
         self.card_details = card_details or CardDetails()
         self._publishing = PublishingCallback(self._complete_output_dir)
         self.add_callback(self._publishing)
@@ -212,14 +214,8 @@ class CLPTrainer(GroupTrainer):
                 f"lookahead_scope is 'head', but the head, {name}, is frozen. Train it (with PEFT: name it in "
                 "modules_to_save), or let the full network look ahead."
             )
-        self.characteristics = [*args.characteristics, *([BACKGROUND_MARGIN] if args.background_evidence else [])]
-        self.perturbation_network = PerturbationNetwork(
-            self.head.out_features,
-            characteristics=self.characteristics,
-            hidden_size=args.perturbation_hidden_size,
-            bound=args.perturbation_bound,
-            condition_on_label=args.condition_on_label,
-        ).to(args.device)
+        self.perturbation_network = self._build_meta_network().to(args.device)
+        self.characteristics = self.perturbation_network.characteristics
         self.class_statistics = ClassStatistics(
             self._class_proportions, counted=isinstance(self.train_dataset, IterableDataset)
         ).to(args.device)
@@ -233,6 +229,18 @@ class CLPTrainer(GroupTrainer):
         )
         self._meta_batches = iter(self.meta_sampler)
         self.meta_generator = torch.Generator().manual_seed(args.seed + args.process_index)
+
+    def _build_meta_network(self) -> MetaNetwork:
+        args = self.args
+        if args.meta_network == "weight":
+            return WeightNetwork(hidden_size=args.perturbation_hidden_size)
+        return PerturbationNetwork(
+            self.head.out_features,
+            characteristics=[*args.characteristics, *([BACKGROUND_MARGIN] if args.background_evidence else [])],
+            hidden_size=args.perturbation_hidden_size,
+            bound=args.perturbation_bound,
+            condition_on_label=args.condition_on_label,
+        )
 
     def _prepare_for_training(self, max_steps, train_dataloader, resume_from_checkpoint):
         if self.args.meta_every:
@@ -302,7 +310,7 @@ class CLPTrainer(GroupTrainer):
                 penalty = self._saliency(module, batch)
             with torch.no_grad():
                 perturbation = perturb()
-            loss = self._cross_entropy(logits, perturbation, labels)
+            loss = self._inner_loss(logits, perturbation, labels)
             loss = loss if penalty is None else loss + penalty
         self._record_perturbation(perturbation, batch)
         loss = loss / self.current_gradient_accumulation_steps
@@ -331,7 +339,7 @@ class CLPTrainer(GroupTrainer):
         result = hypergradient(
             looking,
             training_pass,
-            lambda logits: self._cross_entropy(logits, perturb(), labels),
+            lambda logits: self._inner_loss(logits, perturb(), labels),
             lambda: self._meta_loss(module, meta_batch),
             list(network.parameters()),
             lambda gradients: step_sizes(
@@ -359,10 +367,14 @@ class CLPTrainer(GroupTrainer):
         self._record("hypergradient_direct", norm(result.direct))
         self._record("hypergradient_indirect", norm(result.indirect))
         if result.logit_tangent is not None and "group" in batch:
-            with torch.no_grad():
-                probabilities = (training_pass.logits + perturb()).softmax(-1)
-            centred = result.logit_tangent - (probabilities * result.logit_tangent).sum(-1, keepdim=True)
-            self._record_groups("signal", -(probabilities * centred).gather(1, labels[:, None])[:, 0], batch["group"])
+            derivative = self._derivative_in_output(training_pass.logits, perturb(), labels, result.logit_tangent)
+            self._record_groups("signal", network.signal(derivative, labels), batch["group"])
+
+    def _derivative_in_output(self, logits: Tensor, output: Tensor, labels: Tensor, tangent: Tensor) -> Tensor:
+        """n times that of the meta loss in the output of Ω, through the look-ahead."""
+        logits, output = logits.detach().requires_grad_(), output.detach().requires_grad_()
+        (q,) = torch.autograd.grad(self._inner_loss(logits, output, labels), logits, create_graph=True)
+        return -len(labels) * torch.autograd.grad((tangent.to(q.dtype) * q).sum(), output)[0]
 
     def _next_meta_batch(self, module: nn.Module, batch: Batch) -> Batch:
         """Draw meta images in their roles, augmented; everything random comes from `meta_generator`."""
@@ -433,8 +445,8 @@ class CLPTrainer(GroupTrainer):
     def _logits(self, module: nn.Module, pixel_values: Tensor) -> Tensor:
         return self._forward_unrecorded(module, {"pixel_values": pixel_values})[0]
 
-    def _cross_entropy(self, logits: Tensor, perturbation: Tensor, labels: Tensor) -> Tensor:
-        return F.cross_entropy(logits.float() + perturbation, labels, label_smoothing=self.args.label_smoothing_factor)
+    def _inner_loss(self, logits: Tensor, perturbation: Tensor, labels: Tensor) -> Tensor:
+        return self.perturbation_network.training_loss(logits, perturbation, labels, self.args.label_smoothing_factor)
 
     def _saliency(self, module: nn.Module, batch: Batch) -> Tensor | None:
         """λ times Eq. 6 on the first `saliency_batch_size` images; None when it is off or there are no masks."""
@@ -461,9 +473,10 @@ class CLPTrainer(GroupTrainer):
             self._record(f"{name}_group_{group}", values[members].sum(), int(members.sum()))
 
     def _record_perturbation(self, perturbation: Tensor, batch: Batch) -> None:
-        self._record("perturbation_size", perturbation.abs().mean())
+        network = self.perturbation_network
+        self._record(f"{network.NAME}_size", perturbation.abs().mean())
         if "group" in batch:
-            self._record_groups("perturbation", own_margin(perturbation, batch["labels"]), batch["group"])
+            self._record_groups(network.NAME, network.level(perturbation, batch["labels"]), batch["group"])
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the means since the last log of what CLP recorded.
@@ -472,6 +485,7 @@ class CLPTrainer(GroupTrainer):
         `meta_updates_skipped`, the share of updates with a non-finite meta loss; and where groups are known, for each
         group `perturbation_group_<g>`, δ of the own class over the mean of the others, and `signal_group_<g>`, the
         derivative of the meta loss in the own-class δ of a sample: positive where the sample should keep its weight.
+        With `meta_network="weight"` they are `weight_size` and `weight_group_<g>`, means of the sample weights.
         """
         if "loss" in logs:
             logs |= {name: float(value) / self._weights[name] for name, value in sorted(self._sums.items())}
@@ -495,9 +509,10 @@ class CLPTrainer(GroupTrainer):
 
     def _save_perturbation_network(self, folder: str) -> None:
         if self.perturbation_network is not None and self.args.should_save:
-            self.perturbation_network.save_pretrained(os.path.join(folder, FOLDER))
+            self.perturbation_network.save_pretrained(os.path.join(folder, self.perturbation_network.FOLDER))
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+        self._check_checkpoint(resume_from_checkpoint)
         if not self._load_pretrained_weights(resume_from_checkpoint):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
 
@@ -505,8 +520,32 @@ class CLPTrainer(GroupTrainer):
         checkpoint = self.state.best_model_checkpoint
         if not self._load_pretrained_weights(checkpoint):
             super()._load_best_model()
+        self._load_perturbation_network(checkpoint)
+
+    def _load_perturbation_network(self, checkpoint: str) -> None:
         if self.perturbation_network is not None:
-            self.perturbation_network.load_state_dict(PerturbationNetwork.from_pretrained(checkpoint).state_dict())
+            network = type(self.perturbation_network).from_pretrained(checkpoint)
+            self.perturbation_network.load_state_dict(network.state_dict())
+
+    def _check_checkpoint(self, folder: str) -> None:
+        """Refuse to go on from what is not a whole checkpoint of such a run: it would train something else."""
+        if self.perturbation_network is None:
+            return
+        network = self.perturbation_network
+        needed = [TRAINER_STATE_NAME, META_STATE_FILE, *(os.path.join(network.FOLDER, name) for name in FILES)]
+        missing = [name for name in needed if not os.path.isfile(os.path.join(folder, name))]
+        if missing:
+            raise ValueError(
+                f"{folder} is not a complete checkpoint of a CLP run: {', '.join(missing)} is missing. Either the "
+                "writing of it was cut off, or it was saved with save_only_model=True or meta_every=0. Resume from "
+                "another checkpoint, or start anew without resume_from_checkpoint."
+            )
+        found, expected = type(network).from_pretrained(folder).config, network.config
+        if found != expected:
+            raise ValueError(
+                f"The perturbation network in {folder} was trained with {found}, this run is set to {expected}. Resume "
+                "with the settings of the run that wrote the checkpoint."
+            )
 
     def _load_pretrained_weights(self, checkpoint: str) -> bool:
         """Load a checkpoint as `from_pretrained` does; False for models that are not saved that way.
@@ -535,13 +574,13 @@ class CLPTrainer(GroupTrainer):
             state = torch.load(
                 os.path.join(checkpoint, META_STATE_FILE), map_location=self.args.device, weights_only=True
             )
+            self._load_perturbation_network(checkpoint)
             for name, part in self._meta_state().items():
                 part.load_state_dict(state[name])
             self.meta_generator.set_state(state["generator"].cpu())
 
     def _meta_state(self) -> dict[str, Any]:
         return {
-            "perturbation_network": self.perturbation_network,
             "optimizer": self.perturbation_optimizer,
             "class_statistics": self.class_statistics,
             "background_probe": self.background_probe,
@@ -610,10 +649,15 @@ class CLPTrainer(GroupTrainer):
         }
         details = replace(self.card_details, **{name: value for name, value in given.items() if value is not None})
         if self.perturbation_network is None:
-            method = {"train_sampling": self.args.train_sampling}
+            method = {
+                "train_sampling": self.args.train_sampling,
+                "training_loss": self.args.training_loss,
+                "loss_options": self.args.training_loss_options,
+            }
             card = model_card(self, "plain-trainer", details, self._publishing, **method)
         else:
-            card = model_card(self, "clp", details, self._publishing, **self._method_facts(details))
+            template = {"perturbation": "clp", "weight": "meta-weight-net"}[self.args.meta_network]
+            card = model_card(self, template, details, self._publishing, **self._method_facts(details))
         card.save(os.path.join(self.args.output_dir, "README.md"))
 
     def _method_facts(self, details: CardDetails) -> dict[str, Any]:

@@ -4,12 +4,15 @@ from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
 
+from .baselines.losses import TRAINING_LOSSES
 from .bilevel import ENGINES, LOOKAHEADS
 from .causal import COUNTERFACTUAL_INFILLS, FACTUAL_INFILLS
 from .perturbation import CHARACTERISTICS, check_characteristics
 
 LOOKAHEAD_SCOPES = ("full", "head")
 TRAIN_SAMPLINGS = ("random", "class", "group")
+LOSS_NAMES = ("cross_entropy", *TRAINING_LOSSES)
+META_NETWORKS = ("perturbation", "weight")
 
 
 @dataclass
@@ -31,12 +34,17 @@ class CLPTrainingArguments(TrainingArguments):
     Parameters that control the training batches, with or without CLP:
         train_sampling.
 
+    Parameters of the methods CLP is compared with:
+        training_loss, training_loss_options, meta_network.
+
     Parameters that control the look-ahead and its cost:
         meta_every, lookahead, lookahead_scope, hypergradient, recompute_training_forward, perturb_meta_logits.
 
     Parameters that control the saliency regularisation:
         saliency_weight, saliency_batch_size.
     """
+
+    _VALID_DICT_FIELDS = [*TrainingArguments._VALID_DICT_FIELDS, "training_loss_options"]  # noqa: RUF012
 
     remove_unused_columns: bool | None = field(
         default=False, metadata={"help": "Drop the columns that neither the model nor CLP uses."}
@@ -65,6 +73,24 @@ class CLPTrainingArguments(TrainingArguments):
         metadata={
             "help": "How training images are drawn: random (each once an epoch), class or group (with replacement, all "
             "classes or groups equally often). Holds for the plain Trainer (meta_every=0) too."
+        },
+    )
+    training_loss: str = field(
+        default="cross_entropy",
+        metadata={
+            "help": f"Training loss of the plain Trainer (meta_every=0): {', '.join(LOSS_NAMES)}. Evaluation keeps the "
+            "cross-entropy."
+        },
+    )
+    training_loss_options: dict | str | None = field(
+        default=None,
+        metadata={"help": 'Options of the training loss in place of the published ones, as JSON: {"gamma": 1.0}.'},
+    )
+    meta_network: str = field(
+        default="perturbation",
+        metadata={
+            "help": "What is meta-learned: perturbation, of the logits (CLP), or weight, of the samples "
+            "(Meta-Weight-Net)."
         },
     )
     background_evidence: bool = field(
@@ -163,6 +189,8 @@ class CLPTrainingArguments(TrainingArguments):
             ("hypergradient", ENGINES),
             ("mask_shape", ("box", "exact")),
             ("train_sampling", TRAIN_SAMPLINGS),
+            ("training_loss", LOSS_NAMES),
+            ("meta_network", META_NETWORKS),
         ):
             if getattr(self, name) not in valid:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(valid)}.")
@@ -191,3 +219,5 @@ class CLPTrainingArguments(TrainingArguments):
             raise ValueError("background_evidence needs counterfactual_infills, to take the foreground out of images.")
         if self.background_evidence and self.perturb_meta_logits:
             raise ValueError("background_evidence is measured on training images only; set perturb_meta_logits=False.")
+        if self.meta_network == "weight" and (self.background_evidence or self.perturb_meta_logits):
+            raise ValueError("meta_network='weight' goes without background_evidence and perturb_meta_logits.")

@@ -424,6 +424,21 @@ def test_the_card_takes_the_arguments_of_trainer_and_the_plain_trainer_has_one(m
     assert "perturbation" not in card.content
 
 
+def test_cards_name_the_method_that_trained(make_trainer):
+    def text(**settings):
+        trainer = squares_trainer(make_trainer, **settings)
+        trainer.create_model_card()
+        return (Path(trainer.args.output_dir) / "README.md").read_text()
+
+    focal = text(meta_every=0, training_loss="focal", training_loss_options={"gamma": 1.0})
+    assert '`training_loss="focal"` in place of cross-entropy (gamma = 1.0) on the training images' in focal
+    assert "that the groups of the training images name" in text(meta_every=0, training_loss="group_dro")
+    weighted = text(meta_network="weight", counterfactual_infills=[], factual_infills=[])
+    assert "by Meta-Weight-Net" in weighted
+    assert "shu2019metaweightnet" in weighted
+    assert "perturbation_network/" not in weighted
+
+
 def test_folders_of_this_machine_are_not_published(make_trainer, tmp_path):
     vit().save_pretrained(tmp_path / "start")
     model = type(vit()).from_pretrained(tmp_path / "start")
@@ -455,5 +470,5 @@ def test_hub_names():
 
 
 def test_templates(make_trainer):
-    with pytest.raises(ValueError, match="no template 'hsfm'; choose one of base, clp, plain-trainer"):
+    with pytest.raises(ValueError, match="no template 'hsfm'; choose one of base, clp, meta-weight-net, plain-trainer"):
         render("hsfm")

@@ -1,8 +1,24 @@
-"""What CLP and HSFM are compared with: methods on frozen features, one interface, one rule of selection."""
+"""What CLP and HSFM are compared with.
+
+Methods on frozen features, with one interface and one rule of selection; training losses by name, in `losses`; and
+Meta-Weight-Net, another network for CLP's hypergradient.
+"""
 
 from .afr import afr
 from .dfr import dfr
 from .head import HeadResult, select, worst_and_average
 from .logistic_regression import logistic_regression
+from .losses import TRAINING_LOSSES, build_loss
+from .meta_weight_net import WeightNetwork
 
-__all__ = ["HeadResult", "afr", "dfr", "logistic_regression", "select", "worst_and_average"]
+__all__ = [
+    "TRAINING_LOSSES",
+    "HeadResult",
+    "WeightNetwork",
+    "afr",
+    "build_loss",
+    "dfr",
+    "logistic_regression",
+    "select",
+    "worst_and_average",
+]

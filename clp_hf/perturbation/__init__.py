@@ -9,13 +9,14 @@ from .characteristics import (
     own_margin,
     training_characteristics,
 )
-from .network import PerturbationNetwork
+from .network import MetaNetwork, PerturbationNetwork
 
 __all__ = [
     "BACKGROUND_MARGIN",
     "CHARACTERISTICS",
     "BackgroundProbe",
     "ClassStatistics",
+    "MetaNetwork",
     "PerturbationNetwork",
     "check_characteristics",
     "own_margin",

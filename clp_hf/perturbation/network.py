@@ -1,28 +1,96 @@
-"""The perturbation network Ω: from the training characteristics of a sample to its logit perturbation δ."""
+"""What is meta-learned: the perturbation network Ω, from the training characteristics of a sample to its δ."""
 
 import json
 import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from huggingface_hub import hf_hub_download
 from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 
-from .characteristics import BACKGROUND_MARGIN, CHARACTERISTICS, check_characteristics
+from .characteristics import BACKGROUND_MARGIN, CHARACTERISTICS, check_characteristics, own_margin
 
 LABEL_EMBEDDING_SIZE = 8
 MAX_BACKGROUND_GATE = 3.0
 
-# Where a repository or checkpoint of a classifier keeps the network it was trained with.
-FOLDER = "perturbation_network"
-CONFIG_FILE = "config.json"
-WEIGHTS_FILE = "model.safetensors"
+FILES = CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 
 
-class PerturbationNetwork(nn.Module):
+class MetaNetwork(nn.Module):
+    """Ω: a small network that says how each training sample changes the training loss, itself trained by the meta loss.
+
+    Attributes:
+        NAME: of what it gives, as it is logged.
+        FOLDER: where a repository or checkpoint of a classifier keeps the network it was trained with.
+        config: the arguments it was built with.
+        characteristics: names of its inputs, in their order.
+    """
+
+    NAME: str
+    FOLDER: str
+    config: dict[str, Any]
+    characteristics: tuple[str, ...]
+
+    def update_statistics(self, characteristics: Tensor) -> None:
+        """Take a batch of inputs (n, k) into the running statistics, where there are any."""
+
+    def training_loss(self, logits: Tensor, output: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
+        """The training loss of a batch, which sees Ω through `output`.
+
+        Args:
+            logits: (n, C), of the classifier.
+            output: of this network for the batch, (n, …).
+            labels: (n,).
+            label_smoothing: of the cross-entropy.
+
+        Returns:
+            A scalar, in float32 or float64.
+        """
+        raise NotImplementedError
+
+    def level(self, output: Tensor, labels: Tensor) -> Tensor:
+        """What the log shows of an output, (n,)."""
+        raise NotImplementedError
+
+    def signal(self, derivative: Tensor, labels: Tensor) -> Tensor:
+        """(n,), positive where a sample should weigh more, from the derivative of the meta loss in the output."""
+        raise NotImplementedError
+
+    def save_pretrained(self, folder: str | os.PathLike) -> None:
+        """Write `config.json` and `model.safetensors` to a folder."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / CONFIG_FILE).write_text(json.dumps(self.config, indent=2) + "\n")
+        save_model(self, str(folder / WEIGHTS_FILE))
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str | os.PathLike, **hub_kwargs) -> "MetaNetwork":
+        """Load the network from a folder, or from the `FOLDER` of a checkpoint or Hub repository.
+
+        Args:
+            name_or_path: a folder, or a repository on the Hub.
+            **hub_kwargs: for `huggingface_hub.hf_hub_download`: `revision`, `token`, `cache_dir` …
+        """
+        folder = Path(name_or_path)
+        if folder.is_dir():
+            folder = folder / cls.FOLDER if (folder / cls.FOLDER).is_dir() else folder
+            config, weights = folder / CONFIG_FILE, folder / WEIGHTS_FILE
+        else:
+            config, weights = (
+                hf_hub_download(str(name_or_path), file, subfolder=cls.FOLDER, **hub_kwargs)
+                for file in FILES
+            )
+        network = cls(**json.loads(Path(config).read_text()))
+        load_model(network, str(weights))
+        return network
+
+
+class PerturbationNetwork(MetaNetwork):
     """A two-layer perceptron δ = Ω(characteristics), used during training only (CLP, section 3.2).
 
     The inputs are standardised with running statistics, kept as buffers. The last layer starts at zero, so training
@@ -42,6 +110,9 @@ class PerturbationNetwork(nn.Module):
     Raises:
         ValueError: for unknown characteristics, or a negative `bound`.
     """
+
+    NAME = "perturbation"
+    FOLDER = "perturbation_network"
 
     def __init__(
         self,
@@ -115,30 +186,14 @@ class PerturbationNetwork(nn.Module):
             perturbation = perturbation + gate * background_logits
         return perturbation
 
-    def save_pretrained(self, folder: str | os.PathLike) -> None:
-        """Write `config.json` and `model.safetensors` to a folder."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / CONFIG_FILE).write_text(json.dumps(self.config, indent=2) + "\n")
-        save_model(self, str(folder / WEIGHTS_FILE))
+    def training_loss(self, logits: Tensor, output: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
+        """Cross-entropy of the perturbed logits (CLP, Eq. 10)."""
+        return F.cross_entropy(logits.float() + output, labels, label_smoothing=label_smoothing)
 
-    @classmethod
-    def from_pretrained(cls, name_or_path: str | os.PathLike, **hub_kwargs) -> "PerturbationNetwork":
-        """Load the network from a folder, or from the `perturbation_network` folder of a checkpoint or Hub repository.
+    def level(self, output: Tensor, labels: Tensor) -> Tensor:
+        """δ of the own class over the mean of the others."""
+        return own_margin(output, labels)
 
-        Args:
-            name_or_path: such a folder, or a repository on the Hub.
-            **hub_kwargs: for `huggingface_hub.hf_hub_download`: `revision`, `token`, `cache_dir` …
-        """
-        folder = Path(name_or_path)
-        if folder.is_dir():
-            folder = folder / FOLDER if (folder / FOLDER).is_dir() else folder
-            config, weights = folder / CONFIG_FILE, folder / WEIGHTS_FILE
-        else:
-            config, weights = (
-                hf_hub_download(str(name_or_path), file, subfolder=FOLDER, **hub_kwargs)
-                for file in (CONFIG_FILE, WEIGHTS_FILE)
-            )
-        network = cls(**json.loads(Path(config).read_text()))
-        load_model(network, str(weights))
-        return network
+    def signal(self, derivative: Tensor, labels: Tensor) -> Tensor:
+        """The derivative in the own-class δ: lowering that makes a sample weigh more."""
+        return derivative.gather(1, labels[:, None])[:, 0]

@@ -1,0 +1,105 @@
+"""Training losses that CLP is compared with, by name."""
+
+import inspect
+from collections.abc import Mapping
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from .active_passive import NCEandMAE, NCEandRCE
+from .balanced_softmax import BalancedSoftmax
+from .base import TrainingLoss
+from .class_balanced import ClassBalanced, effective_number_weights
+from .focal import Focal
+from .generalised_cross_entropy import GeneralisedCrossEntropy
+from .group_dro import GroupDRO
+from .ldam import LDAM
+from .lisa import LISA
+from .logit_adjustment import LogitAdjustment
+
+TRAINING_LOSSES = {
+    "class_balanced": ClassBalanced,
+    "class_balanced_focal": partial(ClassBalanced, gamma=2.0),
+    "focal": Focal,
+    "ldam": partial(LDAM, reweight_from=1.0),
+    "ldam_drw": LDAM,
+    "logit_adjustment": LogitAdjustment,
+    "balanced_softmax": BalancedSoftmax,
+    "generalised_cross_entropy": GeneralisedCrossEntropy,
+    "nce_rce": NCEandRCE,
+    "nce_mae": NCEandMAE,
+    "group_dro": GroupDRO,
+    "lisa": LISA,
+}
+COUNTS = ("class_counts", "group_counts", "cell_counts")
+
+
+def _arguments(name: str) -> Mapping[str, inspect.Parameter]:
+    if name not in TRAINING_LOSSES:
+        raise ValueError(f"There is no training loss {name!r}; choose one of {', '.join(TRAINING_LOSSES)}.")
+    return inspect.signature(TRAINING_LOSSES[name]).parameters
+
+
+def needs_groups(name: str) -> bool:
+    """Whether the loss with this name needs the group of every training image."""
+    return not {"group_counts", "cell_counts"}.isdisjoint(_arguments(name))
+
+
+def build_loss(
+    name: str, labels: Tensor, num_labels: int, groups: Tensor | None = None, options: Mapping[str, float] | None = None
+) -> TrainingLoss:
+    """The loss of `TRAINING_LOSSES` with this name, for a training set.
+
+    Args:
+        name: of the loss.
+        labels: (N,) of all training images.
+        num_labels: C.
+        groups: (N,) of all training images, where they are known.
+        options: numbers, in place of the published defaults.
+
+    Raises:
+        ValueError: an unknown name or option (the message lists the valid ones), a bad value, a class without images,
+            or no groups for a loss that needs them.
+    """
+    arguments = _arguments(name)
+    options, valid = options or {}, [argument for argument in arguments if argument not in COUNTS]
+    if not isinstance(options, Mapping):
+        raise ValueError(f"The options of {name} are {options!r}; expected a dictionary, in JSON on the command line.")
+    if unknown := sorted(set(options) - set(valid)):
+        raise ValueError(f"{name} has no option {', '.join(unknown)}; it has {', '.join(valid) or 'none'}.")
+    if wrong := {key: value for key, value in options.items() if not isinstance(value, int | float)}:
+        raise ValueError(f"The options of {name} are numbers; found {wrong}.")
+    if groups is None and needs_groups(name):
+        raise ValueError(
+            f"{name} needs the group of every training image, and they have none. Give the data set a group or "
+            "attribute column (--group_column, --attribute_column), or choose a loss that needs none."
+        )
+    counts = {"class_counts": torch.bincount(labels, minlength=num_labels)}
+    if groups is not None:
+        if groups.is_floating_point() or groups.min() < 0:
+            raise ValueError(f"Groups are integers from 0; found {groups.dtype} from {groups.min()}.")
+        num_groups = int(groups.max()) + 1
+        cells = torch.bincount(labels * num_groups + groups, minlength=num_labels * num_groups)
+        counts["cell_counts"] = cells.view(num_labels, num_groups)
+        counts["group_counts"] = counts["cell_counts"].sum(0)
+    return TRAINING_LOSSES[name](**{key: value for key, value in counts.items() if key in arguments}, **options)
+
+
+__all__ = [
+    "LDAM",
+    "LISA",
+    "TRAINING_LOSSES",
+    "BalancedSoftmax",
+    "ClassBalanced",
+    "Focal",
+    "GeneralisedCrossEntropy",
+    "GroupDRO",
+    "LogitAdjustment",
+    "NCEandMAE",
+    "NCEandRCE",
+    "TrainingLoss",
+    "build_loss",
+    "effective_number_weights",
+    "needs_groups",
+]

@@ -1,0 +1,167 @@
+"""A run that is stopped, however rudely, and resumed is the uninterrupted run."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers.trainer_utils import get_last_checkpoint
+
+RUN = """
+import os, signal, sys
+sys.path.insert(0, {tests!r})
+import torch
+from conftest import SIZE, Squares, vit
+from transformers import TrainerCallback, ViTImageProcessor
+from clp_hf import CLPTrainer, CLPTrainingArguments
+
+class Kill(TrainerCallback):
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == {at_step}:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+# Training and meta images are augmented at random: their crops must be the same ones after the resumption.
+class Shifted(Squares):
+    def __getitem__(self, index):
+        item = super().__getitem__(index)
+        item["pixel_values"] = item["pixel_values"] + 0.1 * torch.randn(())
+        return item
+
+saves = 0
+def killing(save):
+    def inner(*args, **kwargs):
+        global saves
+        saves += 1
+        if saves == {at_file}:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return save(*args, **kwargs)
+    return inner
+torch.save = killing(torch.save)
+
+args = CLPTrainingArguments(
+    {output!r}, per_device_train_batch_size=8, max_steps=6, learning_rate=1e-2, save_strategy="steps", save_steps=1,
+    use_cpu=True, disable_tqdm=True, report_to=[], logging_steps=1, background_evidence=True,
+    counterfactual_infills=["random", "tile"], factual_infills=["mix_rand", "shuffle"], warmup_steps=3,
+    save_total_limit=2,
+)
+trainer = CLPTrainer(
+    vit(hidden_dropout_prob=0.1), args, train_dataset=Shifted(60), meta_dataset=Shifted(12, start=500),
+    callbacks=[Kill()], processing_class=ViTImageProcessor(size=dict(height=SIZE, width=SIZE)),
+)
+trainer.train(resume_from_checkpoint={resume})
+trainer.save_model()
+"""
+
+
+def run(output, resume=False, at_step=-1, at_file=-1):
+    code = RUN.format(
+        tests=os.path.dirname(__file__),
+        output=str(output),
+        resume=resume,
+        at_step=at_step,
+        at_file=at_file,
+    )
+    return subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True)
+
+
+def result(output):
+    """Everything that a checkpoint holds: weights, Ω, both optimizers, schedule, statistics, random states."""
+    last = get_last_checkpoint(output)
+    state = {name: torch.load(os.path.join(last, name), weights_only=False) for name in os.listdir(last)
+             if name.endswith((".pt", ".pth"))}  # fmt: skip
+    state |= {
+        name: load_file(os.path.join(last, name)) for name in ("model.safetensors", "perturbation_network/model.safetensors")
+    }
+    state["log"] = json.load(open(os.path.join(last, "trainer_state.json")))["log_history"]
+    return state
+
+
+def assert_same(a, b, path=""):
+    assert type(a) is type(b), path
+    if isinstance(a, dict):
+        assert a.keys() == b.keys(), path
+        for key in a:
+            assert_same(a[key], b[key], f"{path}/{key}")
+    elif isinstance(a, (list, tuple)):
+        assert len(a) == len(b), path
+        for number, pair in enumerate(zip(a, b, strict=True)):
+            assert_same(*pair, f"{path}/{number}")
+    elif isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), path
+    elif hasattr(a, "tolist"):
+        assert a.tolist() == b.tolist(), path
+    else:
+        assert a == b, path
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    output = tmp_path_factory.mktemp("whole")
+    done = run(output)
+    assert done.returncode == 0, done.stderr
+    return result(output)
+
+
+# torch.save writes optimizer, scheduler, meta state and random states; a checkpoint is 5 of them with training_args.bin
+@pytest.mark.parametrize("where", [{"at_step": 3}, {"at_file": 12}, {"at_file": 14}, {"at_file": 15}])
+def test_a_killed_run_resumes_as_if_nothing_had_happened(whole, tmp_path, where):
+    killed = run(tmp_path, **where)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    left = get_last_checkpoint(str(tmp_path))
+    assert left.endswith("checkpoint-2")
+    assert os.path.isfile(os.path.join(left, "trainer_state.json"))
+    resumed = run(tmp_path, resume=True)
+    assert resumed.returncode == 0, resumed.stderr
+    assert sorted(name for name in os.listdir(tmp_path) if re.search("checkpoint|incomplete", name)) == [
+        "checkpoint-5",
+        "checkpoint-6",
+    ]
+    found, expected = result(tmp_path), dict(whole)
+    for log in (found.pop("log"), expected.pop("log")):
+        assert len(log) == 6
+    assert_same(found, expected)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    output = tmp_path_factory.mktemp("checkpoint")
+    run(output, at_step=3)
+    return output / "checkpoint-2"
+
+
+@pytest.mark.parametrize(
+    "missing",
+    ["perturbation_network/model.safetensors", "perturbation_network/config.json", "meta_state.pt"],
+)
+def test_a_checkpoint_without_a_file_is_refused(make_trainer, checkpoint, tmp_path, missing):
+    shutil.copytree(checkpoint, tmp_path / "checkpoint-2")
+    (tmp_path / "checkpoint-2" / missing).unlink()
+    with pytest.raises(ValueError, match=f"not a complete checkpoint of a CLP run: {missing} is missing"):
+        make_trainer().train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+
+
+def test_a_checkpoint_of_other_settings_is_refused(make_trainer, checkpoint):
+    trainer = make_trainer(perturbation_hidden_size=7)
+    with pytest.raises(ValueError, match="Resume with the settings of the run"):
+        trainer.train(resume_from_checkpoint=str(checkpoint))
+
+
+def test_the_best_checkpoint_is_known_by_its_final_name(make_trainer, tmp_path):
+    trainer = make_trainer(
+        eval_strategy="steps", eval_steps=1, save_strategy="steps", save_steps=1, load_best_model_at_end=True,
+        metric_for_best_model="loss", save_total_limit=1,
+    )  # fmt: skip
+    trainer.train()
+    best = f"checkpoint-{trainer.state.best_global_step}"
+    assert trainer.state.best_model_checkpoint == str(tmp_path / "run" / best)
+    assert best in os.listdir(tmp_path / "run")
+    last = get_last_checkpoint(str(tmp_path / "run"))
+    with open(os.path.join(last, "trainer_state.json")) as file:
+        assert json.load(file)["best_model_checkpoint"] == str(tmp_path / "run" / best)
