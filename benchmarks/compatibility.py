@@ -186,7 +186,7 @@ FAMILIES = {
     "tnt": _fixed("tnt_s_patch16_224", depth=2),
     "tresnet": _timm("tresnet_m"),
     "twins": _fixed("twins_pcpvt_small", depths=[1, 1, 1, 1]),
-    "vgg": _timm("vgg11", num_features=64),
+    "vgg": _timm("vgg11", mlp_ratio=0.03125),
     "visformer": _fixed("visformer_tiny", depth=[1, 1, 1]),
     "vision_transformer": _fixed("test_vit"),
     "vision_transformer_hybrid": _fixed("vit_tiny_r_s16_p8_224", depth=2),
