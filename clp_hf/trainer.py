@@ -12,7 +12,7 @@ import torch
 from accelerate.utils import DynamoBackend
 from torch import Tensor, nn
 from torch.utils.data import IterableDataset
-from transformers import PreTrainedModel, TrainingArguments
+from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.utils import SAFE_WEIGHTS_NAME, logging
 
@@ -28,6 +28,7 @@ from .data.contract import (
     class_proportions,
     split_meta_set,
 )
+from .data.seeding import SeededDataset
 from .hub import CardDetails, PublishingCallback, clear_push_errors, for_timm, model_card, push_failure
 from .loss_trainer import LossTrainer
 from .modeling import (
@@ -113,6 +114,7 @@ class CLPTrainer(AtomicCheckpointTrainer, LossTrainer):
         self.card_details = card_details or CardDetails()
         self._publishing = PublishingCallback(self._complete_output_dir)
         self.add_callback(self._publishing)
+        self.add_callback(_EpochCallback())
         self._sums: dict[str, Tensor] = defaultdict(float)
         self._weights: dict[str, float] = defaultdict(float)
         if not self.args.meta_every:
@@ -493,12 +495,18 @@ class CLPTrainer(AtomicCheckpointTrainer, LossTrainer):
             self._weights.clear()
         super().log(logs, start_time)
 
-    # ---- columns -----------------------------------------------------------------------------------------------------
+    # ---- columns and order -------------------------------------------------------------------------------------------
+
+    def _get_dataloader(self, dataset, description, *args, is_training=False, **kwargs):
+        if is_training and self.args.meta_every and not isinstance(dataset, IterableDataset):
+            dataset = SeededDataset(dataset, self.args.seed)
+        return super()._get_dataloader(dataset, description, *args, is_training=is_training, **kwargs)
 
     def _get_train_sampler(self, train_dataset=None):
         if self.args.train_sampling == "random":
             return super()._get_train_sampler(train_dataset)
         dataset = self.train_dataset if train_dataset is None else train_dataset
+        dataset = dataset.dataset if isinstance(dataset, SeededDataset) else dataset
         return balanced_sampler(dataset, {"class": "labels", "group": "group"}[self.args.train_sampling])
 
     # ---- checkpoints -------------------------------------------------------------------------------------------------
@@ -690,3 +698,11 @@ class CLPTrainer(AtomicCheckpointTrainer, LossTrainer):
             if job.done() and (error := job.exception()) is not None:
                 logger.error(push_failure(error, self))
         push.jobs = [job for job in push.jobs if not job.done()]
+
+
+class _EpochCallback(TrainerCallback):
+    """Tells the training set the epoch, which accelerate does only where the sampler does not want to know it."""
+
+    def on_epoch_begin(self, args, state, control, train_dataloader=None, **kwargs):
+        if isinstance(dataset := getattr(train_dataloader, "dataset", None), SeededDataset):
+            dataset.set_epoch(int(state.epoch))

@@ -1,85 +1,90 @@
 """A run that is stopped, however rudely, and resumed is the uninterrupted run."""
 
+import itertools
 import json
+import multiprocessing
 import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
-import textwrap
+from functools import partial
 
+import numpy as np
 import pytest
 import torch
+from conftest import SIZE, Squares, vit
 from safetensors.torch import load_file
+from transformers import TrainerCallback, ViTImageProcessor
 from transformers.trainer_utils import get_last_checkpoint
 
-RUN = """
-import os, signal, sys
-sys.path.insert(0, {tests!r})
-import torch
-from conftest import SIZE, Squares, vit
-from transformers import TrainerCallback, ViTImageProcessor
 from clp_hf import CLPTrainer, CLPTrainingArguments
 
+
 class Kill(TrainerCallback):
+    def __init__(self, at_step):
+        self.at_step = at_step
+
     def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step == {at_step}:
+        if state.global_step == self.at_step:
             os.kill(os.getpid(), signal.SIGKILL)
 
-# Training and meta images are augmented at random: their crops must be the same ones after the resumption.
-class Shifted(Squares):
+
+class Noisy(Squares):
+    """Augmented at random: a resumed run must see the same noise."""
+
     def __getitem__(self, index):
         item = super().__getitem__(index)
-        item["pixel_values"] = item["pixel_values"] + 0.1 * torch.randn(())
+        item["pixel_values"] = item["pixel_values"] + 0.1 * torch.randn(()) + 0.1 * np.random.randn()
         return item
 
-saves = 0
-def killing(save):
-    def inner(*args, **kwargs):
-        global saves
-        saves += 1
-        if saves == {at_file}:
+
+def train(output, resume, at_step, at_file):
+    """A whole run, which kills its process after a step, or instead of writing some file."""
+    save, count = torch.save, itertools.count(1)
+
+    def saving(*args, **kwargs):
+        if next(count) == at_file:
             os.kill(os.getpid(), signal.SIGKILL)
-        return save(*args, **kwargs)
-    return inner
-torch.save = killing(torch.save)
+        save(*args, **kwargs)
 
-args = CLPTrainingArguments(
-    {output!r}, per_device_train_batch_size=8, max_steps=6, learning_rate=1e-2, save_strategy="steps", save_steps=1,
-    use_cpu=True, disable_tqdm=True, report_to=[], logging_steps=1, background_evidence=True,
-    counterfactual_infills=["random", "tile"], factual_infills=["mix_rand", "shuffle"], warmup_steps=3,
-    save_total_limit=2,
-)
-trainer = CLPTrainer(
-    vit(hidden_dropout_prob=0.1), args, train_dataset=Shifted(60), meta_dataset=Shifted(12, start=500),
-    callbacks=[Kill()], processing_class=ViTImageProcessor(size=dict(height=SIZE, width=SIZE)),
-)
-trainer.train(resume_from_checkpoint={resume})
-trainer.save_model()
-"""
-
-
-def run(output, resume=False, at_step=-1, at_file=-1):
-    code = RUN.format(
-        tests=os.path.dirname(__file__),
-        output=str(output),
-        resume=resume,
-        at_step=at_step,
-        at_file=at_file,
+    torch.save = saving
+    args = CLPTrainingArguments(
+        output, per_device_train_batch_size=8, max_steps=9, learning_rate=1e-2, save_strategy="steps", save_steps=1,
+        use_cpu=True, disable_tqdm=True, report_to=[], logging_steps=1, background_evidence=True, save_total_limit=2,
+        counterfactual_infills=["random", "tile"], factual_infills=["mix_rand", "shuffle"], warmup_steps=3,
+    )  # fmt: skip
+    trainer = CLPTrainer(
+        vit(hidden_dropout_prob=0.1),
+        args,
+        train_dataset=Noisy(60),
+        meta_dataset=Noisy(12, start=500),
+        callbacks=[Kill(at_step)],
+        processing_class=ViTImageProcessor(size={"height": SIZE, "width": SIZE}),
     )
-    return subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True)
+    trainer.train(resume_from_checkpoint=resume)
+
+
+def run(output, resume=False, at_step=-1, at_file=-1) -> int:
+    """The exit code of a process of its own; a fork, which need not import everything again."""
+    process = multiprocessing.get_context("fork").Process(target=train, args=(str(output), resume, at_step, at_file))
+    process.start()
+    process.join()
+    return process.exitcode
 
 
 def result(output):
     """Everything that a checkpoint holds: weights, Ω, both optimizers, schedule, statistics, random states."""
     last = get_last_checkpoint(output)
-    state = {name: torch.load(os.path.join(last, name), weights_only=False) for name in os.listdir(last)
-             if name.endswith((".pt", ".pth"))}  # fmt: skip
-    state |= {
-        name: load_file(os.path.join(last, name)) for name in ("model.safetensors", "perturbation_network/model.safetensors")
+    names = [os.path.relpath(os.path.join(folder, name), last) for folder, _, own in os.walk(last) for name in own]
+    loaders = {".pt": partial(torch.load, weights_only=False), ".pth": partial(torch.load, weights_only=False)}
+    loaders[".safetensors"] = load_file
+    state = {
+        name: loaders[ending](os.path.join(last, name))
+        for name in names
+        if (ending := os.path.splitext(name)[1]) in loaders
     }
-    state["log"] = json.load(open(os.path.join(last, "trainer_state.json")))["log_history"]
+    with open(os.path.join(last, "trainer_state.json")) as file:
+        state["log"] = json.load(file)["log_history"]
     return state
 
 
@@ -104,28 +109,25 @@ def assert_same(a, b, path=""):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     output = tmp_path_factory.mktemp("whole")
-    done = run(output)
-    assert done.returncode == 0, done.stderr
+    assert run(output) == 0
     return result(output)
 
 
 # torch.save writes optimizer, scheduler, meta state and random states; a checkpoint is 5 of them with training_args.bin
 @pytest.mark.parametrize("where", [{"at_step": 3}, {"at_file": 12}, {"at_file": 14}, {"at_file": 15}])
 def test_a_killed_run_resumes_as_if_nothing_had_happened(whole, tmp_path, where):
-    killed = run(tmp_path, **where)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert run(tmp_path, **where) == -signal.SIGKILL
     left = get_last_checkpoint(str(tmp_path))
     assert left.endswith("checkpoint-2")
     assert os.path.isfile(os.path.join(left, "trainer_state.json"))
-    resumed = run(tmp_path, resume=True)
-    assert resumed.returncode == 0, resumed.stderr
+    assert run(tmp_path, resume=True) == 0
     assert sorted(name for name in os.listdir(tmp_path) if re.search("checkpoint|incomplete", name)) == [
-        "checkpoint-5",
-        "checkpoint-6",
+        "checkpoint-8",
+        "checkpoint-9",
     ]
     found, expected = result(tmp_path), dict(whole)
     for log in (found.pop("log"), expected.pop("log")):
-        assert len(log) == 6
+        assert len(log) == 9
     assert_same(found, expected)
 
 

@@ -47,7 +47,7 @@ class SeededDataset(Dataset):
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Inside, torch's CPU generator, NumPy's and `random` start from `seed` (64 bits); afterwards they go on as before."""
+    """Inside, torch's CPU generator, NumPy's and `random` start from `seed` (64 bits); after it they go on as before."""
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     try:
         random.seed(seed)

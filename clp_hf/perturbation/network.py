@@ -82,8 +82,7 @@ class MetaNetwork(nn.Module):
             config, weights = folder / CONFIG_FILE, folder / WEIGHTS_FILE
         else:
             config, weights = (
-                hf_hub_download(str(name_or_path), file, subfolder=cls.FOLDER, **hub_kwargs)
-                for file in FILES
+                hf_hub_download(str(name_or_path), file, subfolder=cls.FOLDER, **hub_kwargs) for file in FILES
             )
         network = cls(**json.loads(Path(config).read_text()))
         load_model(network, str(weights))
