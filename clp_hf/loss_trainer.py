@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from .baselines.losses import TrainingLoss, build_loss, needs_groups
 from .data.contract import check_labels, column
 from .group_trainer import GroupTrainer
-from .modeling import find_classifier_head, forward_with_features
+from .modeling import ComposedHead, find_classifier_head, forward_with_features, set_head
 from .precision import at_least_float32
 
 LOSS_STATE_FILE = "training_loss.pt"
@@ -92,9 +92,7 @@ class LossTrainer(GroupTrainer):
         self.training_loss.load_state_dict(torch.load(path, map_location=self.args.device, weights_only=True))
 
 
-@torch.no_grad()
-def _to_unit_rows(head: nn.Linear) -> None:
+def _to_unit_rows(head: nn.Linear | ComposedHead) -> None:
     """Make the logits of `head` the features' lengths times their cosines with its rows."""
-    head.weight.copy_(F.normalize(head.weight, dim=-1))
-    if head.bias is not None:
-        head.bias.zero_()
+    weight = head.weight.detach()
+    set_head(head, F.normalize(weight, dim=-1), torch.zeros_like(weight[:, 0]))

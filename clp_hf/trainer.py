@@ -2,15 +2,16 @@
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import fields, replace
 from functools import partial
 from typing import Any
 
 import torch
-from accelerate.utils import gather_object
+from accelerate.utils import DynamoBackend, gather_object
 from torch import Tensor, nn
+from torch.utils.data import IterableDataset
 from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.utils import SAFE_WEIGHTS_NAME, logging
@@ -22,6 +23,7 @@ from .causal import CausalAugmentation, MetaSampler, Role, build_inpainter, meta
 from .data.contract import (
     MetaSet,
     balanced_sampler,
+    check_batch,
     check_training_data,
     class_proportions,
     split_meta_set,
@@ -32,6 +34,7 @@ from .loss_trainer import LossTrainer
 from .modeling import (
     find_classifier_head,
     forward_with_features,
+    head_layers,
     image_settings,
     load_image_classifier,
     parameter_count,
@@ -61,8 +64,11 @@ class CLPTrainer(AtomicCheckpointTrainer, LossTrainer):
     """A `Trainer` whose training step is one step of CLP (Algorithm 1); everything else is as its users know it.
 
     Data sets are map-style, of items with `pixel_values` (3, H, W), normalised for the model; `labels`, an integer;
-    where there are any, `mask` (1, H, W) in [0, 1] with 1 on the causal foreground; and `group`, an integer. Evaluation
-    hands `compute_metrics` the label ids `(labels, groups)` where the data set has groups.
+    where there are any, `mask` (1, H, W) in [0, 1] with 1 on the causal foreground; and `group`, an integer. Training
+    data may be a stream (an `IterableDataset`, with `max_steps` and a `meta_dataset`): its class proportions are then
+    counted as the labels come. Evaluation hands `compute_metrics` the label ids `(labels, groups)` where the data set
+    has groups. `label_smoothing_factor` smooths the training loss (and, as in `Trainer`, the loss of evaluation), not
+    the meta loss, which asks what the classifier says of clean labels.
 
     Args:
         model: an image classifier of transformers or timm.
@@ -78,7 +84,8 @@ class CLPTrainer(AtomicCheckpointTrainer, LossTrainer):
     Raises:
         ValueError: whatever would make training fail or mislead: no meta set, a class without images in it, causal
             augmentation without masks, labels that are not integers in range, non-finite pixels, a batch of one with
-            batch normalisation, a model without a final linear layer, `nn.DataParallel`. The message names the fix.
+            batch normalisation, a model without a final linear layer, `nn.DataParallel`, `torch.compile`. The message
+            names the fix.
     """
 
     def __init__(
@@ -98,6 +105,11 @@ class CLPTrainer(AtomicCheckpointTrainer, LossTrainer):
         if isinstance(model, nn.Module) and not hasattr(model, "config"):
             model = load_image_classifier(model)
         super().__init__(model, args or CLPTrainingArguments(), **kwargs)
+        if self.args.train_sampling != "random" and isinstance(self.train_dataset, IterableDataset):
+            raise ValueError(
+                f"train_sampling is {self.args.train_sampling!r}, but {type(self.train_dataset).__name__} is a stream, "
+                "whose order is its own. Set train_sampling='random', or pass map-style training data."
+            )
         self.perturbation_network: MetaNetwork | None = None
         self.card_details = card_details or CardDetails()
         self._publishing = PublishingCallback(self._complete_output_dir)
@@ -112,16 +124,35 @@ class CLPTrainer(AtomicCheckpointTrainer, LossTrainer):
                 f"CLP does not run in nn.DataParallel, and {self.args.n_gpu} GPUs are visible to one process. Use "
                 "`accelerate launch` for one process per GPU, or CUDA_VISIBLE_DEVICES for a single GPU."
             )
-        with torch.random.fork_rng():  # looking at the data and building Ω must not change the run's random stream
-            torch.manual_seed(self.args.seed)
+        self._refuse_compilation()
+        with self._own_random_stream():
             self._set_up_data(meta_dataset)
+            self._set_up_meta_set()
             self._set_up_perturbation()
 
     # ---- before training ---------------------------------------------------------------------------------------------
 
+    @contextmanager
+    def _own_random_stream(self) -> Iterator[None]:
+        """Looking at the data and building Ω must not change the run's random stream."""
+        with torch.random.fork_rng():
+            torch.manual_seed(self.args.seed)
+            yield
+
+    def _refuse_compilation(self) -> None:
+        compiled = self.accelerator.state.dynamo_plugin.backend != DynamoBackend.NO or any(
+            hasattr(module, "_orig_mod") or module._compiled_call_impl is not None for module in self.model.modules()
+        )
+        if compiled:
+            raise ValueError(
+                "torch.compile does not speed CLP up: recording the training pass and running it again with dual "
+                "numbers make it compile until its recompilation limit, and then run uncompiled. Set "
+                "torch_compile=False (`accelerate launch --dynamo_backend no`), or pass the model that is not compiled."
+            )
+
     def _set_up_data(self, meta_dataset) -> None:
+        """Check the training set; without a meta set, take one out of it."""
         args = self.args
-        needs_masks = bool(args.counterfactual_infills or args.factual_infills)
         num_labels = self.model.config.num_labels
         self._example = check_training_data(self.train_dataset, num_labels)
         self.meta_source = "given apart from the training set"
@@ -129,10 +160,19 @@ class CLPTrainer(AtomicCheckpointTrainer, LossTrainer):
             self.meta_source = "taken out of the training set, as many of every group or class"
             self.train_dataset, meta_dataset = split_meta_set(self.train_dataset, args.meta_samples, args.seed)
         self._class_proportions = class_proportions(self.train_dataset, num_labels)
-        self.meta_set = MetaSet(meta_dataset, self.data_collator, num_labels, needs_masks, args.mask_shape)
+        self._meta_dataset = meta_dataset
+
+    def _set_up_meta_set(self) -> None:
+        """The meta batches and their augmentation, checked against the data and the model."""
+        args = self.args
+        needs_masks = bool(args.counterfactual_infills or args.factual_infills)
+        self.meta_set = MetaSet(
+            self._meta_dataset, self.data_collator, self.model.config.num_labels, needs_masks, args.mask_shape
+        )
         self.meta_batch_size = args.meta_batch_size or args.per_device_train_batch_size
         if uses_batch_statistics(self.model):
-            last = 0 if args.dataloader_drop_last else len(self.train_dataset) % args.train_batch_size
+            known = not (args.dataloader_drop_last or isinstance(self.train_dataset, IterableDataset))
+            last = len(self.train_dataset) % args.train_batch_size if known else 0
             for name, size in (
                 ("per_device_train_batch_size", args.per_device_train_batch_size),
                 ("meta_batch_size", self.meta_batch_size),
@@ -168,13 +208,20 @@ class CLPTrainer(AtomicCheckpointTrainer, LossTrainer):
         )
 
     def _set_up_perturbation(self) -> None:
-        """Find the head, and build Ω and what is updated with it; anew when `model_init` has made another model."""
+        """Find the head, and build Ω and what is updated with it."""
         args = self.args
-        _, self.head = find_classifier_head(self.model, self._example["pixel_values"][None].to(args.device))
+        name, self.head = find_classifier_head(self.model, self._example["pixel_values"][None].to(args.device))
+        if args.lookahead_scope == "head" and not any(weight.requires_grad for weight in self.head.parameters()):
+            raise ValueError(
+                f"lookahead_scope is 'head', but the head, {name}, is frozen. Train it (with PEFT: name it in "
+                "modules_to_save), or let the full network look ahead."
+            )
         precision = {"device": args.device, "dtype": torch.promote_types(self.head.weight.dtype, torch.float32)}
         self.perturbation_network = self._build_meta_network().to(**precision)
         self.characteristics = self.perturbation_network.characteristics
-        self.class_statistics = ClassStatistics(self._class_proportions).to(**precision)
+        self.class_statistics = ClassStatistics(
+            self._class_proportions, counted=isinstance(self.train_dataset, IterableDataset)
+        ).to(**precision)
         self.background_probe = BackgroundProbe(self.head.in_features, self.head.out_features).to(**precision)
         self.meta_sampler = MetaSampler(
             len(self.meta_set),
@@ -200,8 +247,16 @@ class CLPTrainer(AtomicCheckpointTrainer, LossTrainer):
 
     def _prepare_for_training(self, max_steps, train_dataloader, resume_from_checkpoint):
         if self.args.meta_every:
-            if not any(module is self.head for module in self.model.modules()):
-                self._set_up_perturbation()
+            if self.perturbation_network is None:
+                raise ValueError(
+                    f"meta_every is {self.args.meta_every} now, but was 0 when the trainer was built, which has no "
+                    "meta set therefore. Build it with meta_every above 0."
+                )
+            if not any(module is head_layers(self.head)[0] for module in self.model.modules()):
+                # `model_init` has made another model, and a hyper-parameter search may have changed the arguments.
+                with self._own_random_stream():
+                    self._set_up_meta_set()
+                    self._set_up_perturbation()
             # Not prepared by accelerate: its optimizer wrapper would skip steps between synchronised micro-batches.
             self.perturbation_optimizer = torch.optim.AdamW(
                 self.perturbation_network.parameters(),
@@ -233,10 +288,7 @@ class CLPTrainer(AtomicCheckpointTrainer, LossTrainer):
             self.optimizer.train()
         batch = self._prepare_inputs(inputs)
         pixel_values, labels = batch["pixel_values"], batch["labels"]
-        if not torch.isfinite(pixel_values).all():
-            raise ValueError(
-                f"Non-finite pixels in a training batch of step {self.state.global_step}; clean the images."
-            )
+        check_batch(batch, self.model.config.num_labels, self.state.global_step)
         # With accumulation the last micro-batch stands for all of them.
         meta_due = self.accelerator.sync_gradients and self.state.global_step % self.args.meta_every == 0
         recompute = meta_due and self.args.recompute_training_forward
@@ -465,7 +517,7 @@ class CLPTrainer(AtomicCheckpointTrainer, LossTrainer):
     # ---- columns and order -------------------------------------------------------------------------------------------
 
     def _get_dataloader(self, dataset, description, *args, is_training=False, **kwargs):
-        if is_training and self.args.meta_every and hasattr(dataset, "__len__"):
+        if is_training and self.args.meta_every and not isinstance(dataset, IterableDataset):
             dataset = SeededDataset(dataset, self.args.seed)
         return super()._get_dataloader(dataset, description, *args, is_training=is_training, **kwargs)
 

@@ -212,6 +212,17 @@ class CLPTrainingArguments(TrainingArguments):
         for name in ("meta_batch_size", "saliency_batch_size"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected 1 or more.")
+        if self.meta_every and self.gradient_checkpointing:
+            if (self.gradient_checkpointing_kwargs or {}).get("use_reentrant"):
+                raise ValueError(
+                    "The look-ahead takes gradients by torch.autograd.grad, which reentrant checkpointing refuses; set "
+                    "use_reentrant=False."
+                )
+            if self.hypergradient == "double_backward":
+                raise ValueError(
+                    "hypergradient='double_backward' does not go together with gradient checkpointing; 'forward' is as "
+                    "exact, and does."
+                )
         check_characteristics(self.characteristics)
         if self.background_evidence and not self.counterfactual_infills:
             raise ValueError("background_evidence needs counterfactual_infills, to take the foreground out of images.")

@@ -23,6 +23,7 @@ from clp_hf.modeling import (
     load_image_processor,
     parameter_count,
     resize_bilinearly,
+    set_head,
     uses_batch_statistics,
 )
 
@@ -144,20 +145,39 @@ class TestFinalLinearLayer:
 
         assert find_classifier_head(Chain(), pixels)[0] == "last"
 
-    def test_a_convolution_as_classifier_is_refused(self, pixels):
-        config = transformers.MobileNetV2Config(num_labels=CLASSES, depth_multiplier=0.25)
-        model = transformers.MobileNetV2ForImageClassification(config)
-        model.classifier = nn.Sequential(nn.Unflatten(1, (-1, 1, 1)), nn.Conv2d(1280, CLASSES, 1), nn.Flatten())
-        with pytest.raises(
-            ValueError, match=r"MobileNetV2ForImageClassification has no final linear layer: none of its"
-        ):
-            find_classifier_head(model, pixels)
+    @pytest.mark.parametrize(
+        ("name", "arguments", "parts"),
+        [
+            ("resnetv2_18", {"channels": [8, 8, 8, 8], "stem_chs": 8}, "timm_model.head.fc"),
+            (
+                "deit_tiny_distilled_patch16_224",
+                {"img_size": SIZE, "depth": 1, "embed_dim": 24, "num_heads": 2},
+                "timm_model.head + timm_model.head_dist",
+            ),
+        ],
+        ids=["a convolution", "the mean of two"],
+    )
+    def test_a_head_that_is_not_one_linear_layer_serves_as_one(self, name, arguments, parts, pixels):
+        torch.manual_seed(0)
+        module = timm.create_model(name, num_classes=CLASSES, **arguments)
+        model = load_image_classifier(module, model_args=arguments).eval()
+        head_name, head = find_classifier_head(model, pixels)
+        assert head_name == parts
+        assert {id(weight) for weight in head.parameters()} <= {id(weight) for weight in model.parameters()}
 
-    def test_the_average_of_two_heads_is_refused(self, pixels):
-        arguments = {"img_size": SIZE, "depth": 1, "embed_dim": 24, "num_heads": 2}
-        module = timm.create_model("deit_tiny_distilled_patch16_224", num_classes=CLASSES, **arguments)
-        model = load_image_classifier(module, model_args=arguments)
-        with pytest.raises(ValueError, match=r"\(deit_tiny_distilled_patch16_224\).*head, timm_model\.head_dist"):
+        logits, features = forward_with_features(model, head, pixels)
+        assert features.shape == (2, head.in_features)
+        assert logits.shape == (2, head.out_features)
+        torch.testing.assert_close(head(features), logits)
+        torch.testing.assert_close(features @ head.weight.T + head.bias, logits)
+
+        weight, bias = torch.randn(CLASSES, head.in_features), torch.randn(CLASSES)
+        set_head(head, weight, bias)
+        torch.testing.assert_close(model(pixel_values=pixels).logits, features @ weight.T + bias)
+
+    def test_several_heads_of_learned_weights_are_refused(self, pixels):
+        model = load_image_classifier(timm.create_model("efficientvim_m1", num_classes=CLASSES))
+        with pytest.raises(ValueError, match=r"\(efficientvim_m1\) has no final.*heads\.0, .*is not yet the logits"):
             find_classifier_head(model, pixels)
 
     def test_a_linear_layer_on_every_patch_is_refused(self, pixels):

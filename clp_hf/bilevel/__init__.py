@@ -1,6 +1,6 @@
 """One-step bilevel optimisation in plain PyTorch: the look-ahead and its hypergradient."""
 
-from .distributed import all_reduce_mean
+from .distributed import all_reduce_mean, all_reduce_sum
 from .dual import Recording, dual_attention
 from .functional import run_at
 from .hypergradient import ENGINES, Hypergradient, TrainingPass, hypergradient
@@ -13,6 +13,7 @@ __all__ = [
     "Recording",
     "TrainingPass",
     "all_reduce_mean",
+    "all_reduce_sum",
     "dual_attention",
     "hypergradient",
     "run_at",

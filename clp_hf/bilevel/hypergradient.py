@@ -102,6 +102,7 @@ def hypergradient(
 
     Raises:
         ValueError: for an unknown engine.
+        NotImplementedError: `module` has an operator without forward derivative; `"finite_difference"` works.
     """
     if engine not in ENGINES:
         raise ValueError(f"engine is {engine!r}; choose one of {', '.join(ENGINES)}.")
@@ -176,7 +177,13 @@ def _dual_tangent(module, training_pass, parameters, direction) -> Tensor:
         duals = {
             name: forward_ad.make_dual(parameter.detach(), direction[name]) for name, parameter in parameters.items()
         }
-        primal, tangent = forward_ad.unpack_dual(run_at(module, duals, training_pass.forward))
+        try:
+            primal, tangent = forward_ad.unpack_dual(run_at(module, duals, training_pass.forward))
+        except NotImplementedError as error:
+            raise NotImplementedError(
+                "PyTorch has no forward derivative for an operator of this model; choose the finite_difference engine, "
+                f"which works with all. ({str(error).splitlines()[0]})"
+            ) from error
     return torch.zeros_like(primal) if tangent is None else tangent
 
 

@@ -1,16 +1,17 @@
 """What training asks of a data set, checked before training: columns, labels, masks, and the meta set.
 
-A data set is map-style; its items hold `pixel_values` (3, H, W) normalised for the model, `labels`, and where there
-are any `mask` (1, H, W) in [0, 1] and `group`.
+A data set is map-style, the training set may be a stream; its items hold `pixel_values` (3, H, W) normalised for the
+model, `labels`, and where there are any `mask` (1, H, W) in [0, 1] and `group`.
 """
 
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Subset, WeightedRandomSampler
+from torch.utils.data import Dataset, IterableDataset, Subset, WeightedRandomSampler
 from transformers.utils import logging
 
 from ..causal import check_masks, select_meta_indices
@@ -35,10 +36,15 @@ def column(dataset: Dataset, name: str) -> np.ndarray | None:
     return None if any(value is None for value in values) else np.asarray(values)
 
 
-def check_labels(labels: np.ndarray | None, num_labels: int, what: str) -> np.ndarray:
-    """Integer labels in 0 … num_labels − 1, of two classes or more, or an error that says what `what` has instead."""
+def check_labels(labels: np.ndarray | None, num_labels: int, what: str, whole: bool = True) -> np.ndarray:
+    """Integer labels in 0 … num_labels − 1, or an error that says what `what` has instead.
+
+    If they are the `whole` of it, they are of two classes or more.
+    """
     if labels is None:
         raise ValueError(f"The {what} has no `labels` column.")
+    if not len(labels):
+        raise ValueError(f"The {what} is empty.")
     if labels.dtype.kind not in "iu":
         raise ValueError(f"The labels of the {what} are {labels.dtype}; expected integers 0 … {num_labels - 1}.")
     outside = np.flatnonzero((labels < 0) | (labels >= num_labels))
@@ -47,7 +53,7 @@ def check_labels(labels: np.ndarray | None, num_labels: int, what: str) -> np.nd
             f"The {what} has labels outside 0 … {num_labels - 1}, the classes of the model: item {outside[0]} has "
             f"{labels[outside[0]]}, and {len(outside) - 1} more. Map them, or load the model with more num_labels."
         )
-    if len(np.unique(labels)) < 2:
+    if whole and len(np.unique(labels)) < 2:
         raise ValueError(f"The {what} has one class only (label {labels[0]}): there is nothing to tell apart.")
     return labels
 
@@ -73,18 +79,40 @@ def check_item(item: dict[str, Any], index: int, what: str) -> dict[str, Any]:
 
 
 def check_training_data(dataset: Dataset | None, num_labels: int, sample: int = 32) -> dict[str, Any]:
-    """Check all labels and the first `sample` images (the others are checked batch by batch); return the first item."""
+    """Check all labels, of a stream the first, and the first `sample` images; return the first item.
+
+    What is not checked here, `check_batch` checks.
+    """
     if dataset is None:
         raise ValueError("CLP needs a train_dataset when it is built, for the class proportions.")
-    if not hasattr(dataset, "__len__"):
-        raise ValueError(f"{type(dataset).__name__} has no length; CLP takes map-style training data so far.")
-    check_labels(column(dataset, "labels"), num_labels, "training set")
-    items = [check_item(dataset[index], index, "training set") for index in range(min(sample, len(dataset)))]
+    if isinstance(dataset, IterableDataset):
+        items = list(islice(dataset, sample))
+        labels = None if any("labels" not in item for item in items) else np.asarray([item["labels"] for item in items])
+        check_labels(labels, num_labels, "training set", whole=False)
+    else:
+        check_labels(column(dataset, "labels"), num_labels, "training set")
+        items = [dataset[index] for index in range(min(sample, len(dataset)))]
+    for index, item in enumerate(items):
+        check_item(item, index, "training set")
     return items[0]
 
 
+def check_batch(batch: dict[str, Tensor], num_labels: int, step: int) -> None:
+    """Refuse a training batch with non-finite pixels, or labels (of a stream) that are no class of the model."""
+    if not torch.isfinite(batch["pixel_values"]).all():
+        raise ValueError(f"Non-finite pixels in a training batch of step {step}; clean the images.")
+    smallest, largest = batch["labels"].aminmax()
+    if smallest < 0 or largest >= num_labels:
+        raise ValueError(
+            f"A training batch of step {step} has labels {smallest} … {largest}; the classes of the model are "
+            f"0 … {num_labels - 1}. Map them, or load the model with more num_labels."
+        )
+
+
 def class_proportions(dataset: Dataset, num_labels: int) -> Tensor:
-    """The share of every class, (C,)."""
+    """The share of every class, (C,); equal ones for a stream, whose labels are known only as they come."""
+    if isinstance(dataset, IterableDataset):
+        return torch.full((num_labels,), 1 / num_labels)
     labels = torch.as_tensor(column(dataset, "labels"))
     return torch.bincount(labels, minlength=num_labels) / len(labels)
 

@@ -21,7 +21,7 @@ from transformers import TrainingArguments
 from transformers.trainer_utils import IntervalStrategy
 
 from ..group_trainer import GroupTrainer
-from ..modeling import find_classifier_head, forward_with_features
+from ..modeling import ComposedHead, find_classifier_head, forward_with_features
 
 logger = logging.getLogger(__name__)
 
@@ -151,7 +151,7 @@ class _FeatureExtractor(GroupTrainer):
         args.eval_strategy, args.load_best_model_at_end = IntervalStrategy.NO, False
         args.push_to_hub, args.report_to = False, []
         super().__init__(model, args, compute_metrics=None, **kwargs)
-        self.head: nn.Linear | None = None
+        self.head: nn.Linear | ComposedHead | None = None
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
         inputs = self._prepare_inputs(inputs)

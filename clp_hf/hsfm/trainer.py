@@ -4,13 +4,12 @@ import dataclasses
 import time
 from dataclasses import dataclass, field
 
-import torch
 from transformers import TrainingArguments
 from transformers.trainer_utils import TrainOutput
 
 from ..data.contract import check_labels, column
 from ..group_trainer import GroupTrainer
-from ..modeling import find_classifier_head
+from ..modeling import find_classifier_head, set_head
 from .editor import PRESET_CLASSES, PRESETS, SELECTIONS, Head, HSFMResult, HSFMSettings, best, hsfm
 from .features import FeatureSet, extract_features
 from .search import random_settings
@@ -119,9 +118,7 @@ class HSFMTrainer(GroupTrainer):
         settings = random_settings(self.args.trials, self.args.settings, self.args.seed)
         self.results = hsfm(train, validation, head, settings, selection=self.args.selection, folds=self.args.folds)
         self.result = best(self.results)
-        with torch.no_grad():
-            layer.weight.copy_(self.result.head.weight)
-            layer.bias.copy_(self.result.head.bias)
+        set_head(layer, self.result.head.weight, self.result.head.bias)
         for entry in self.result.history:
             self.state.epoch = entry["epoch"]
             self.log({name: value for name, value in entry.items() if name != "epoch"})

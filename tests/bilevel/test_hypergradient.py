@@ -200,6 +200,21 @@ def test_forward_engine_differentiates_where_double_backward_cannot():
     assert torch.isfinite(flat(problem.hypergradient("forward").total)).all()
 
 
+def test_an_operator_without_forward_derivative_is_named_with_what_works():
+    class Distances(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.features, self.centres = nn.Linear(3 * 8 * 8, 4), nn.Parameter(torch.randn(NUM_LABELS, 4))
+
+        def forward(self, images):
+            return -torch.cdist(self.features(images.flatten(1)), self.centres)
+
+    problem = Bilevel(Distances, size=8)
+    with pytest.raises(NotImplementedError, match=r"choose the finite_difference engine.*_cdist_forward"):
+        problem.hypergradient("forward")
+    assert torch.isfinite(flat(problem.hypergradient("finite_difference").total)).all()
+
+
 @pytest.mark.parametrize("engine", ["forward", "finite_difference", "double_backward"])
 def test_the_module_is_not_written_to_and_the_graph_serves_the_final_backward(engine):
     problem = problem_of("resnet")

@@ -71,6 +71,16 @@ def test_class_statistics_survive_a_state_dict():
     assert torch.equal(restored.proportion, PROPORTIONS)
 
 
+def test_class_proportions_of_a_stream_are_counted_with_the_labels():
+    statistics = ClassStatistics(torch.ones(3) / 3, counted=True)
+    for labels in ([0, 0, 1], [0]):
+        statistics.update(torch.ones(len(labels)), torch.ones(len(labels)), torch.tensor(labels))
+    assert statistics.proportion.tolist() == [3 / 4, 1 / 4, 0]
+    known = ClassStatistics(PROPORTIONS)
+    known.update(torch.ones(1), torch.ones(1), torch.tensor([0]))
+    assert torch.equal(known.proportion, PROPORTIONS)
+
+
 def test_a_subset_comes_in_the_order_of_its_names():
     everything = characteristics()
     subset = characteristics(names=["entropy", "loss"])
