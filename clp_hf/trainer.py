@@ -1,5 +1,6 @@
 """`CLPTrainer`: Algorithm 1 of CLP as the training step of a `transformers.Trainer`."""
 
+import copy
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
@@ -114,7 +115,8 @@ class CLPTrainer(AtomicCheckpointTrainer, LossTrainer):
         self.card_details = card_details or CardDetails()
         self._publishing = PublishingCallback(self._complete_output_dir)
         self.add_callback(self._publishing)
-        self.add_callback(_EpochCallback())
+        self.add_callback(_StepCallback(self))
+        self._before_overflow: tuple[float, tuple[dict, dict]] | None = None
         self._sums: dict[str, Tensor] = defaultdict(float)
         self._weights: dict[str, float] = defaultdict(float)
         if not self.args.meta_every:
@@ -312,12 +314,12 @@ class CLPTrainer(AtomicCheckpointTrainer, LossTrainer):
             penalty = self._saliency(module, batch)
             if meta_due:
                 if self.args.lookahead_scope == "head":
-                    looking, replay = self.head, partial(self.head, features.detach())
+                    looking, replay = self.head, partial(self._head_logits, features.detach())
                     training_pass = TrainingPass(replay, replay(), recording, penalty)
                 else:
                     looking, replay = module, lambda: self._forward(module, batch)[0]
                     training_pass = TrainingPass(replay, logits, recording, penalty)
-                self._update_perturbation_network(module, looking, training_pass, perturb, batch)
+                updated = self._update_perturbation_network(module, looking, training_pass, perturb, batch)
             if recompute:
                 with recording.random_state.replayed():
                     logits, _ = self._forward(model, batch)
@@ -328,7 +330,9 @@ class CLPTrainer(AtomicCheckpointTrainer, LossTrainer):
             loss = loss if penalty is None else loss + penalty
         self._record_perturbation(perturbation, batch)
         loss = loss / self.current_gradient_accumulation_steps
-        self.accelerator.backward(loss)
+        # An overflow in Ω's gradient must lower the scale and skip the step of W too.
+        overflow = meta_due and not updated and self.accelerator.scaler is not None
+        self.accelerator.backward(loss * torch.inf if overflow else loss)
         return loss.detach()
 
     def _update_perturbation_network(
@@ -338,7 +342,7 @@ class CLPTrainer(AtomicCheckpointTrainer, LossTrainer):
         training_pass: TrainingPass,
         perturb: Callable[[], Tensor],
         batch: Batch,
-    ) -> None:
+    ) -> bool:
         """Steps 2 and 3: Ω by its hypergradient.
 
         Args:
@@ -347,7 +351,11 @@ class CLPTrainer(AtomicCheckpointTrainer, LossTrainer):
             training_pass: the training batch through `looking`.
             perturb: computes δ of the training batch from Ω.
             batch: the training batch, from which backgrounds are borrowed.
+
+        Returns:
+            Whether Ω was updated: not by what is not finite.
         """
+        scaler = self.accelerator.scaler
         args, labels, network = self.args, batch["labels"], self.perturbation_network
         meta_batch = self._next_meta_batch(module, batch)
         result = hypergradient(
@@ -365,6 +373,7 @@ class CLPTrainer(AtomicCheckpointTrainer, LossTrainer):
             ),
             engine=args.hypergradient,
             keep_graph=not args.recompute_training_forward,
+            loss_scale=1.0 if scaler is None else scaler.get_scale(),
         )
         norm = torch.nn.utils.get_total_norm
         total = norm(result.total)
@@ -372,7 +381,9 @@ class CLPTrainer(AtomicCheckpointTrainer, LossTrainer):
         skip = not torch.isfinite(result.outer_loss + total)
         self._record("meta_updates_skipped", torch.tensor(float(skip)))
         if skip:
-            return
+            return False
+        if scaler is not None:
+            self._before_overflow = scaler.get_scale(), copy.deepcopy(self._trained_state())
         for parameter, gradient in zip(network.parameters(), result.total, strict=True):
             parameter.grad = gradient
         self.perturbation_optimizer.step()
@@ -383,6 +394,21 @@ class CLPTrainer(AtomicCheckpointTrainer, LossTrainer):
         if result.logit_tangent is not None and "group" in batch:
             derivative = self._derivative_in_output(training_pass.logits, perturb(), labels, result.logit_tangent)
             self._record_groups("signal", network.signal(derivative, labels), batch["group"])
+        return True
+
+    def _trained_state(self) -> tuple[dict, dict]:
+        return self.perturbation_network.state_dict(), self.perturbation_optimizer.state_dict()
+
+    def undo_after_overflow(self) -> None:
+        """Take the last update of Ω back where the scaler has skipped that of W: both see an overflow, or none does."""
+        if self._before_overflow is None:
+            return
+        scale, (network, optimizer) = self._before_overflow
+        # The scale tells; accelerate's `optimizer_step_was_skipped` does not know of fused optimizers.
+        if self.accelerator.scaler.get_scale() < scale:
+            self.perturbation_network.load_state_dict(network)
+            self.perturbation_optimizer.load_state_dict(optimizer)
+        self._before_overflow = None
 
     def _derivative_in_output(self, logits: Tensor, output: Tensor, labels: Tensor, tangent: Tensor) -> Tensor:
         """n times that of the meta loss in the output of Ω, through the look-ahead."""
@@ -419,7 +445,7 @@ class CLPTrainer(AtomicCheckpointTrainer, LossTrainer):
                 # Below the head nothing looks ahead: no graph, and no move of batch-norm statistics.
                 with torch.no_grad():
                     _, features = self._forward_unrecorded(module, batch)
-                logits = self.head(features)
+                logits = self._head_logits(features)
             else:
                 logits, features = self._forward(module, batch)
             if self.args.perturb_meta_logits:
@@ -451,6 +477,10 @@ class CLPTrainer(AtomicCheckpointTrainer, LossTrainer):
 
     def _forward(self, module: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         return forward_with_features(module, self.head, batch["pixel_values"])
+
+    def _head_logits(self, features: Tensor) -> Tensor:
+        with self.accelerator.autocast():  # which accelerate puts around the whole model only
+            return self.head(features)
 
     def _forward_unrecorded(self, module: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         """The same at the parameters that `module` holds now, moving none of its buffers (batch-norm statistics)."""
@@ -719,9 +749,16 @@ class CLPTrainer(AtomicCheckpointTrainer, LossTrainer):
         push.jobs = [job for job in push.jobs if not job.done()]
 
 
-class _EpochCallback(TrainerCallback):
-    """Tells the training set the epoch, which accelerate does only where the sampler does not want to know it."""
+class _StepCallback(TrainerCallback):
+    """What is due between the steps."""
+
+    def __init__(self, trainer: CLPTrainer):
+        self.trainer = trainer
+
+    def on_optimizer_step(self, args, state, control, **kwargs):
+        self.trainer.undo_after_overflow()
 
     def on_epoch_begin(self, args, state, control, train_dataloader=None, **kwargs):
+        # accelerate tells the data set the epoch only where the sampler does not want to know it
         if isinstance(dataset := getattr(train_dataloader, "dataset", None), SeededDataset):
             dataset.set_epoch(int(state.epoch))

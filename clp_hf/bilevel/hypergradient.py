@@ -77,6 +77,7 @@ def hypergradient(
     step: float | Callable[[Mapping[str, Tensor]], Mapping[str, Tensor | float]],
     engine: str = "forward",
     keep_graph: bool = True,
+    loss_scale: float = 1.0,
 ) -> Hypergradient:
     """The gradient in Ω of `outer_loss` at Ŵ(Ω) = W − s ∘ ∇_W [inner_loss(U, Ω) + penalty].
 
@@ -96,6 +97,8 @@ def hypergradient(
             second-order backward pass, exact, slow, and impossible for some operators (the attention kernels: compute
             `training_pass` under `dual_attention()`).
         keep_graph: whether the graph of `training_pass.logits` is used again, for the final backward pass.
+        loss_scale: losses are multiplied by it for their backward passes, and what comes of them is divided by it: in
+            float16 small gradients and tangents would be lost. A power of two, as of `torch.amp.GradScaler`.
 
     Returns:
         The hypergradient, averaged over processes where there are several.
@@ -114,7 +117,7 @@ def hypergradient(
     if training_pass.penalty is not None:
         loss = loss + training_pass.penalty
     gradients = torch.autograd.grad(
-        loss,
+        loss * loss_scale,
         list(parameters.values()),
         retain_graph=keep_graph or second_order,
         create_graph=second_order,
@@ -122,7 +125,7 @@ def hypergradient(
     )
     if not second_order:
         gradients = all_reduce_mean(gradients)
-    gradients = dict(zip(parameters, gradients, strict=True))
+    gradients = {name: gradient / loss_scale for name, gradient in zip(parameters, gradients, strict=True)}
     if callable(step):
         sizes = step({name: gradient.detach() for name, gradient in gradients.items()})
     else:
@@ -135,11 +138,11 @@ def hypergradient(
         gradients.clear()  # a copy of the network that need not live through the meta pass
 
     outer, outer_grads = run_at(
-        module, lookahead, partial(_gradients_of, outer_loss, [*lookahead.values(), *hyperparameters])
+        module, lookahead, partial(_gradients_of, outer_loss, [*lookahead.values(), *hyperparameters], loss_scale)
     )
     lookahead.clear()
     outer, *outer_grads = all_reduce_mean([outer, *outer_grads])
-    direct = outer_grads[len(parameters) :]
+    direct = [gradient / loss_scale for gradient in outer_grads[len(parameters) :]]
     direction = {
         name: sizes[name] * gradient for name, gradient in zip(parameters, outer_grads[: len(parameters)], strict=True)
     }
@@ -150,13 +153,13 @@ def hypergradient(
         indirect = torch.autograd.grad(
             list(gradients.values()),
             hyperparameters,
-            grad_outputs=[-direction[name] for name in gradients],
+            grad_outputs=[-direction[name] / loss_scale for name in gradients],
             retain_graph=keep_graph,
             materialize_grads=True,
         )
     else:
         tangent_of = _dual_tangent if engine == "forward" else _difference_tangent
-        tangent = tangent_of(module, training_pass, parameters, direction)
+        tangent = tangent_of(module, training_pass, parameters, direction) / loss_scale
         logits = training_pass.logits.detach().requires_grad_()
         (q,) = torch.autograd.grad(inner_loss(logits), logits, create_graph=True)
         indirect = torch.autograd.grad(-(tangent.to(q.dtype) * q).sum(), hyperparameters, materialize_grads=True)
@@ -165,9 +168,11 @@ def hypergradient(
     return Hypergradient(total, list(direct), list(indirect), outer, tangent)
 
 
-def _gradients_of(function: Callable[[], Tensor], tensors: list[Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
+def _gradients_of(
+    function: Callable[[], Tensor], tensors: list[Tensor], scale: float
+) -> tuple[Tensor, tuple[Tensor, ...]]:
     value = function()
-    return value.detach(), torch.autograd.grad(value, tensors, materialize_grads=True)
+    return value.detach(), torch.autograd.grad(value * scale, tensors, materialize_grads=True)
 
 
 @torch.no_grad()
