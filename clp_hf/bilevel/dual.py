@@ -1,7 +1,7 @@
 """A forward pass with dual numbers, `J · direction`, which takes what the training pass computed from where it lies.
 
 PyTorch's forward mode evaluates every operator and its derivative: three convolutions where a backward pass has two,
-and some twenty passes over memory for one batch normalisation. But the values are those of the training pass, whose
+and some twenty passes over memory for one normalisation. But the values are those of the training pass, whose
 graph still holds most of them. `Recording` notes where; the rules below take them from there and compute tangents only.
 """
 
@@ -19,6 +19,7 @@ from torch.utils.weak import TensorWeakRef
 from .functional import RandomState
 
 PRODUCTS = (F.linear, F.conv1d, F.conv2d, F.conv3d)
+ATTENTION = "attention"  # has no weight by whose address it could be known: all calls are one sequence
 
 
 def dual_attention() -> AbstractContextManager:
@@ -39,7 +40,7 @@ class Recording(TorchFunctionMode):
     def __init__(self, device: torch.device | str = "cpu"):
         super().__init__()
         self.random_state = RandomState(device)
-        self._calls = defaultdict(list)  # by the weight's address, in the order of its calls
+        self._calls = defaultdict(list)  # by the weight's address (or `ATTENTION`), in the order of the calls
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -51,6 +52,8 @@ class Recording(TorchFunctionMode):
             weight = kwargs.get("weight", args[3] if len(args) > 3 else None)
             if weight is not None:
                 self._calls[weight.data_ptr()].append((weight, _saved_statistics(output)))
+        elif function is F.scaled_dot_product_attention:
+            self._calls[ATTENTION].append((None, _Kept(output)))
         return output
 
     @contextmanager
@@ -80,15 +83,15 @@ class _Replay:
     """The same calls once more, in the same order: gives what each of them left."""
 
     def __init__(self, calls: dict):
-        self._remaining = {address: iter(of_weight) for address, of_weight in calls.items()}
+        self._remaining = {key: iter(own) for key, own in calls.items()}
 
-    def recall(self, weight: Tensor):
-        _, kept = next(self._remaining.get(weight.data_ptr(), iter(())), (None, None))
+    def recall(self, key: int | str):
+        _, kept = next(self._remaining.get(key, iter(())), (None, None))
         return kept() if isinstance(kept, _Kept) else kept
 
 
 class _TangentRules(TorchFunctionMode):
-    """Own forward derivatives of matrix products, convolutions and batch normalisation; PyTorch's of all else."""
+    """Own forward derivatives of products, convolutions, normalisation and attention; PyTorch's of all else."""
 
     def __init__(self, replay: _Replay):
         super().__init__()
@@ -100,13 +103,17 @@ class _TangentRules(TorchFunctionMode):
             return self._product(function, *args, **kwargs)
         if function is F.batch_norm:
             return self._batch_norm(*args, **kwargs)
+        if function is F.layer_norm:
+            return self._layer_norm(*args, **kwargs)
+        if function is F.scaled_dot_product_attention:
+            return self._attention(*args, **kwargs)
         return function(*args, **kwargs)
 
     def _product(self, function, input, weight, bias=None, *args, **kwargs):
         """Bilinear: d(x ∗ w + b) = dx ∗ w + x ∗ dw + db."""
         (x, dx), (w, dw) = forward_ad.unpack_dual(input), forward_ad.unpack_dual(weight)
         b, db = (None, None) if bias is None else forward_ad.unpack_dual(bias)
-        value = self._replay.recall(w)
+        value = self._replay.recall(w.data_ptr())
         if value is None:
             value = function(x, w, b, *args, **kwargs)
         if dx is None and dw is None:
@@ -128,7 +135,7 @@ class _TangentRules(TorchFunctionMode):
         passes over the images.
         """
         x, dx = forward_ad.unpack_dual(input)
-        kept = None if weight is None else self._replay.recall(forward_ad.unpack_dual(weight).primal)
+        kept = None if weight is None else self._replay.recall(forward_ad.unpack_dual(weight).primal.data_ptr())
         use_batch = training or running_mean is None
         if dx is None or weight is None or bias is None:
             return F.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
@@ -148,6 +155,44 @@ class _TangentRules(TorchFunctionMode):
             shift = shift - scale * mean_dx
         tangent = _affine(dx, scale, shift - slope * mean).add_(_affine(x, slope))
         return forward_ad.make_dual(_affine(x, scale, b - scale * mean), tangent)
+
+    def _layer_norm(self, input, normalized_shape, weight=None, bias=None, eps=1e-5):
+        """d(w x̂ + b) = w x̂'(dx) + dw x̂ + db. The derivative x̂' is symmetric: the backward pass computes it."""
+        x, dx = forward_ad.unpack_dual(input)
+        if dx is None or weight is None or bias is None:
+            return F.layer_norm(input, normalized_shape, weight, bias, eps)
+        (w, dw), (b, db) = forward_ad.unpack_dual(weight), forward_ad.unpack_dual(bias)
+        value, mean, inverse_deviation = torch.native_layer_norm(x, normalized_shape, w, b, eps)
+        tangent, _, _ = torch.ops.aten.native_layer_norm_backward(
+            dx.contiguous(), x, normalized_shape, mean, inverse_deviation, None, None, [True, False, False]
+        )
+        tangent *= w
+        if dw is not None:
+            tangent += F.layer_norm(x, normalized_shape, dw, db, eps)
+        elif db is not None:
+            tangent += db
+        return forward_ad.make_dual(value, tangent)
+
+    def _attention(self, query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, **more):
+        """With P = softmax(q kᵀ): dP = P ∘ (dS − rowsum(P ∘ dS)), dS = dq kᵀ + q dkᵀ, and d(P v) = dP v + P dv."""
+        kept = self._replay.recall(ATTENTION)
+        (q, dq), (k, dk), (v, dv) = (forward_ad.unpack_dual(tensor) for tensor in (query, key, value))
+        if (
+            any(tangent is None for tangent in (dq, dk, dv))
+            or attn_mask is not None
+            or dropout_p
+            or is_causal
+            or any(more.values())
+        ):
+            return F.scaled_dot_product_attention(
+                query, key, value, attn_mask, dropout_p, is_causal, scale=scale, **more
+            )
+        q, dq = (tensor * (q.shape[-1] ** -0.5 if scale is None else scale) for tensor in (q, dq))
+        probabilities = (q @ k.mT).softmax(-1)
+        change = torch.cat([dq, q], -1) @ torch.cat([k, dk], -1).mT
+        change = torch._softmax_backward_data(change, probabilities, -1, probabilities.dtype)
+        tangent = torch.cat([change, probabilities], -1) @ torch.cat([v, dv], -2)
+        return forward_ad.make_dual(probabilities @ v if kept is None else kept, tangent)
 
 
 def _saved_statistics(output: Tensor) -> tuple[Tensor, Tensor] | None:

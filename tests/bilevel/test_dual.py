@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from clp_hf.bilevel import Recording, run_at
+from clp_hf.bilevel import Recording, dual_attention, run_at
 
 
 class Checkpointed(nn.Sequential):
@@ -37,6 +37,20 @@ class NormalisedImagesToo(nn.Module):
         return self.norm(self.conv(self.norm(x)))
 
 
+class Attention(nn.Module):
+    """Tokens that attend to each other, then are normalised; `settings` go to the attention."""
+
+    def __init__(self, normalise=True, **settings):
+        super().__init__()
+        self.project, self.settings = nn.Linear(8, 3 * 8), settings
+        self.norm = nn.LayerNorm(8) if normalise else nn.Identity()
+
+    def forward(self, x):
+        q, k, v = self.project(self.norm(x.flatten(2).mT[..., :4].repeat(1, 1, 2))).unflatten(-1, (3, 2, 4)).unbind(-3)
+        y = F.scaled_dot_product_attention(*(part.transpose(1, 2) for part in (q, k, v)), **self.settings)
+        return self.norm(y.transpose(1, 2).flatten(2))
+
+
 def frozen(module):
     return module.requires_grad_(False)
 
@@ -59,6 +73,15 @@ MODULES = {
     "frozen_normalisation": lambda: nn.Sequential(nn.Conv2d(4, 4, 3), frozen(nn.BatchNorm2d(4)), nn.ReLU()),
     "checkpointed": lambda: Checkpointed(nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3)),
     "called_twice": CalledTwice,
+    "attention": Attention,
+    "attention_scaled": lambda: Attention(scale=0.3, normalise=False),
+    "attention_causal": lambda: Attention(is_causal=True),
+    "attention_masked": lambda: Attention(attn_mask=torch.ones(64, 64).tril().bool()),
+    "layers_normalised_by_a_frozen_layer": lambda: (lambda m: (frozen(m.norm), m)[1])(Attention()),
+    "layer_normalisation_of_one_weight": lambda: (lambda m: (m.norm.weight.requires_grad_(False), m)[1])(Attention()),
+    "layer_normalisation_without_weights": lambda: nn.Sequential(
+        nn.Conv2d(4, 4, 3), nn.LayerNorm(6, elementwise_affine=False), nn.LayerNorm(6, bias=False)
+    ),
     "images_normalised_too": NormalisedImagesToo,
     "images_normalised_by_a_frozen_layer": lambda: (lambda m: (frozen(m.norm), m)[1])(NormalisedImagesToo()),
 }
@@ -76,7 +99,8 @@ def tangents(module, images, recording):
     with torch.no_grad(), forward_ad.dual_level():
         with recording.replayed():
             found = dual_pass()
-        return found, dual_pass()
+        with dual_attention():
+            return found, dual_pass()
 
 
 @pytest.mark.parametrize("build", MODULES.values(), ids=MODULES)
@@ -84,9 +108,9 @@ def test_recorded_pass_equals_pytorch_forward_mode(build):
     torch.manual_seed(0)
     module = build().double()
     for norm in module.modules():
-        if isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.affine:
-            nn.init.uniform_(norm.weight)
-            nn.init.uniform_(norm.bias)
+        if isinstance(norm, (nn.modules.batchnorm._BatchNorm, nn.LayerNorm)):
+            for parameter in norm.parameters():
+                nn.init.uniform_(parameter)
     images = torch.randn(5, 4, 8, 8, dtype=torch.float64) + 3
     with Recording() as recording:
         output = module(images)
