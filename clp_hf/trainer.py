@@ -121,6 +121,13 @@ class CLPTrainer(AtomicCheckpointTrainer, LossTrainer):
         self._weights: dict[str, float] = defaultdict(float)
         if not self.args.meta_every:
             return
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            raise ValueError(
+                f"CLP does not run under {'FSDP' if self.is_fsdp_enabled else 'DeepSpeed'}: its look-ahead needs whole "
+                "parameters and optimizer states in every process. Use accelerate_configs/multi_gpu.yaml (DDP), with "
+                "gradient_checkpointing or recompute_training_forward where memory is short. Methods without a "
+                "look-ahead (meta_every=0) run under both."
+            )
         if self.args.n_gpu > 1:
             raise ValueError(
                 f"CLP does not run in nn.DataParallel, and {self.args.n_gpu} GPUs are visible to one process. Use "

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate.commands.config import load_config_from_file
 from distributed_run import CASES, outcome, train
 
 import clp_hf
@@ -50,3 +51,10 @@ def test_two_processes_are_one_with_the_joint_batch(folder, tmp_path, name):
         assert ours.keys() == theirs.keys()
         for key, value in theirs.items():
             assert ours[key] == pytest.approx(value, rel=1e-6, abs=1e-9), key
+
+
+@pytest.mark.parametrize(
+    "path", sorted((HERE.parent / "accelerate_configs").glob("*.yaml")), ids=lambda path: path.stem
+)
+def test_accelerate_reads_every_configuration(path):
+    load_config_from_file(str(path))

@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.data import Subset
 from transformers import AutoModelForImageClassification, EarlyStoppingCallback, Trainer
 
-from clp_hf import PerturbationNetwork
+from clp_hf import CLPTrainer, PerturbationNetwork
 from clp_hf.perturbation import training_characteristics
 from clp_hf.trainer import PERTURBATION_BETAS
 
@@ -453,3 +453,17 @@ def test_the_learning_rate_falls_by_ten_where_asked(make_trainer):
     assert rates == pytest.approx([0.1] * 6 + [0.01] * 2 + [0.001] * 2)
     with pytest.raises(ValueError, match=r"lr_decay_at is \[120\]; expected fractions"):
         make_trainer(lr_decay_at=[120])
+
+
+@pytest.mark.parametrize("sharding", ["fsdp", "deepspeed"])
+def test_sharded_parameters_are_refused(make_trainer, monkeypatch, sharding):
+    """accelerate starts neither on a CPU: the flag it would set is set by hand."""
+    create = CLPTrainer.create_accelerator_and_postprocess
+
+    def sharded(self):
+        create(self)
+        setattr(self, f"is_{sharding}_enabled", True)
+
+    monkeypatch.setattr(CLPTrainer, "create_accelerator_and_postprocess", sharded)
+    with pytest.raises(ValueError, match="does not run under (FSDP|DeepSpeed)"):
+        make_trainer()
