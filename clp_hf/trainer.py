@@ -5,7 +5,7 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import fields, replace
+from dataclasses import fields
 from functools import partial
 from typing import Any
 
@@ -30,7 +30,7 @@ from .data.contract import (
     split_meta_set,
 )
 from .data.seeding import SeededDataset
-from .hub import CardDetails, PublishingCallback, clear_push_errors, for_timm, model_card, push_failure
+from .hub import CardDetails
 from .loss_trainer import LossTrainer
 from .modeling import (
     find_classifier_head,
@@ -50,6 +50,7 @@ from .perturbation import (
     training_characteristics,
 )
 from .perturbation.network import FILES
+from .publishing import PublishingTrainer
 from .training_args import CLPTrainingArguments
 
 logger = logging.get_logger(__name__)
@@ -61,7 +62,7 @@ PERTURBATION_BETAS = (0.9, 0.95)
 Batch = dict[str, Tensor]
 
 
-class CLPTrainer(AtomicCheckpointTrainer, LossTrainer):
+class CLPTrainer(PublishingTrainer, AtomicCheckpointTrainer, LossTrainer):
     """A `Trainer` whose training step is one step of CLP (Algorithm 1); everything else is as its users know it.
 
     Data sets are map-style, of items with `pixel_values` (3, H, W), normalised for the model; `labels`, an integer;
@@ -76,8 +77,7 @@ class CLPTrainer(AtomicCheckpointTrainer, LossTrainer):
         args: `CLPTrainingArguments`. With `meta_every=0` this is the plain `Trainer`, by `training_loss`.
         meta_dataset: the small, clean, balanced meta set. By default `args.meta_samples` images per group (per class
             without groups) are taken out of the training set.
-        card_details: what the model card tells and the trainer cannot know.
-        **kwargs: as for `Trainer`.
+        **kwargs: as for `Trainer`; and `card_details`, what the model card tells and the trainer cannot know.
 
     Attributes:
         perturbation_network: Ω, the `WeightNetwork` with `meta_network="weight"`; None with `meta_every=0`.
@@ -95,7 +95,6 @@ class CLPTrainer(AtomicCheckpointTrainer, LossTrainer):
         args: CLPTrainingArguments | None = None,
         *,
         meta_dataset=None,
-        card_details: CardDetails | None = None,
         **kwargs,
     ):
         if isinstance(model, nn.DataParallel):
@@ -112,9 +111,6 @@ class CLPTrainer(AtomicCheckpointTrainer, LossTrainer):
                 "whose order is its own. Set train_sampling='random', or pass map-style training data."
             )
         self.perturbation_network: MetaNetwork | None = None
-        self.card_details = card_details or CardDetails()
-        self._publishing = PublishingCallback(self._complete_output_dir)
-        self.add_callback(self._publishing)
         self.add_callback(_StepCallback(self))
         self._before_overflow: tuple[float, tuple[dict, dict]] | None = None
         self._sums: dict[str, Tensor] = defaultdict(float)
@@ -568,7 +564,7 @@ class CLPTrainer(AtomicCheckpointTrainer, LossTrainer):
     # ---- checkpoints -------------------------------------------------------------------------------------------------
 
     def _save(self, output_dir=None, state_dict=None):
-        super()._save(output_dir, for_timm(self.model, self.processing_class, state_dict))
+        super()._save(output_dir, state_dict)
         self._save_perturbation_network(output_dir or self.args.output_dir)
 
     def _save_perturbation_network(self, folder: str) -> None:
@@ -653,78 +649,19 @@ class CLPTrainer(AtomicCheckpointTrainer, LossTrainer):
 
     # ---- publishing --------------------------------------------------------------------------------------------------
 
-    def init_hf_repo(self, token=None, private=None):
-        """As in Trainer, which creates the repository before training where `push_to_hub=True`.
+    def _save_beside(self, folder: str) -> None:
+        self._save_perturbation_network(folder)
 
-        Raises:
-            PushError: the Hub refused or could not be reached; the message says what to do.
-        """
-        with clear_push_errors(self):
-            super().init_hf_repo(token, private)
-
-    def push_to_hub(self, *args, **kwargs):
-        """Publish the classifier, `perturbation_network/` beside it, and the model card.
-
-        Args:
-            *args, **kwargs: as for `Trainer.push_to_hub`; those of the card as for `create_model_card`.
-
-        Returns:
-            As `Trainer.push_to_hub`.
-
-        Raises:
-            PushError: the Hub refused or could not be reached; the message says what to do. The local files are intact,
-                and another call uploads what is missing.
-        """
-        self._finish_current_push()  # before anything overwrites the files that are on their way
-        with clear_push_errors(self):
-            return super().push_to_hub(*args, **kwargs)
-
-    def create_model_card(
-        self,
-        language=None,
-        license=None,
-        tags=None,
-        model_name=None,
-        finetuned_from=None,
-        tasks=None,
-        dataset_tags=None,
-        dataset=None,
-        dataset_args=None,
-    ) -> None:
-        """Write the model card, `README.md`, to `args.output_dir`.
-
-        Args:
-            language, license, tags, model_name, finetuned_from, dataset_tags, dataset, dataset_args: as for `Trainer`;
-                they take precedence over `card_details`, where they are called `base_model`, `dataset_id`,
-                `dataset_name` and `dataset_config`.
-            tasks: not used, the task is image classification.
-        """
-        if not self.is_world_process_zero():
-            return
-        given = {
-            "language": language,
-            "license": license,
-            "tags": tags,
-            "model_name": model_name,
-            "base_model": finetuned_from,
-            "dataset_id": dataset_tags,
-            "dataset_name": dataset,
-            "dataset_config": dataset_args,
+    def _card(self, details: CardDetails) -> tuple[str, dict[str, Any]]:
+        if self.perturbation_network is not None:
+            return {"perturbation": "clp", "weight": "meta-weight-net"}[self.args.meta_network], self._facts(details)
+        return "plain-trainer", {
+            "train_sampling": self.args.train_sampling,
+            "training_loss": self.args.training_loss,
+            "loss_options": self.args.training_loss_options,
         }
-        details = replace(self.card_details, **{name: value for name, value in given.items() if value is not None})
-        if self.perturbation_network is None:
-            method = {
-                "train_sampling": self.args.train_sampling,
-                "training_loss": self.args.training_loss,
-                "loss_options": self.args.training_loss_options,
-            }
-            card = model_card(self, "plain-trainer", details, self._publishing, **method)
-        else:
-            template = {"perturbation": "clp", "weight": "meta-weight-net"}[self.args.meta_network]
-            card = model_card(self, template, details, self._publishing, **self._method_facts(details))
-        card.save(os.path.join(self.args.output_dir, "README.md"))
 
-    def _method_facts(self, details: CardDetails) -> dict[str, Any]:
+    def _facts(self, details: CardDetails) -> dict[str, Any]:
         args = self.args
         names = [field.name for field in fields(args) if field.name not in TrainingArguments.__dataclass_fields__]
         return {
@@ -734,26 +671,6 @@ class CLPTrainer(AtomicCheckpointTrainer, LossTrainer):
             "infills": {"counterfactual": args.counterfactual_infills, "factual": args.factual_infills},
             "network_parameters": parameter_count(self.perturbation_network),
         }
-
-    def _complete_output_dir(self) -> None:
-        """What `Trainer` does not know of, just before it pushes; it copies a fixed list of files by itself."""
-        self._report_failed_pushes()
-        self._save_perturbation_network(self.args.output_dir)
-        self.create_model_card()
-
-    def _finish_current_push(self):
-        super()._finish_current_push()
-        self._report_failed_pushes()
-
-    def _report_failed_pushes(self) -> None:
-        """Trainer pushes in the background while it trains, and never looks whether that succeeded."""
-        push = getattr(self, "push_in_progress", None)
-        if push is None:
-            return
-        for job in push.jobs:
-            if job.done() and (error := job.exception()) is not None:
-                logger.error(push_failure(error, self))
-        push.jobs = [job for job in push.jobs if not job.done()]
 
 
 class _StepCallback(TrainerCallback):

@@ -9,7 +9,7 @@ all_results.json (eval_* and test_* keys) to --output_dir, and prints the table 
 """
 
 import os
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 
 import waterbirds
 
@@ -64,11 +64,16 @@ def main():
         eval_dataset=experiment.validation,
         processing_class=experiment.processor,
         compute_metrics=experiment.compute_metrics,
+        card_details=replace(experiment.card_details, base_model=source),
     )
     results = {"before": experiment.evaluate(trainer)}
     trainer.train()
     results["HSFM"] = experiment.evaluate(trainer)
-    trainer.save_model()
+    if args.push_to_hub:
+        trainer.push_to_hub()
+    else:
+        trainer.save_model()
+        trainer.create_model_card()
     if training.should_log:
         print(f"\n{trainer.result.settings}; {trainer.result.rule}")
         print(experiment.table(results))

@@ -470,5 +470,7 @@ def test_hub_names():
 
 
 def test_templates(make_trainer):
-    with pytest.raises(ValueError, match="no template 'hsfm'; choose one of base, clp, meta-weight-net, plain-trainer"):
-        render("hsfm")
+    with pytest.raises(
+        ValueError, match="no template 'erm'; choose one of base, clp, hsfm, meta-weight-net, plain-trainer"
+    ):
+        render("erm")

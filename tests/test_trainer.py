@@ -465,5 +465,5 @@ def test_sharded_parameters_are_refused(make_trainer, monkeypatch, sharding):
         setattr(self, f"is_{sharding}_enabled", True)
 
     monkeypatch.setattr(CLPTrainer, "create_accelerator_and_postprocess", sharded)
-    with pytest.raises(ValueError, match="does not run under (FSDP|DeepSpeed)"):
+    with pytest.raises(ValueError, match=r"does not run under (FSDP|DeepSpeed)"):
         make_trainer()

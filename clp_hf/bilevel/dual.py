@@ -163,15 +163,16 @@ class _TangentRules(TorchFunctionMode):
             return F.layer_norm(input, normalized_shape, weight, bias, eps)
         (w, dw), (b, db) = forward_ad.unpack_dual(weight), forward_ad.unpack_dual(bias)
         value, mean, inverse_deviation = torch.native_layer_norm(x, normalized_shape, w, b, eps)
+        dx, x = dx.to(mean.dtype).contiguous(), x.to(mean.dtype)  # half precisions have float32 statistics
         tangent, _, _ = torch.ops.aten.native_layer_norm_backward(
-            dx.contiguous(), x, normalized_shape, mean, inverse_deviation, None, None, [True, False, False]
+            dx, x, normalized_shape, mean, inverse_deviation, None, None, [True, False, False]
         )
         tangent *= w
         if dw is not None:
             tangent += F.layer_norm(x, normalized_shape, dw, db, eps)
         elif db is not None:
             tangent += db
-        return forward_ad.make_dual(value, tangent)
+        return forward_ad.make_dual(value, tangent.to(value.dtype))
 
     def _attention(self, query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, **more):
         """With P = softmax(q kᵀ): dP = P ∘ (dS − rowsum(P ∘ dS)), dS = dq kᵀ + q dkᵀ, and d(P v) = dP v + P dv."""

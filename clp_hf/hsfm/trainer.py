@@ -1,15 +1,17 @@
 """HSFM seen from the Trainer: `train` replaces the head; evaluate, predict, save and push are the Trainer's."""
 
 import dataclasses
-import time
 from dataclasses import dataclass, field
+from typing import Any
 
 from transformers import TrainingArguments
 from transformers.trainer_utils import TrainOutput
 
 from ..data.contract import check_labels, column
 from ..group_trainer import GroupTrainer
+from ..hub import CardDetails
 from ..modeling import find_classifier_head, set_head
+from ..publishing import PublishingTrainer
 from .editor import PRESET_CLASSES, PRESETS, SELECTIONS, Head, HSFMResult, HSFMSettings, best, hsfm
 from .features import FeatureSet, extract_features
 from .search import random_settings
@@ -64,7 +66,7 @@ class HSFMArguments(TrainingArguments):
         )
 
 
-class HSFMTrainer(GroupTrainer):
+class HSFMTrainer(PublishingTrainer, GroupTrainer):
     """Retrains the final linear layer of a classifier on edited features; the backbone stays as it is.
 
     Args:
@@ -72,7 +74,7 @@ class HSFMTrainer(GroupTrainer):
         args: `HSFMArguments`.
         train_dataset: map-style, with **evaluation transforms**: features are computed once. Items as for `CLPTrainer`.
         eval_dataset: the validation set, where hard sets come from and what selects. With groups, by worst group.
-        **kwargs: as for `Trainer`.
+        **kwargs: as for `Trainer`; and `card_details`, what the model card tells and the trainer cannot know.
 
     Attributes:
         result: the chosen `HSFMResult`, after `train`.
@@ -108,7 +110,7 @@ class HSFMTrainer(GroupTrainer):
 
     def train(self, resume_from_checkpoint=None, **kwargs) -> TrainOutput:
         """Edit features, and put the best head into the model."""
-        started = time.time()
+        self._publishing.on_train_begin(self.args, self.state, self.control)
         example = self.train_dataset[0]["pixel_values"][None].to(self.args.device)
         _, layer = find_classifier_head(self.model, example)
         if layer.bias is None:
@@ -120,9 +122,22 @@ class HSFMTrainer(GroupTrainer):
         self.result = best(self.results)
         set_head(layer, self.result.head.weight, self.result.head.bias)
         for entry in self.result.history:
-            self.state.epoch = entry["epoch"]
+            self.state.epoch = self.state.global_step = entry["epoch"]
             self.log({name: value for name, value in entry.items() if name != "epoch"})
-        runtime = time.time() - started
-        metrics = {"train_runtime": runtime, "selection_score": self.result.score}
+        self._publishing.on_train_end(self.args, self.state, self.control)
+        metrics = {"train_runtime": self._publishing.runtime, "selection_score": self.result.score}
         self.log(metrics)
-        return TrainOutput(0, 0.0, metrics)
+        return TrainOutput(self.state.global_step, 0.0, metrics)
+
+    def _card(self, details: CardDetails) -> tuple[str, dict[str, Any]]:
+        if self.result is None:
+            raise ValueError("There is no HSFM head to tell of yet: call train() first.")
+        return "hsfm", {
+            "method_settings": dataclasses.asdict(self.result.settings),
+            "rule": self.result.rule,
+            "score": self.result.score,
+            "epochs": self.result.epochs,
+            "trials": len(self.results),
+            "support_size": len(self.result.support_indices),
+            "validation_size": len(self.eval_dataset),
+        }

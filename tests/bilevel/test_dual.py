@@ -82,6 +82,7 @@ MODULES = {
     "layer_normalisation_without_weights": lambda: nn.Sequential(
         nn.Conv2d(4, 4, 3), nn.LayerNorm(6, elementwise_affine=False), nn.LayerNorm(6, bias=False)
     ),
+    "layer_normalisation_after": lambda: nn.Sequential(nn.Conv2d(4, 4, 3), nn.LayerNorm(6)),
     "images_normalised_too": NormalisedImagesToo,
     "images_normalised_by_a_frozen_layer": lambda: (lambda m: (frozen(m.norm), m)[1])(NormalisedImagesToo()),
 }
@@ -117,6 +118,19 @@ def test_recorded_pass_equals_pytorch_forward_mode(build):
     found, expected = tangents(module, images, recording)
     torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-12)
     output.sum().backward()  # the training graph, from which values were taken, is intact
+
+
+@pytest.mark.parametrize(
+    "build", [Attention, MODULES["convolution_normalisation"], MODULES["layer_normalisation_after"]]
+)
+def test_the_rules_hold_under_autocast(build):
+    torch.manual_seed(0)
+    module, images = build(), torch.randn(5, 4, 8, 8)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        with Recording() as recording:
+            module(images)
+        (_, found), (_, expected) = tangents(module, images, recording)
+    assert (found - expected).norm() < 0.02 * expected.norm()
 
 
 def test_kept_products_are_not_computed_again():

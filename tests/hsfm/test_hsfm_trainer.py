@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from conftest import SIZE, Squares, vit
+from huggingface_hub import ModelCard
 from transformers import AutoModelForImageClassification, ViTImageProcessor
 
 from clp_hf.hsfm import HSFMArguments, HSFMTrainer
@@ -54,6 +55,15 @@ def test_the_head_alone_changes_and_the_checkpoint_is_ordinary(make_hsfm, tmp_pa
     trainer.save_model()
     loaded = AutoModelForImageClassification.from_pretrained(tmp_path / "run")
     torch.testing.assert_close(loaded.state_dict(), trainer.model.state_dict(), rtol=0, atol=0)
+
+    trainer.create_model_card()
+    card = ModelCard.load(tmp_path / "run" / "README.md")
+    assert {"clp_hf", "hsfm"} <= set(card.data.tags)
+    results = {result.metric_name: result.metric_value for result in card.data.eval_results}
+    assert results["Worst-group accuracy"] == pytest.approx(metrics["eval_worst_group_accuracy"], abs=1e-4)
+    assert f"support set of {len(trainer.result.support_indices)} training features" in card.text
+    assert f"Of 3 settings and their epochs by validation ({trainer.result.rule})" in card.text
+    assert "learning_rate" not in card.text
 
 
 def test_a_preset_of_two_classes_is_refused_for_three(make_hsfm):

@@ -1,0 +1,120 @@
+"""A Trainer that publishes what loads everywhere, with a card that tells the method."""
+
+import os
+from dataclasses import replace
+from typing import Any
+
+from transformers import Trainer
+from transformers.utils import logging
+
+from .hub import CardDetails, PublishingCallback, clear_push_errors, for_timm, model_card, push_failure
+
+logger = logging.get_logger(__name__)
+
+
+class PublishingTrainer(Trainer):
+    """`Trainer` whose repositories load without clp_hf, in timm too, and whose failed pushes say what to do.
+
+    Args:
+        card_details: what the model card tells and the trainer cannot know.
+        *args, **kwargs: as for `Trainer`.
+    """
+
+    def __init__(self, *args, card_details: CardDetails | None = None, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.card_details = card_details or CardDetails()
+        self._publishing = PublishingCallback(self._complete_output_dir)
+        self.add_callback(self._publishing)
+
+    def _card(self, details: CardDetails) -> tuple[str, dict[str, Any]]:
+        """The template in `hub_cards`, and its variables beyond those of every card."""
+        raise NotImplementedError
+
+    def _save_beside(self, folder: str) -> None:
+        """Write to `folder` what belongs into the repository beside the model."""
+
+    def _save(self, output_dir=None, state_dict=None):
+        super()._save(output_dir, for_timm(self.model, self.processing_class, state_dict))
+
+    def init_hf_repo(self, token=None, private=None):
+        """As in Trainer, which creates the repository before training where `push_to_hub=True`.
+
+        Raises:
+            PushError: the Hub refused or could not be reached; the message says what to do.
+        """
+        with clear_push_errors(self):
+            super().init_hf_repo(token, private)
+
+    def push_to_hub(self, *args, **kwargs):
+        """Publish the classifier, what belongs beside it (CLP's `perturbation_network/`), and the model card.
+
+        Args:
+            *args, **kwargs: as for `Trainer.push_to_hub`; those of the card as for `create_model_card`.
+
+        Returns:
+            As `Trainer.push_to_hub`.
+
+        Raises:
+            PushError: the Hub refused or could not be reached; the message says what to do. The local files are intact,
+                and another call uploads what is missing.
+        """
+        self._finish_current_push()  # before anything overwrites the files that are on their way
+        with clear_push_errors(self):
+            return super().push_to_hub(*args, **kwargs)
+
+    def create_model_card(
+        self,
+        language=None,
+        license=None,
+        tags=None,
+        model_name=None,
+        finetuned_from=None,
+        tasks=None,
+        dataset_tags=None,
+        dataset=None,
+        dataset_args=None,
+    ) -> None:
+        """Write the model card, `README.md`, to `args.output_dir`.
+
+        Args:
+            language, license, tags, model_name, finetuned_from, dataset_tags, dataset, dataset_args: as for `Trainer`;
+                they take precedence over `card_details`, where they are called `base_model`, `dataset_id`,
+                `dataset_name` and `dataset_config`.
+            tasks: not used, the task is image classification.
+        """
+        if not self.is_world_process_zero():
+            return
+        given = {
+            "language": language,
+            "license": license,
+            "tags": tags,
+            "model_name": model_name,
+            "base_model": finetuned_from,
+            "dataset_id": dataset_tags,
+            "dataset_name": dataset,
+            "dataset_config": dataset_args,
+        }
+        details = replace(self.card_details, **{name: value for name, value in given.items() if value is not None})
+        template, facts = self._card(details)
+        card = model_card(self, template, details, self._publishing, **facts)
+        card.save(os.path.join(self.args.output_dir, "README.md"))
+
+    def _complete_output_dir(self) -> None:
+        """What `Trainer` does not know of, just before it pushes; it copies a fixed list of files by itself."""
+        self._report_failed_pushes()
+        self._save_beside(self.args.output_dir)
+        self.create_model_card()
+
+    def _finish_current_push(self):
+        super()._finish_current_push()
+        self._report_failed_pushes()
+
+    def _report_failed_pushes(self) -> None:
+        """Trainer pushes in the background while it trains, and never looks whether that succeeded."""
+        push = getattr(self, "push_in_progress", None)
+        if push is None:
+            return
+        for job in push.jobs:
+            if job.done() and (error := job.exception()) is not None:
+                logger.error(push_failure(error, self))
+        push.jobs = [job for job in push.jobs if not job.done()]
