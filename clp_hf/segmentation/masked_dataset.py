@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from datasets import Dataset, DatasetDict
 from datasets import Image as ImageFeature
+from datasets.table import embed_table_storage
 from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -31,7 +32,7 @@ from .sheet import contact_sheet
 
 CACHE, DATA, STAGED, PREVIEW = ".masks", "data", ".staged", "preview"
 REPORT, CARD, SHEET = "masks.json", "README.md", "contact_sheet.png"
-IMAGES_PER_FILE = 5000
+IMAGES_PER_FILE = 2000
 NAMED = 50  # of the images without a mask, in the card; the JSON file names all
 
 
@@ -101,6 +102,7 @@ class SplitReport:
         coverage: mean share of the image that is foreground, in [0, 1].
         iou: mean intersection over union with the true masks, or None where there are none.
         box_iou: the same of the enclosing boxes.
+        found_iou: `iou` of the images that something was found in; None where there are none.
     """
 
     images: int
@@ -109,6 +111,7 @@ class SplitReport:
     coverage: float
     iou: float | None = None
     box_iou: float | None = None
+    found_iou: float | None = None
 
 
 def make_masks(args: MaskArguments) -> dict[str, SplitReport]:
@@ -172,10 +175,11 @@ def format_mask_report(reports: dict[str, SplitReport]) -> str:
     """A Markdown table, a row for every split, and below it the images without a usable mask."""
     has_truth = any(report.iou is not None for report in reports.values())
     head = ["split", "images", "nothing found", "no background", "mean coverage, %"]
-    rows = [head + (["IoU, %", "IoU of boxes, %"] if has_truth else [])]
+    rows = [head + (["IoU, %", "IoU of boxes, %", "IoU where found, %"] if has_truth else [])]
     for name, report in reports.items():
         row = [name, report.images, len(report.empty), len(report.full), f"{100 * report.coverage:.1f}"]
-        rows.append(row + ([f"{100 * report.iou:.1f}", f"{100 * report.box_iou:.1f}"] if has_truth else []))
+        quality = (report.iou, report.box_iou, report.found_iou) if has_truth else ()
+        rows.append(row + ["–" if value is None else f"{100 * value:.1f}" for value in quality])
     rows.insert(1, ["---", *["---:"] * (len(rows[0]) - 1)])
     lines = ["| " + " | ".join(map(str, row)) + " |" for row in rows]
     for name, report in reports.items():
@@ -299,7 +303,9 @@ def _finish(
                 )
             ious.append(mask_iou(mask, truth).item())
             box_ious.append(mask_iou(prepare_masks(mask, "box"), prepare_masks(truth, "box")).item())
-    quality = [float(np.mean(values)) if values else None for values in (ious, box_ious)]
+    left_out = set(empty)
+    found_ious = [iou for index, iou in zip(images.indices, ious, strict=False) if index not in left_out]
+    quality = [float(np.mean(values)) if values else None for values in (ious, box_ious, found_ious)]
     return encoded, ious, SplitReport(len(images), empty, full, float(np.mean(coverage)), *quality)
 
 
@@ -352,19 +358,22 @@ def _write(splits: DatasetDict, output: Path) -> None:
     for name, split in splits.items():
         count = math.ceil(len(split) / IMAGES_PER_FILE)
         for index in range(count):
-            part = split.shard(count, index, contiguous=True)
+            part = split.shard(count, index, contiguous=True).with_format("arrow")
+            # to_parquet would write the paths of images that lie in files of their own
+            part = part.map(embed_table_storage, batched=True, batch_size=100, keep_in_memory=True)
             part.to_parquet(staged / f"{name}-{index:05d}-of-{count:05d}.parquet")
     shutil.rmtree(output / DATA, ignore_errors=True)
     os.rename(staged, output / DATA)
 
 
 def _card(settings: dict[str, Any], reports: dict[str, SplitReport]) -> str:
-    """A data card: where the files are, who made the masks, and the report."""
-    files = "".join(f"  - split: {name}\n    path: {DATA}/{name}-*\n" for name in reports)
+    """Who made the masks, and the report.
+
+    Without `configs` in its metadata: `datasets` would cache the folder by these alone and give out old masks.
+    """
     chosen = "\n".join(f"- `{key}`: {value}" for key, value in settings.items() if value not in (None, False))
     return (
-        f"---\nconfigs:\n- config_name: default\n  data_files:\n{files}---\n\n"
-        f"# {Path(settings['dataset_name']).name} with masks\n\n"
+        f"---\ntags:\n- clp_hf\n---\n\n# {Path(settings['dataset_name']).name} with masks\n\n"
         "The column `mask` was made by a model, not annotated: look at the contact sheet before trusting it.\n\n"
         f"![Masks]({SHEET})\n\n{format_mask_report(reports)}\n\n{chosen}\n"
     )

@@ -28,6 +28,7 @@ from transformers import (
 )
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from transformers.models.auto import modeling_auto
+from transformers.utils import logging
 
 from ..causal import trimap
 from ..hub import hub_failure
@@ -195,8 +196,14 @@ class Labelled:
         return _by_size(self._segment, images)
 
     def _segment(self, images: list[Image.Image]) -> list[np.ndarray]:
+        verbosity = logging.get_verbosity()
+        logging.set_verbosity_error()  # one warning an image else, that no instances are fused
+        try:
+            found = self.pipeline(images, batch_size=len(images))
+        finally:
+            logging.set_verbosity(verbosity)
         masks = []
-        for image, segments in zip(images, self.pipeline(images, batch_size=len(images)), strict=True):
+        for image, segments in zip(images, found, strict=True):
             parts = [np.asarray(part["mask"]) for part in segments if part["label"] in self.foreground]
             masks.append(np.maximum.reduce([np.zeros((image.height, image.width), np.uint8), *parts]))
         return masks

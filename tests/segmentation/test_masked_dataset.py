@@ -85,6 +85,16 @@ def test_the_data_set_stands_without_the_original_files(folder, segmenter):
     assert load_classification_dataset(args.output_dir)["test"][0]["image"].size == (SIZE, SIZE)
 
 
+def test_a_remade_data_set_is_loaded_anew(folder, segmenter):
+    args = arguments(folder)
+    make_masks(args)
+    before = np.asarray(load_classification_dataset(args.output_dir)["test"][0]["mask"])
+    picture(2).save(folder / "test" / "crow" / "0.png")
+    make_masks(args)
+    after = np.asarray(load_classification_dataset(args.output_dir)["test"][0]["mask"])
+    assert before.sum() != after.sum()
+
+
 def test_boxes_are_the_smallest_around_the_foreground(folder, segmenter, tmp_path):
     reports = make_masks(arguments(folder, mask_shape="box", output_dir=str(tmp_path / "out")))
     assert reports["train"].empty == [5]
@@ -167,13 +177,14 @@ def test_quality_against_true_masks_by_hand(tmp_path, segmenter):
     # Equal; a side of 7 for 8; both empty; all of 16 × 16 for 8 × 8. One finds nothing, one leaves no background.
     assert report.iou == pytest.approx((1 + 49 / 64 + 1 + 64 / 256) / 4)
     assert report.box_iou == report.iou
+    assert report.found_iou == pytest.approx((1 + 49 / 64 + 64 / 256) / 3)
     assert report.coverage == pytest.approx((64 + 49 + 0 + 256) / 4 / 256)
     assert (report.empty, report.full) == ([2], [3])
     saved = json.loads((tmp_path / "out" / "masks.json").read_text())
     assert saved["splits"]["train"]["empty"] == [2]
     assert "token" not in saved["settings"]
     table = format_mask_report({"train": report})
-    assert "| train | 4 | 1 | 1 | 36.0 | 75.4 | 75.4 |" in table
+    assert "| train | 4 | 1 | 1 | 36.0 | 75.4 | 75.4 | 67.2 |" in table
     assert "train, nothing found: 2" in table
     made = load_classification_dataset(tmp_path / "out", validation_fraction=0.5)["train"]
     assert "true_mask" not in made.column_names  # the loader keeps what it uses; the folder has it
