@@ -138,7 +138,7 @@ class DataArguments:
 
 @dataclass
 class ModelArguments:
-    """Which model."""
+    """Which model, and what is asked of it beside its accuracy."""
 
     model_name_or_path: str = field(
         default="tf_efficientnet_lite0", metadata={"help": "A Hub name, `timm/…`, a bare timm name, or a local folder."}
@@ -151,6 +151,10 @@ class ModelArguments:
     freeze_batch_norm: bool = field(
         default=True,
         metadata={"help": "Keep the pretrained batch-norm statistics: batches are small and of one background mostly."},
+    )
+    attribution: bool = field(
+        default=False,
+        metadata={"help": "Evaluate how much of the model's Grad-CAM attribution lies inside the causal masks too."},
     )
 
 
@@ -183,7 +187,8 @@ class Experiment:
             and clean: a long tail, label noise.
 
     Raises:
-        ValueError: the meta set would leave a training class, or the validation split, without images.
+        ValueError: the meta set would leave a training class, or the validation split, without images; or attribution
+            is asked for without masks, or of a model without feature map.
     """
 
     def __init__(
@@ -262,6 +267,15 @@ class Experiment:
         self.test = (
             ImageClassificationDataset(splits["test"], eval_transform, name="test") if "test" in splits else None
         )
+        if model_args.attribution:
+            self._check_attribution(model)
+
+    def _check_attribution(self, model) -> None:
+        """Find out before training what `attribution` would fail for after it."""
+        from .visualization import Attribution, check_has_masks
+
+        check_has_masks(self.validation)
+        Attribution(model, self.validation[0]["pixel_values"][None])
 
     def _meta_cells(self, data_args: DataArguments) -> tuple[str, int]:
         """What the meta set has equally many images of, and how many of these there are."""
@@ -367,13 +381,24 @@ class Experiment:
 
     def evaluate(self, trainer: Trainer) -> dict[str, float]:
         """Metrics on validation (`eval_`) and, where there is one, test (`test_`), also saved in its `output_dir`."""
-        metrics = trainer.evaluate(self.validation, metric_key_prefix="eval")
-        trainer.save_metrics("eval", metrics)
-        if self.test is not None:
-            test_metrics = trainer.evaluate(self.test, metric_key_prefix="test")
-            trainer.save_metrics("test", test_metrics)
-            metrics |= test_metrics
+        metrics = {}
+        for prefix, dataset in (("eval", self.validation), ("test", self.test)):
+            if dataset is not None:
+                found = trainer.evaluate(dataset, metric_key_prefix=prefix)
+                if self.model_args.attribution:
+                    found |= self._attribution(trainer, dataset, prefix)
+                trainer.save_metrics(prefix, found)
+                metrics |= found
         return metrics
+
+    def _attribution(self, trainer: Trainer, dataset: ImageClassificationDataset, prefix: str) -> dict[str, float]:
+        from .visualization import attribution_metrics  # of an optional library
+
+        model, batch_size = trainer.accelerator.unwrap_model(trainer.model), trainer.args.eval_batch_size
+        found = attribution_metrics(model, dataset, group_names=self.group_names, batch_size=batch_size)
+        found = {f"{prefix}_{name}": value for name, value in found.items()}
+        trainer.state.log_history[-1].update(found)  # the entry of the evaluation before: the card is made of it
+        return found
 
     def table(self, results: Mapping[str, Mapping[str, float]]) -> str:
         """Group accuracies of several methods side by side, on the test split (on validation, where there is none)."""

@@ -4,6 +4,7 @@
 the Trainer trains and `from_pretrained` loads again; the other functions are what training needs to know about it.
 """
 
+import hashlib
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -285,12 +286,12 @@ def _wrap_timm(module: nn.Module, model_args: dict | None) -> TimmWrapperForImag
 
 @torch.no_grad()
 def _evaluate(module: nn.Module, pixels: Tensor) -> Any:
-    with _evaluation_mode(module):
+    with evaluation_mode(module):
         return module(pixels)
 
 
 @contextmanager
-def _evaluation_mode(model: nn.Module) -> Iterator[None]:
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """`model.eval()` inside; afterwards every sub-module is in the mode it was in."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
@@ -387,8 +388,8 @@ def image_settings(model: PreTrainedModel, processor: BaseImageProcessor | None 
     name = model.config.name_or_path
     if processor is None and not name and not isinstance(model, TimmWrapperForImageClassification):
         raise ValueError(
-            f"{_model_name(model)} was built here and not loaded, so how its pixel values are normalised is not known. "
-            "Pass its image processor: CLPTrainer(processing_class=…)."
+            f"{architecture_name(model)} was built here and not loaded, so how its pixel values are normalised is not "
+            "known. Pass its image processor: CLPTrainer(processing_class=…)."
         )
     processor = processor or load_image_processor(name, model)
     black, white, red = (_preprocess_colour(processor, colour) for colour in ("black", "white", "red"))
@@ -448,8 +449,8 @@ def _at_image_size(model: PreTrainedModel, size: tuple[int, int]) -> PreTrainedM
         _evaluate(model, torch.zeros(1, 3, *size, dtype=model.dtype, device=model.device))
     except (ValueError, RuntimeError) as error:
         raise ValueError(
-            f"{_model_name(model)} does not take images of {size[0]} × {size[1]} pixels ({error}). Use its own size, "
-            "or a timm model whose position embeddings can be resampled."
+            f"{architecture_name(model)} does not take images of {size[0]} × {size[1]} pixels ({error}). Use its own "
+            "size, or a timm model whose position embeddings can be resampled."
         ) from error
     return model
 
@@ -566,7 +567,7 @@ def find_classifier_head(model: nn.Module, pixel_values: Tensor) -> tuple[str, n
     linears = {name: module for name, module in model.named_modules() if _is_linear(module)}
     handles = [module.register_forward_hook(watch(name)) for name, module in linears.items()]
     try:
-        with torch.no_grad(), _evaluation_mode(model):
+        with torch.no_grad(), evaluation_mode(model):
             logits = model(pixel_values=pixel_values).logits
     finally:
         for handle in handles:
@@ -585,7 +586,7 @@ def find_classifier_head(model: nn.Module, pixel_values: Tensor) -> tuple[str, n
     else:
         found = f"none of its {len(linears)} linear layers has {classes} outputs"
     raise ValueError(
-        f"{_model_name(model)} has no final linear layer: {found}. Features and class weights are read from it; "
+        f"{architecture_name(model)} has no final linear layer: {found}. Features and class weights are read from it; "
         "choose a model whose logits are one linear layer of one feature vector an image, or the mean of two."
     )
 
@@ -639,12 +640,13 @@ def forward_with_features(
     return logits, torch.cat([features[layer] for layer in layers], dim=1)
 
 
-def _model_name(model: nn.Module) -> str:
+def architecture_name(model: nn.Module) -> str:
+    """For messages: the class, and of a timm model its name there."""
     architecture = getattr(getattr(model, "config", None), "architecture", None)
     return f"{type(model).__name__} ({architecture})" if architecture else type(model).__name__
 
 
-# ---- batch normalisation, size ---------------------------------------------------------------------------------------
+# ---- batch normalisation, identity, size -----------------------------------------------------------------------------
 
 
 def freeze_batch_norm_statistics(model: nn.Module) -> int:
@@ -667,6 +669,15 @@ def uses_batch_statistics(model: nn.Module) -> bool:
     return any(
         isinstance(module, nn.modules.batchnorm._BatchNorm) and not _is_frozen(module) for module in model.modules()
     )
+
+
+def model_fingerprint(model: nn.Module) -> str:
+    """A hexadecimal digest that differs where the architecture or a weight or buffer does."""
+    digest = hashlib.sha256(repr(model).encode())
+    for name, tensor in model.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def parameter_count(model: nn.Module) -> int:

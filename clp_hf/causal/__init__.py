@@ -5,7 +5,7 @@ from .background_attack import fgsm
 from .infills import COUNTERFACTUAL_INFILLS, FACTUAL_INFILLS, composite, draw_donors, largest_rectangle
 from .inpainting import DiffusersInpainter, TeleaInpainter, build_inpainter
 from .losses import counterfactual_loss, meta_loss
-from .masks import boxes_to_masks, enclosing_box, maskable, prepare_masks
+from .masks import boxes_to_masks, enclosing_box, mask_iou, maskable, prepare_masks, trimap
 from .meta_set import MaskReport, MetaSampler, Role, check_masks, select_meta_indices
 from .saliency import saliency_penalty
 
@@ -27,9 +27,11 @@ __all__ = [
     "enclosing_box",
     "fgsm",
     "largest_rectangle",
+    "mask_iou",
     "maskable",
     "meta_loss",
     "prepare_masks",
     "saliency_penalty",
     "select_meta_indices",
+    "trimap",
 ]

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 MASK_SHAPES = ("box", "exact")
 BOX_FORMATS = ("xywh", "xyxy")
@@ -124,3 +125,34 @@ def maskable(mask: Tensor) -> Tensor:
     """
     values = mask.flatten(1)
     return binarize(values.amax(1)) & ~binarize(values.amin(1))
+
+
+def mask_iou(mask: Tensor, other: Tensor) -> Tensor:
+    """Intersection over union of the foregrounds (`>= 0.5`) of each pair of masks; 1 where both are empty.
+
+    Args:
+        mask, other: `(n, 1, height, width)` in [0, 1].
+
+    Returns:
+        float32 `(n,)` in [0, 1].
+    """
+    mask, other = binarize(mask).flatten(1), binarize(other).flatten(1)
+    union = (mask | other).sum(1)
+    return torch.where(union > 0, (mask & other).sum(1) / union, 1.0)
+
+
+def trimap(mask: Tensor, band: int) -> Tensor:
+    """What a matting model asks for: sure background (0), sure foreground (1), and an unknown band (0.5) between them.
+
+    Unknown is what lies within `band` pixels (along rows and columns, diagonals included) of the outline.
+
+    Args:
+        mask: `(n, 1, height, width)` in [0, 1].
+        band: pixels, at least 1.
+
+    Returns:
+        float32, of the same shape.
+    """
+    covered = binarize(mask).float()
+    foreground, background = (1 - F.max_pool2d(other, 2 * band + 1, 1, band) for other in (1 - covered, covered))
+    return (1 + foreground - background) / 2

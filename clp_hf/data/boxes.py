@@ -8,12 +8,8 @@ import numpy as np
 from datasets import Dataset, Value
 from datasets import Sequence as SequenceFeature
 
+from ..segmentation.centre_prior import GRABCUT_SIDE, centre_box, grabcut
 from .dataset import to_rgb
-
-CENTRE_SIDE = 0.7  # of the image's sides: half of its area
-GRABCUT_SIDE = 0.9
-GRABCUT_ITERATIONS = 5
-GRABCUT_LEAST = 0.05  # of the pixels: less is taken for nothing
 
 
 def add_boxes(dataset: Dataset, method: str, *, image_column: str = "image") -> Dataset:
@@ -40,27 +36,17 @@ def add_boxes(dataset: Dataset, method: str, *, image_column: str = "image") -> 
     return dataset.add_column("box", boxes, feature=SequenceFeature(Value("float32")))
 
 
-def _centre(image: np.ndarray, side: float = CENTRE_SIDE) -> list[float]:
-    height, width = image.shape[:2]
-    left, top = round(width * (1 - side) / 2), round(height * (1 - side) / 2)
-    return [left, top, width - left, height - top]
+def _centre(image: np.ndarray) -> list[float]:
+    return centre_box(*image.shape[:2])
 
 
 def _grabcut(image: np.ndarray) -> list[float]:
-    try:
-        import cv2
-    except ImportError as error:
-        raise ImportError("GrabCut boxes need OpenCV: pip install 'clp-hf[vision]', or take centre boxes.") from error
-    left, top, right, bottom = _centre(image, GRABCUT_SIDE)
-    cv2.setRNGSeed(0)  # its mixtures start from k-means
-    mask, models = np.zeros(image.shape[:2], np.uint8), (np.zeros((1, 65)), np.zeros((1, 65)))
-    window = (left, top, right - left, bottom - top)
-    cv2.grabCut(np.ascontiguousarray(image), mask, window, *models, GRABCUT_ITERATIONS, cv2.GC_INIT_WITH_RECT)
-    rows, columns = np.nonzero((mask == cv2.GC_FGD) | (mask == cv2.GC_PR_FGD))
-    if len(rows) < GRABCUT_LEAST * mask.size:
+    rows, columns = np.nonzero(grabcut(image))
+    if not len(rows):
         return _centre(image)
     box = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
-    return _centre(image) if box == [left, top, right, bottom] else [float(side) for side in box]
+    everything = box == centre_box(*image.shape[:2], GRABCUT_SIDE)
+    return _centre(image) if everything else [float(side) for side in box]
 
 
 METHODS: dict[str, Callable[[np.ndarray], list[float]]] = {"centre": _centre, "grabcut": _grabcut}

@@ -21,7 +21,7 @@ from transformers import TrainingArguments
 from transformers.trainer_utils import IntervalStrategy
 
 from ..group_trainer import GroupTrainer
-from ..modeling import ComposedHead, find_classifier_head, forward_with_features
+from ..modeling import ComposedHead, find_classifier_head, forward_with_features, model_fingerprint
 
 logger = logging.getLogger(__name__)
 
@@ -164,12 +164,7 @@ class _FeatureExtractor(GroupTrainer):
 
 
 def _fingerprint(model: nn.Module, dataset: Dataset) -> str:
-    digest = hashlib.sha256(repr(model).encode())
-    for name, tensor in model.state_dict().items():
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    digest.update(_data_fingerprint(dataset).encode())
-    return digest.hexdigest()
+    return hashlib.sha256(f"{model_fingerprint(model)} {_data_fingerprint(dataset)}".encode()).hexdigest()
 
 
 def _data_fingerprint(dataset: Dataset) -> str:

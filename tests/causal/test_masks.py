@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from clp_hf.causal import boxes_to_masks, enclosing_box, maskable, prepare_masks
+from clp_hf.causal import boxes_to_masks, enclosing_box, mask_iou, maskable, prepare_masks, trimap
 
 
 def test_boxes_in_both_formats_draw_the_same_pixels():
@@ -74,3 +74,19 @@ def test_maskable_needs_foreground_and_background():
     mask[3, 0, 0, 0] = mask[3, 0, 2, 2] = 1
     assert maskable(mask).tolist() == [True, False, False, True]
     assert maskable(prepare_masks(mask, "box")).tolist() == [True, False, False, False]
+
+
+def test_mask_iou_by_hand():
+    mask, other = torch.zeros(3, 1, 4, 4), torch.zeros(3, 1, 4, 4)
+    mask[0, :, :2], other[0, :, 1:3] = 1, 0.6  # rows 0-1 and rows 1-2: one row of three
+    other[1, :, 0] = 1
+    assert mask_iou(mask, other).tolist() == pytest.approx([1 / 3, 0, 1])
+
+
+def test_trimap_is_unknown_near_the_outline_only():
+    mask = torch.zeros(1, 1, 10, 12)
+    mask[..., 3:, 4:9] = 1  # touches the lower rim, beyond which it may go on
+    expected = torch.full((10, 12), 0.5)
+    expected[4:, 5:8] = 1
+    expected[:2], expected[:, :3], expected[:, 10:] = 0, 0, 0
+    assert torch.equal(trimap(mask, 1)[0, 0], expected)
