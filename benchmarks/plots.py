@@ -13,6 +13,7 @@ from clp_hf.perturbation import CHARACTERISTICS
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 Runs = Mapping[str, Sequence[Mapping[str, Any]]]
 LEAST_RATIO = 5  # of the largest class to the smallest, from which training data are called long-tailed
@@ -98,7 +99,8 @@ def _loss_raised(axes: Axes, shares: Mapping[str, Mapping[str, Sequence[tuple[fl
             style = {"color": f"C{index}", "linestyle": {"clean": "-", "noisy": "--"}[kind], "marker": "."}
             axes.plot(*zip(*points, strict=True), label=f"{method}, {kind} labels", **style)
     axes.set(xlabel="epoch", ylabel="samples whose loss is raised, %")
-    axes.legend(fontsize="x-small")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend(fontsize="x-small", handlelength=4)
 
 
 def _points(methods: Runs, setting: str, score: str) -> dict[str, Any]:
