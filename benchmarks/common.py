@@ -30,3 +30,15 @@ def mean_and_spread(shares: Sequence[float]) -> str:
     values = [100 * share for share in shares]
     spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
     return f"{statistics.mean(values):.1f}{spread}"
+
+
+def mark_best(means: Sequence[float], cells: Sequence[str]) -> list[str]:
+    """Cells of a Markdown column with the **best** and the <u>second best</u>; more than one where they print equal.
+
+    Args:
+        means: shares in [0, 1], the higher the better.
+        cells: their texts, with one decimal of a percent.
+    """
+    printed = [round(100 * mean, 1) for mean in means]
+    marks = dict(zip(sorted(set(printed), reverse=True), ("**{}**", "<u>{}</u>"), strict=False))
+    return [marks.get(value, "{}").format(cell) for value, cell in zip(printed, cells, strict=True)]

@@ -6,7 +6,7 @@ from .data.contract import EXTRA_COLUMNS
 
 
 class GroupTrainer(Trainer):
-    """`Trainer` that keeps `mask` and `group` away from the model, and hands groups to the metrics."""
+    """`Trainer` that keeps `mask`, `group` and `noisy` away from the model, and hands groups to the metrics."""
 
     def _set_signature_columns_if_needed(self):
         super()._set_signature_columns_if_needed()

@@ -66,11 +66,12 @@ class CLPTrainer(PublishingTrainer, AtomicCheckpointTrainer, LossTrainer):
     """A `Trainer` whose training step is one step of CLP (Algorithm 1); everything else is as its users know it.
 
     Data sets are map-style, of items with `pixel_values` (3, H, W), normalised for the model; `labels`, an integer;
-    where there are any, `mask` (1, H, W) in [0, 1] with 1 on the causal foreground; and `group`, an integer. Training
-    data may be a stream (an `IterableDataset`, with `max_steps` and a `meta_dataset`): its class proportions are then
-    counted as the labels come. Evaluation hands `compute_metrics` the label ids `(labels, groups)` where the data set
-    has groups. `label_smoothing_factor` smooths the training loss (and, as in `Trainer`, the loss of evaluation), not
-    the meta loss, which asks what the classifier says of clean labels.
+    where there are any, `mask` (1, H, W) in [0, 1] with 1 on the causal foreground; `group`, an integer; and `noisy`,
+    whether the label is known to be wrong, for the log alone. Training data may be a stream (an `IterableDataset`, with
+    `max_steps` and a `meta_dataset`): its class proportions are then counted as the labels come. Evaluation hands
+    `compute_metrics` the label ids `(labels, groups)` where the data set has groups. `label_smoothing_factor` smooths
+    the training loss (and, as in `Trainer`, the loss of evaluation), not the meta loss, which asks what the classifier
+    says of clean labels.
 
     Args:
         model: an image classifier of transformers or timm.
@@ -234,6 +235,7 @@ class CLPTrainer(PublishingTrainer, AtomicCheckpointTrainer, LossTrainer):
             self.augmentation.roles,
             self.meta_set.maskable,
             args.seed,
+            copies=args.augmented_copies,
         )
         self._meta_batches = iter(self.meta_sampler)
         self.meta_generator = torch.Generator().manual_seed(args.seed + args.process_index)
@@ -331,7 +333,7 @@ class CLPTrainer(PublishingTrainer, AtomicCheckpointTrainer, LossTrainer):
                 perturbation = perturb()
             loss = self._inner_loss(logits, perturbation, labels)
             loss = loss if penalty is None else loss + penalty
-        self._record_perturbation(perturbation, batch)
+        self._record_perturbation(logits.detach(), perturbation, batch)
         loss = loss / self.current_gradient_accumulation_steps
         # An overflow in Ω's gradient must lower the scale and skip the step of W too.
         overflow = meta_due and not updated and self.accelerator.scaler is not None
@@ -519,11 +521,16 @@ class CLPTrainer(PublishingTrainer, AtomicCheckpointTrainer, LossTrainer):
             members = groups == group
             self._record(f"{name}_group_{group}", values[members].sum(), int(members.sum()))
 
-    def _record_perturbation(self, perturbation: Tensor, batch: Batch) -> None:
-        network = self.perturbation_network
+    def _record_perturbation(self, logits: Tensor, perturbation: Tensor, batch: Batch) -> None:
+        network, labels = self.perturbation_network, batch["labels"]
         self._record(f"{network.NAME}_size", perturbation.abs().mean())
         if "group" in batch:
-            self._record_groups(network.NAME, network.level(perturbation, batch["labels"]), batch["group"])
+            self._record_groups(network.NAME, network.level(perturbation, labels), batch["group"])
+        if "noisy" in batch:
+            raised, noisy = network.raises_loss(logits, perturbation, labels), batch["noisy"].bool()
+            for name, members in (("clean", ~noisy), ("noisy", noisy)):
+                if members.any():
+                    self._record(f"loss_raised_{name}", raised[members].sum(), int(members.sum()))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the means since the last log, over all processes, of what CLP recorded.
@@ -532,6 +539,8 @@ class CLPTrainer(PublishingTrainer, AtomicCheckpointTrainer, LossTrainer):
         `meta_updates_skipped`, the share of updates with a non-finite meta loss; and where groups are known, for each
         group `perturbation_group_<g>`, δ of the own class over the mean of the others, and `signal_group_<g>`, the
         derivative of the meta loss in the own-class δ of a sample: positive where the sample should keep its weight.
+        Where items say whether they are `noisy`, `loss_raised_clean` and `loss_raised_noisy`: the share of such samples
+        whose loss δ raises (CLP, Figure 5).
         With `meta_network="weight"` they are `weight_size` and `weight_group_<g>`, means of the sample weights.
         """
         if "loss" in logs:

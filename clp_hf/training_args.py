@@ -28,8 +28,7 @@ class CLPTrainingArguments(TrainingArguments):
 
     Parameters that control the meta set and its causal augmentation:
         meta_batch_size, meta_samples, counterfactual_infills, factual_infills, mask_shape,
-        factual_mask_shape, fgsm_epsilon,
-        inpainting_model.
+        factual_mask_shape, augmented_copies, fgsm_epsilon, inpainting_model.
 
     Parameters that control the training batches and the learning rate, with or without CLP:
         train_sampling, lr_decay_at.
@@ -147,6 +146,13 @@ class CLPTrainingArguments(TrainingArguments):
             "around the object: exact is better where masks are good."
         },
     )
+    augmented_copies: int = field(
+        default=1,
+        metadata={
+            "help": "How often a meta image comes as a counterfactual, and as a factual one, for each time it comes as "
+            "it is; 1 gives twice as many augmented images as original ones (paper)."
+        },
+    )
     fgsm_epsilon: float = field(
         default=0.1, metadata={"help": "Largest change of a background pixel by the fgsm infill, pixels in [0, 1]."}
     )
@@ -204,7 +210,7 @@ class CLPTrainingArguments(TrainingArguments):
         for name in ("meta_every", "saliency_weight", "perturbation_weight_decay", "perturbation_bound"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected 0 or more.")
-        for name in ("perturbation_hidden_size", "perturbation_learning_rate", "meta_samples"):
+        for name in ("perturbation_hidden_size", "perturbation_learning_rate", "meta_samples", "augmented_copies"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected more than 0.")
         if not all(0 < fraction < 1 for fraction in self.lr_decay_at):

@@ -48,13 +48,19 @@ DEFAULTS = {
 }
 
 
+def build(
+    recipe: RecipeArguments, data: DataArguments, model: ModelArguments, training: CLPTrainingArguments
+) -> Experiment:
+    return Experiment(data, model, training)
+
+
 def main(description: str = __doc__, defaults: dict = DEFAULTS, method: str = "meta_lp"):
     recipe, data, model, training = parse_arguments(
         (RecipeArguments, DataArguments, ModelArguments, CLPTrainingArguments),
         description,
         {"method": method, **defaults},
     )
-    experiment = Experiment(data, model, training)
+    experiment = build(recipe, data, model, training)
     results = {recipe.method: experiment.run(METHODS[recipe.method], training.output_dir)}
     if training.should_log:
         print(f"\n{experiment.summary(results)}")

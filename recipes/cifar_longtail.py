@@ -53,12 +53,18 @@ DEFAULTS = {
 }
 
 
+def build(
+    recipe: RecipeArguments, data: DataArguments, model: ModelArguments, training: CLPTrainingArguments
+) -> Experiment:
+    scenario = partial(long_tail, ratio=recipe.imbalance_ratio, profile=recipe.profile, expected_hash=recipe.index_hash)
+    return Experiment(data, model, training, scenario=scenario)
+
+
 def main():
     recipe, data, model, training = parse_arguments(
         (RecipeArguments, DataArguments, ModelArguments, CLPTrainingArguments), __doc__, DEFAULTS
     )
-    scenario = partial(long_tail, ratio=recipe.imbalance_ratio, profile=recipe.profile, expected_hash=recipe.index_hash)
-    experiment = Experiment(data, model, training, scenario=scenario)
+    experiment = build(recipe, data, model, training)
     results = {recipe.method: experiment.run(METHODS[recipe.method], training.output_dir)}
     if training.should_log:
         print(f"\n{experiment.summary(results)}")

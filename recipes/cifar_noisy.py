@@ -57,11 +57,17 @@ def noise(train: Dataset, recipe: RecipeArguments) -> Dataset:
     return flip_noise(train, recipe.noise_rate, targets, seed=recipe.noise_seed)
 
 
+def build(
+    recipe: RecipeArguments, data: DataArguments, model: ModelArguments, training: CLPTrainingArguments
+) -> Experiment:
+    return Experiment(data, model, training, scenario=partial(noise, recipe=recipe))
+
+
 def main():
     recipe, data, model, training = parse_arguments(
         (RecipeArguments, DataArguments, ModelArguments, CLPTrainingArguments), __doc__, DEFAULTS
     )
-    experiment = Experiment(data, model, training, scenario=partial(noise, recipe=recipe))
+    experiment = build(recipe, data, model, training)
     results = {recipe.method: experiment.run(METHODS[recipe.method], training.output_dir)}
     if training.should_log:
         print(f"\n{experiment.summary(results)}")

@@ -7,7 +7,11 @@ The benchmark's code crops the objects from MSCOCO into a folder of images, and 
 `clp_hf.data.glt` says which. Everything else is recipes/imagenet_glt.py's, with the crops that Tang et al. use here.
 """
 
+from functools import partial
+
 import imagenet_glt
+
+RecipeArguments, build = imagenet_glt.RecipeArguments, partial(imagenet_glt.build, benchmark="coco")
 
 DEFAULTS = {
     **imagenet_glt.DEFAULTS,

@@ -56,17 +56,27 @@ DEFAULTS = {
 }
 
 
-def main(benchmark: str = "imagenet", description: str = __doc__, defaults: dict = DEFAULTS):
-    recipe, data, model, training = parse_arguments(
-        (RecipeArguments, DataArguments, ModelArguments, CLPTrainingArguments), description, defaults
-    )
+def build(
+    recipe: RecipeArguments,
+    data: DataArguments,
+    model: ModelArguments,
+    training: CLPTrainingArguments,
+    benchmark: str = "imagenet",
+) -> Experiment:
     images = read_splits(data.dataset_name, data.dataset_config_name, model.cache_dir)["train"]
     column = data.image_column or next((name for name in IMAGE_COLUMNS if name in images.column_names), "image")
     splits = generalised_long_tail(
         images, benchmark, recipe.protocol, recipe.split_folder, image_column=column, id_column=recipe.id_column
     )
     data.image_column = data.label_column = None
-    experiment = Experiment(data, model, training, splits=splits)
+    return Experiment(data, model, training, splits=splits)
+
+
+def main(benchmark: str = "imagenet", description: str = __doc__, defaults: dict = DEFAULTS):
+    recipe, data, model, training = parse_arguments(
+        (RecipeArguments, DataArguments, ModelArguments, CLPTrainingArguments), description, defaults
+    )
+    experiment = build(recipe, data, model, training, benchmark)
     results = {recipe.method: experiment.run(METHODS[recipe.method], training.output_dir)}
     if training.should_log:
         print(f"\n{experiment.summary(results)}")

@@ -12,6 +12,8 @@ and epochs of Yao et al. (2022) for MetaShift.
 
 import celeba
 
+RecipeArguments, build = celeba.RecipeArguments, celeba.build
+
 DEFAULTS = {
     **celeba.DEFAULTS,
     "dataset_name": "data/metashift",

@@ -55,11 +55,17 @@ DEFAULTS = {
 }
 
 
+def build(
+    recipe: RecipeArguments, data: DataArguments, model: ModelArguments, training: CLPTrainingArguments
+) -> Experiment:
+    return Experiment(data, model, training)
+
+
 def main():
     recipe, data, model, training = parse_arguments(
         (RecipeArguments, DataArguments, ModelArguments, CLPTrainingArguments), __doc__, DEFAULTS
     )
-    experiment = Experiment(data, model, training)
+    experiment = build(recipe, data, model, training)
     if recipe.compare:
         methods = {name.upper(): (name, os.path.join(training.output_dir, name)) for name in ("erm", "clp")}
     else:

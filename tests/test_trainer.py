@@ -242,6 +242,33 @@ def test_log_names_groups_and_the_signal(make_trainer):
     assert groups == {name.rsplit("_", 1)[1] for name in entry if name.startswith("perturbation_group_")}
 
 
+class SomeNoisy(Squares):
+    def __getitem__(self, index):
+        return super().__getitem__(index) | {"noisy": index % 4 == 0}
+
+
+def test_log_tells_whose_loss_the_perturbation_raises(make_trainer):
+    trainer = make_trainer(train_dataset=SomeNoisy(60), max_steps=4, logging_steps=2, eval_dataset=SomeNoisy(24))
+    recorded, record = [], trainer._record_perturbation
+
+    def recording(logits, perturbation, batch):
+        losses = [
+            torch.nn.functional.cross_entropy(of, batch["labels"], reduction="none")
+            for of in (logits, logits + perturbation)
+        ]
+        recorded.extend(zip(batch["noisy"].tolist(), (losses[1] > losses[0]).tolist(), strict=True))
+        record(logits, perturbation, batch)
+
+    trainer._record_perturbation = recording
+    trainer.train()
+    trainer.evaluate()  # neither of them is a column of the model
+    for step, of_log in enumerate((recorded[:16], recorded[16:])):
+        for name, wanted in (("clean", False), ("noisy", True)):
+            expected = np.mean([raised for noisy, raised in of_log if noisy == wanted])
+            assert logged(trainer, f"loss_raised_{name}")[step] == pytest.approx(expected)
+    assert 0 < sum(raised for _, raised in recorded) < 32
+
+
 def test_gradient_clipping_scheduler_evaluation_best_model_and_callbacks(make_trainer):
     def worst_group(prediction):
         labels, groups = prediction.label_ids

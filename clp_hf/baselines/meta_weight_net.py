@@ -43,6 +43,10 @@ class WeightNetwork(MetaNetwork):
         """The weights."""
         return output
 
+    def raises_loss(self, logits: Tensor, output: Tensor, labels: Tensor) -> Tensor:
+        """Whether the weight is above the mean of the batch."""
+        return output > output.mean()
+
     def signal(self, derivative: Tensor, labels: Tensor) -> Tensor:
         """The opposite of the derivative in the weight."""
         return -derivative

@@ -149,10 +149,10 @@ def check_masks(masks: Iterable[Tensor], shape: str = "box") -> MaskReport:
 class MetaSampler:
     """Infinite batches of `(index, role)`, for the `batch_sampler` of a DataLoader over the meta set.
 
-    In an epoch every image comes once as original, once as counterfactual and once as factual, as far as these roles
-    are enabled; images that cannot be masked come as originals only. So M̂ images get 2·M̂ augmented ones, 1:1
-    (section 4 of the CLP paper), in an order drawn anew for each epoch. Batches are full and run on over the end of an
-    epoch.
+    In an epoch every image comes once as original, and `copies` times as counterfactual and as factual, as far as these
+    roles are enabled; images that cannot be masked come as originals only. So M̂ images get 2·M̂ augmented ones, 1:1
+    (section 4 of the CLP paper), or `copies` times as many, in an order drawn anew for each epoch. Batches are full and
+    run on over the end of an epoch.
 
     Batch k is a function of the arguments and k alone. `state_dict` holds the number of batches handed out: with
     DataLoader workers that is ahead of the batches used, so the loop that uses them counts and restores
@@ -164,6 +164,7 @@ class MetaSampler:
         roles: the enabled ones.
         maskable: bool per image, as of `check_masks`; by default all are.
         seed: of the order.
+        copies: of every image in each role but the original, each augmented anew.
     """
 
     def __init__(
@@ -173,6 +174,7 @@ class MetaSampler:
         roles: Sequence[int] = tuple(Role),
         maskable: Sequence[bool] | Tensor | None = None,
         seed: int = 0,
+        copies: int = 1,
     ):
         maskable = [True] * num_images if maskable is None else list(map(bool, maskable))
         if num_images < 1 or batch_size < 1:
@@ -184,6 +186,7 @@ class MetaSampler:
         self.items = [
             (index, int(role))
             for role in roles
+            for _ in range(1 if role == Role.ORIGINAL else copies)
             for index in range(num_images)
             if role == Role.ORIGINAL or maskable[index]
         ]

@@ -1,7 +1,8 @@
 """What training asks of a data set, checked before training: columns, labels, masks, and the meta set.
 
 A data set is map-style, the training set may be a stream; its items hold `pixel_values` (3, H, W) normalised for the
-model, `labels`, and where there are any `mask` (1, H, W) in [0, 1] and `group`.
+model, `labels`, and where there are any `mask` (1, H, W) in [0, 1], `group`, and `noisy`: whether the label is known to
+be wrong.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +19,7 @@ from ..causal import check_masks, select_meta_indices
 
 logger = logging.get_logger(__name__)
 
-EXTRA_COLUMNS = ("mask", "group")
+EXTRA_COLUMNS = ("mask", "group", "noisy")
 META_SET_FIX = "pass meta_dataset: a few clean images of every class (10 per class or per group do)"
 
 

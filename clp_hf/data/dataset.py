@@ -11,6 +11,7 @@ from datasets import Image as ImageFeature
 from PIL import Image
 
 DECODER = ImageFeature()
+CLEAN_LABEL = "clean_label"  # of an image whose `label` may be wrong
 
 
 class ImageClassificationDataset(torch.utils.data.Dataset):
@@ -34,7 +35,7 @@ class ImageClassificationDataset(torch.utils.data.Dataset):
         memory_budget: bytes that decoded images and masks of this split may take.
 
     Items: `pixel_values` float32 (3, H, W) normalised, `labels` int, and `mask` float32 (1, H, W) in [0, 1] and `group`
-    int where there are such columns.
+    int where there are such columns; `noisy`, whether `label` is another than `clean_label`, where there is that one.
 
     Raises:
         ValueError: an image or mask cannot be decoded, or a mask has another size than its image; names the split and
@@ -61,6 +62,8 @@ class ImageClassificationDataset(torch.utils.data.Dataset):
         self.transform, self.name = transform, name
         self.labels = torch.tensor(dataset["label"][:])
         self.group = torch.tensor(dataset["group"][:]) if "group" in dataset.column_names else None
+        has_noise = CLEAN_LABEL in dataset.column_names
+        self.noisy = self.labels != torch.tensor(dataset[CLEAN_LABEL][:]) if has_noise else None
         self.has_mask = len(columns) > 1
         self.storage_size = storage_size or self._default_storage_size()
         channels = 3 + self.has_mask
@@ -79,8 +82,9 @@ class ImageClassificationDataset(torch.utils.data.Dataset):
         columns = {"pixel_values": pixel_values, "labels": self.labels[indices].tolist()}
         if self.has_mask:
             columns["mask"] = masks
-        if self.group is not None:
-            columns["group"] = self.group[indices].tolist()
+        for name in ("group", "noisy"):
+            if (values := getattr(self, name)) is not None:
+                columns[name] = values[indices].tolist()
         return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
     @property

@@ -8,10 +8,8 @@ import numpy as np
 from datasets import Dataset
 from PIL import Image
 
-from .dataset import to_rgb
+from .dataset import CLEAN_LABEL, to_rgb
 from .long_tail import integer_labels
-
-CLEAN_LABEL = "clean_label"
 
 Class = int | str
 

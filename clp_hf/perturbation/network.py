@@ -59,6 +59,10 @@ class MetaNetwork(nn.Module):
         """What the log shows of an output, (n,)."""
         raise NotImplementedError
 
+    def raises_loss(self, logits: Tensor, output: Tensor, labels: Tensor) -> Tensor:
+        """Whether a sample's part in the training loss is larger than without this network, bool (n,)."""
+        raise NotImplementedError
+
     def signal(self, derivative: Tensor, labels: Tensor) -> Tensor:
         """(n,), positive where a sample should weigh more, from the derivative of the meta loss in the output."""
         raise NotImplementedError
@@ -195,6 +199,12 @@ class PerturbationNetwork(MetaNetwork):
     def level(self, output: Tensor, labels: Tensor) -> Tensor:
         """δ of the own class over the mean of the others."""
         return own_margin(output, labels)
+
+    def raises_loss(self, logits: Tensor, output: Tensor, labels: Tensor) -> Tensor:
+        """Whether the cross-entropy of the perturbed logits is above that of the logits (CLP, Figure 5)."""
+        logits = logits.float()
+        perturbed = F.cross_entropy(logits + output, labels, reduction="none")
+        return perturbed > F.cross_entropy(logits, labels, reduction="none")
 
     def signal(self, derivative: Tensor, labels: Tensor) -> Tensor:
         """The derivative in the own-class δ: lowering that makes a sample weigh more."""

@@ -29,6 +29,11 @@ def test_weighted_loss_by_hand():
     )
 
 
+def test_weights_above_the_mean_raise_a_loss():
+    raised = WeightNetwork().raises_loss(torch.zeros(4, 3), torch.tensor([0.1, 0.2, 0.3, 0.8]), torch.zeros(4).long())
+    assert raised.tolist() == [False, False, False, True]
+
+
 @pytest.mark.parametrize("engine", ["forward", "double_backward"])
 def test_hypergradient_is_double_backward_written_out(engine):
     """Shu et al., Eq. 3 to 5, in float64: V sees the loss as a number, W reaches it through the weighted mean only."""

@@ -106,6 +106,12 @@ def test_an_epoch_has_every_image_once_in_every_role_it_can_take():
     assert epochs[:10] != epochs[10:]
 
 
+def test_copies_are_of_augmented_roles_only():
+    sampler = MetaSampler(3, 4, maskable=[True, True, False], copies=3)
+    epoch = list(itertools.chain(*take(sampler, 15)))[:15]
+    assert sorted(epoch) == sorted([(i, 0) for i in range(3)] + 3 * [(i, r) for i in (0, 1) for r in (1, 2)])
+
+
 def test_batches_are_full_across_epochs_and_larger_than_one():
     sampler = MetaSampler(3, 4, roles=(Role.ORIGINAL, Role.FACTUAL))
     assert [len(batch) for batch in take(sampler, 9)] == [4] * 9

@@ -1,8 +1,10 @@
 import numpy as np
 import PIL.Image
 import pytest
-from datasets import ClassLabel, Dataset, Features
+from datasets import ClassLabel, Dataset, Features, concatenate_datasets
+from datasets import Image as ImageFeature
 
+from clp_hf.data import EvalTransform, ImageClassificationDataset
 from clp_hf.data.label_noise import flip_noise, similar_classes, thumbnail_confusion, uniform_noise
 
 NAMES = ["cat", "deer", "dog", "truck"]
@@ -97,3 +99,14 @@ def test_thumbnails_tell_which_classes_look_alike():
 def test_bad_input_is_named(corrupt, message):
     with pytest.raises(ValueError, match=message):
         corrupt(clean(40))
+
+
+def test_items_say_whether_their_label_is_wrong():
+    images = Dataset.from_dict(
+        {"image": [PIL.Image.new("RGB", (16, 16))] * 12}, features=Features(image=ImageFeature())
+    )
+    data = concatenate_datasets([clean(12), images], axis=1)
+    transform = EvalTransform(16, mean=(0.0,) * 3, std=(1.0,) * 3)
+    items = ImageClassificationDataset(flip_noise(data, 1.0, {"cat": "dog"}), transform)
+    assert [item["noisy"] for item in items.__getitems__(range(4))] == [True, False, False, False]
+    assert "noisy" not in ImageClassificationDataset(data, transform)[0]
