@@ -67,10 +67,13 @@ def main():
     )
     experiment = build(recipe, data, model, training)
     if recipe.compare:
-        methods = {name.upper(): (name, os.path.join(training.output_dir, name)) for name in ("erm", "clp")}
+        results = {}
+        for name in ("erm", "clp"):
+            own_repository = {"hub_model_id": f"{training.hub_model_id}-{name}"} if training.hub_model_id else {}
+            folder = os.path.join(training.output_dir, name)
+            results[name.upper()] = experiment.run(METHODS[name] | own_repository, folder)
     else:
-        methods = {recipe.method.upper(): (recipe.method, training.output_dir)}
-    results = {title: experiment.run(METHODS[method], folder) for title, (method, folder) in methods.items()}
+        results = {recipe.method.upper(): experiment.run(METHODS[recipe.method], training.output_dir)}
     if training.should_log:
         print(f"\nBest of {len(experiment.validation)} validation images' worst group, every epoch:")
         print(experiment.table(results))
