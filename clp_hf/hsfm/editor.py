@@ -23,7 +23,6 @@ from .features import FeatureSet
 from .unrolled import linear, unrolled
 
 GRADIENT_NORM = 10.0
-RUNS_AT_ONCE = 16  # more share no more work, and leave the processor's cache
 ADAM = {"amsgrad": False, "beta1": 0.9, "beta2": 0.999, "weight_decay": 0.0, "eps": 1e-8, "maximize": False}
 SELECTIONS = ("worst_group", "worst_class", "hard_loss")
 
@@ -137,13 +136,11 @@ def hsfm(
     for number, setting in enumerate(settings):
         alike.setdefault((setting.support_size, setting.inner_steps), []).append(number)
     results = {}
-    per_batch = max(1, RUNS_AT_ONCE // max(1, folds))
-    for own in alike.values():
-        for numbers in (own[start : start + per_batch] for start in range(0, len(own), per_batch)):
-            runs, epoch = _Runs(train, validation, head, [settings[number] for number in numbers], selection, folds), 1
-            while runs.advance(epoch):
-                epoch += 1
-            results |= zip(numbers, runs.results(), strict=True)
+    for numbers in alike.values():
+        runs, epoch = _Runs(train, validation, head, [settings[number] for number in numbers], selection, folds), 1
+        while runs.advance(epoch):
+            epoch += 1
+        results |= zip(numbers, runs.results(), strict=True)
     return [results[number] for number in range(len(settings))]
 
 
