@@ -630,10 +630,12 @@ class CLPTrainer(PublishingTrainer, AtomicCheckpointTrainer, LossTrainer):
 
     def _save_optimizer_and_scheduler(self, output_dir):
         super()._save_optimizer_and_scheduler(output_dir)
-        if self.perturbation_network is not None and self.args.should_save:
+        if self.perturbation_network is None:
+            return
+        generators = gather_object([self.meta_generator.get_state()])  # of every process
+        if self.args.should_save:
             torch.save(
-                {name: part.state_dict() for name, part in self._meta_state().items()}
-                | {"generator": self.meta_generator.get_state()},
+                {name: part.state_dict() for name, part in self._meta_state().items()} | {"generators": generators},
                 os.path.join(output_dir, META_STATE_FILE),
             )
 
@@ -646,7 +648,13 @@ class CLPTrainer(PublishingTrainer, AtomicCheckpointTrainer, LossTrainer):
             self._load_perturbation_network(checkpoint)
             for name, part in self._meta_state().items():
                 part.load_state_dict(state[name])
-            self.meta_generator.set_state(state["generator"].cpu())
+            if len(state["generators"]) == self.args.world_size:
+                self.meta_generator.set_state(state["generators"][self.args.process_index].cpu())
+            else:
+                logger.warning(
+                    f"The checkpoint is of {len(state['generators'])} processes and goes on with "
+                    f"{self.args.world_size}: its infills and meta crops are drawn anew."
+                )
 
     def _meta_state(self) -> dict[str, Any]:
         return {

@@ -28,13 +28,19 @@ CASES = {
     "accumulated": CAUSAL | {"gradient_accumulation_steps": 2, "meta_every": 2, "max_steps": 3},
     "clipped_adam": CAUSAL | {"max_grad_norm": 0.01, "optim": "adamw_torch"},
     "find_unused": CAUSAL | {"ddp_find_unused_parameters": True},
+    "resumed": {
+        "counterfactual_infills": ["random"],
+        "factual_infills": ["shuffle"],
+        "save_strategy": "steps",
+        "save_steps": 2,
+    },
     "weight_normalised_per_process": {"counterfactual_infills": [], "factual_infills": [], "meta_network": "weight"},
     # two epochs of 60 images, 7.5 batches each; local batch statistics
     "uneven_batch_norm": {"max_steps": 16, "model": "resnet"},
 }
 
 
-def train(name: str, folder: str, processes: int) -> CLPTrainer:
+def train(name: str, folder: str, processes: int, resume: str | None = None) -> CLPTrainer:
     """A run of the joint batch size 8, on this or on all processes."""
     settings = {
         "per_device_train_batch_size": 8 // processes, "meta_batch_size": 8 // processes, "max_steps": STEPS,
@@ -52,7 +58,7 @@ def train(name: str, folder: str, processes: int) -> CLPTrainer:
         meta_dataset=DoubleSquares(12, num_labels=2, start=500),
         processing_class=ViTImageProcessor(size={"height": SIZE, "width": SIZE}),
     )
-    trainer.train()
+    trainer.train(resume_from_checkpoint=resume)
     return trainer
 
 
@@ -79,6 +85,9 @@ def outcome(trainer: CLPTrainer) -> dict:
 if __name__ == "__main__":
     folder = sys.argv[1]
     for name in CASES:
-        trainer = train(name, folder, processes=2)
+        trainer = train(name, f"{folder}/{name}", processes=2)
         assert trainer.args.world_size == 2
+        if name == "resumed":
+            torch.save(outcome(trainer), f"{folder}/uninterrupted-{trainer.args.process_index}.pt")
+            trainer = train(name, f"{folder}/{name}", processes=2, resume=f"{folder}/{name}/checkpoint-2")
         torch.save(outcome(trainer), f"{folder}/{name}-{trainer.args.process_index}.pt")

@@ -41,7 +41,7 @@ def test_all_processes_hold_the_same(folder, name):
             assert torch.equal(tensor, second[key]), key
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if not re.search("batch_norm|per_process", name)])
+@pytest.mark.parametrize("name", [name for name in CASES if not re.search("batch_norm|per_process|resumed", name)])
 def test_two_processes_are_one_with_the_joint_batch(folder, tmp_path, name):
     found = torch.load(folder / f"{name}-0.pt")
     expected = outcome(train(name, str(tmp_path), processes=1))
@@ -58,3 +58,11 @@ def test_two_processes_are_one_with_the_joint_batch(folder, tmp_path, name):
 )
 def test_accelerate_reads_every_configuration(path):
     load_config_from_file(str(path))
+
+
+@pytest.mark.parametrize("process", [0, 1])
+def test_two_processes_resume_as_if_nothing_had_happened(folder, process):
+    """With random infills, of which each process has its own."""
+    found, expected = (torch.load(folder / f"{name}-{process}.pt")["tensors"] for name in ("resumed", "uninterrupted"))
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(tensor, expected[key]) for key, tensor in found.items())
