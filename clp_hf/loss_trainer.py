@@ -89,7 +89,7 @@ class LossTrainer(GroupTrainer):
                 f"{checkpoint} has no {LOSS_STATE_FILE}: it was not written with training_loss="
                 f"{self.args.training_loss!r}. Resume one that was, or start anew."
             )
-        self.training_loss.load_state_dict(torch.load(path, map_location=self.args.device, weights_only=True))
+        self.training_loss.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
 
 
 def _to_unit_rows(head: nn.Linear | ComposedHead) -> None:

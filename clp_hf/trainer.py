@@ -642,14 +642,12 @@ class CLPTrainer(PublishingTrainer, AtomicCheckpointTrainer, LossTrainer):
     def _load_optimizer_and_scheduler(self, checkpoint):
         super()._load_optimizer_and_scheduler(checkpoint)
         if self.perturbation_network is not None and checkpoint is not None:
-            state = torch.load(
-                os.path.join(checkpoint, META_STATE_FILE), map_location=self.args.device, weights_only=True
-            )
+            state = torch.load(os.path.join(checkpoint, META_STATE_FILE), map_location="cpu", weights_only=True)
             self._load_perturbation_network(checkpoint)
             for name, part in self._meta_state().items():
                 part.load_state_dict(state[name])
             if len(state["generators"]) == self.args.world_size:
-                self.meta_generator.set_state(state["generators"][self.args.process_index].cpu())
+                self.meta_generator.set_state(state["generators"][self.args.process_index])
             else:
                 logger.warning(
                     f"The checkpoint is of {len(state['generators'])} processes and goes on with "

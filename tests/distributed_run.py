@@ -7,6 +7,7 @@ from conftest import SIZE, Squares, resnet, vit
 from transformers import ViTImageProcessor
 
 from clp_hf import CLPTrainer, CLPTrainingArguments
+from clp_hf.hsfm import FeatureSet, extract_features
 
 STEPS = 5
 
@@ -82,6 +83,12 @@ def outcome(trainer: CLPTrainer) -> dict:
     return {"tensors": tensors, "log": log}
 
 
+def features(folder: str) -> list[FeatureSet]:
+    """Of 13 images in batches of 4, twice: computed, and from the cache."""
+    args = CLPTrainingArguments(folder, per_device_eval_batch_size=4, use_cpu=True, disable_tqdm=True)
+    return [extract_features(vit(), Squares(13), args, f"{folder}/cache") for _ in range(2)]
+
+
 if __name__ == "__main__":
     folder = sys.argv[1]
     for name in CASES:
@@ -91,3 +98,4 @@ if __name__ == "__main__":
             torch.save(outcome(trainer), f"{folder}/uninterrupted-{trainer.args.process_index}.pt")
             trainer = train(name, f"{folder}/{name}", processes=2, resume=f"{folder}/{name}/checkpoint-2")
         torch.save(outcome(trainer), f"{folder}/{name}-{trainer.args.process_index}.pt")
+    torch.save([vars(part) for part in features(folder)], f"{folder}/features-{trainer.args.process_index}.pt")

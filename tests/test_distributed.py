@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate.commands.config import load_config_from_file
-from distributed_run import CASES, outcome, train
+from distributed_run import CASES, features, outcome, train
 
 import clp_hf
 
@@ -66,3 +66,10 @@ def test_two_processes_resume_as_if_nothing_had_happened(folder, process):
     found, expected = (torch.load(folder / f"{name}-{process}.pt")["tensors"] for name in ("resumed", "uninterrupted"))
     assert found.keys() == expected.keys()
     assert all(torch.equal(tensor, expected[key]) for key, tensor in found.items())
+
+
+@pytest.mark.parametrize("process", [0, 1])
+def test_features_of_two_processes_are_those_of_one(folder, tmp_path, process):
+    expected = vars(features(str(tmp_path))[0])
+    for found in torch.load(folder / f"features-{process}.pt"):
+        torch.testing.assert_close(found, expected)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -138,6 +139,7 @@ def extract_features(
     feature_set = FeatureSet(features, logits, *(torch.from_numpy(array) for array in labels))
     if path is not None and args.should_save:
         feature_set.save(path, fingerprint)
+    PartialState().wait_for_everyone()  # else one process might soon find the file and another not
     return feature_set
 
 
