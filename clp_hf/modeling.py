@@ -114,7 +114,13 @@ def _load_pretrained(name: str, labels: dict, model_args: dict | None, hub_kwarg
     try:
         with _connection(source) as offline:
             model, report = AutoModelForImageClassification.from_pretrained(
-                source, ignore_mismatched_sizes=True, output_loading_info=True, **settings, **offline, **hub_kwargs
+                source,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+                adapter_kwargs=dict(offline),  # else transformers looks for an adapter on the Hub all the same
+                **settings,
+                **offline,
+                **hub_kwargs,
             )
     except ConnectionError:
         if source == _hub_name(PACKAGED_ARCHITECTURE) and (model := _load_packaged(labels, model_args)):

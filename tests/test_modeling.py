@@ -483,3 +483,16 @@ def test_new_class_names_of_a_saved_timm_model_are_saved_again(tmp_path):
     named = load_image_classifier(tmp_path / "first", id2label={0: "landbird", 1: "waterbird"})
     named.save_pretrained(tmp_path / "second")
     assert load_image_classifier(tmp_path / "second").config.id2label == {0: "landbird", 1: "waterbird"}
+
+
+def test_no_adapter_is_looked_for_on_an_unreachable_hub(monkeypatch):
+    """transformers would, with PEFT installed, and retry for half a minute."""
+    asked = []
+    monkeypatch.setattr("clp_hf.modeling.hub_failure", lambda: OSError("down"))
+    monkeypatch.setattr(
+        "transformers.models.auto.auto_factory.find_adapter_config_file", lambda name, **kwargs: asked.append(kwargs)
+    )
+    with pytest.raises(ConnectionError, match="cannot be reached"):
+        load_image_classifier("owner/nothing")
+    assert asked
+    assert all(kwargs["local_files_only"] for kwargs in asked)
