@@ -122,8 +122,8 @@ class CLPTrainer(PublishingTrainer, AtomicCheckpointTrainer, LossTrainer):
             raise ValueError(
                 f"CLP does not run under {'FSDP' if self.is_fsdp_enabled else 'DeepSpeed'}: its look-ahead needs whole "
                 "parameters and optimizer states in every process. Use accelerate_configs/multi_gpu.yaml (DDP), with "
-                "gradient_checkpointing or recompute_training_forward where memory is short. Methods without a "
-                "look-ahead (meta_every=0) run under both."
+                "gradient_checkpointing or recompute_training_forward where memory is short. With meta_every=0 "
+                "there is no look-ahead, and this is the plain Trainer."
             )
         if self.args.n_gpu > 1:
             raise ValueError(
