@@ -174,6 +174,29 @@ def parse_arguments(argument_classes: Sequence[type], description: str, defaults
     return parser.parse_args_into_dataclasses()
 
 
+def run_recipe(
+    build: Callable[..., "Experiment"], recipe_arguments: type, description: str, defaults: Mapping[str, Any]
+) -> tuple["Experiment", dict[str, dict[str, float]]]:
+    """A recipe as its command runs it: one method, whose summary is printed.
+
+    Args:
+        build: makes the experiment of the recipe's own, the data, the model and the training arguments.
+        recipe_arguments: dataclass with a field `method`.
+        description, defaults: as for `parse_arguments`.
+
+    Returns:
+        The experiment, and the metrics by method.
+    """
+    recipe, data, model, training = parse_arguments(
+        (recipe_arguments, DataArguments, ModelArguments, CLPTrainingArguments), description, defaults
+    )
+    experiment = build(recipe, data, model, training)
+    results = {recipe.method: experiment.run(METHODS[recipe.method], training.output_dir)}
+    if training.should_log:
+        print(f"\n{experiment.summary(results)}")
+    return experiment, results
+
+
 class Experiment:
     """Data and model of a recipe, and runs of methods on them that differ in nothing but the method.
 

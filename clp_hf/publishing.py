@@ -35,6 +35,7 @@ class PublishingTrainer(Trainer):
 
     def _save(self, output_dir=None, state_dict=None):
         super()._save(output_dir, for_timm(self.model, self.processing_class, state_dict))
+        self._save_beside(output_dir or self.args.output_dir)
 
     def init_hf_repo(self, token=None, private=None):
         """As in Trainer, which creates the repository before training where `push_to_hub=True`.

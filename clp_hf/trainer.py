@@ -572,11 +572,7 @@ class CLPTrainer(PublishingTrainer, AtomicCheckpointTrainer, LossTrainer):
 
     # ---- checkpoints -------------------------------------------------------------------------------------------------
 
-    def _save(self, output_dir=None, state_dict=None):
-        super()._save(output_dir, state_dict)
-        self._save_perturbation_network(output_dir or self.args.output_dir)
-
-    def _save_perturbation_network(self, folder: str) -> None:
+    def _save_beside(self, folder: str) -> None:
         if self.perturbation_network is not None and self.args.should_save:
             self.perturbation_network.save_pretrained(os.path.join(folder, self.perturbation_network.FOLDER))
 
@@ -663,9 +659,6 @@ class CLPTrainer(PublishingTrainer, AtomicCheckpointTrainer, LossTrainer):
         }
 
     # ---- publishing --------------------------------------------------------------------------------------------------
-
-    def _save_beside(self, folder: str) -> None:
-        self._save_perturbation_network(folder)
 
     def _card(self, details: CardDetails) -> tuple[str, dict[str, Any]]:
         if self.perturbation_network is not None:

@@ -12,7 +12,7 @@ optimizer as Yao et al. (2022) have them, whom the paper follows on Waterbirds. 
 from dataclasses import dataclass, field
 
 from clp_hf import CLPTrainingArguments
-from clp_hf.experiment import METHODS, DataArguments, Experiment, ModelArguments, parse_arguments
+from clp_hf.experiment import METHODS, DataArguments, Experiment, ModelArguments, run_recipe
 
 
 @dataclass
@@ -55,15 +55,7 @@ def build(
 
 
 def main(description: str = __doc__, defaults: dict = DEFAULTS, method: str = "meta_lp"):
-    recipe, data, model, training = parse_arguments(
-        (RecipeArguments, DataArguments, ModelArguments, CLPTrainingArguments),
-        description,
-        {"method": method, **defaults},
-    )
-    experiment = build(recipe, data, model, training)
-    results = {recipe.method: experiment.run(METHODS[recipe.method], training.output_dir)}
-    if training.should_log:
-        print(f"\n{experiment.summary(results)}")
+    run_recipe(build, RecipeArguments, description, {"method": method, **defaults})
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from functools import partial
 
 from clp_hf import CLPTrainingArguments
 from clp_hf.data.long_tail import PROFILES, long_tail
-from clp_hf.experiment import METHODS, DataArguments, Experiment, ModelArguments, parse_arguments
+from clp_hf.experiment import METHODS, DataArguments, Experiment, ModelArguments, run_recipe
 
 
 @dataclass
@@ -61,13 +61,7 @@ def build(
 
 
 def main():
-    recipe, data, model, training = parse_arguments(
-        (RecipeArguments, DataArguments, ModelArguments, CLPTrainingArguments), __doc__, DEFAULTS
-    )
-    experiment = build(recipe, data, model, training)
-    results = {recipe.method: experiment.run(METHODS[recipe.method], training.output_dir)}
-    if training.should_log:
-        print(f"\n{experiment.summary(results)}")
+    run_recipe(build, RecipeArguments, __doc__, DEFAULTS)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from datasets import Dataset
 
 from clp_hf import CLPTrainingArguments
 from clp_hf.data.label_noise import flip_noise, similar_classes, thumbnail_confusion, uniform_noise
-from clp_hf.experiment import METHODS, DataArguments, Experiment, ModelArguments, parse_arguments
+from clp_hf.experiment import METHODS, DataArguments, Experiment, ModelArguments, run_recipe
 
 
 @dataclass
@@ -64,13 +64,7 @@ def build(
 
 
 def main():
-    recipe, data, model, training = parse_arguments(
-        (RecipeArguments, DataArguments, ModelArguments, CLPTrainingArguments), __doc__, DEFAULTS
-    )
-    experiment = build(recipe, data, model, training)
-    results = {recipe.method: experiment.run(METHODS[recipe.method], training.output_dir)}
-    if training.should_log:
-        print(f"\n{experiment.summary(results)}")
+    run_recipe(build, RecipeArguments, __doc__, DEFAULTS)
 
 
 if __name__ == "__main__":

@@ -11,11 +11,12 @@ that their own figures were made without momentum.) Prints accuracy and, as they
 """
 
 from dataclasses import dataclass, field
+from functools import partial
 
 from clp_hf import CLPTrainingArguments
 from clp_hf.data.glt import PROTOCOLS, generalised_long_tail
 from clp_hf.data.loading import IMAGE_COLUMNS, read_splits
-from clp_hf.experiment import METHODS, DataArguments, Experiment, ModelArguments, parse_arguments
+from clp_hf.experiment import METHODS, DataArguments, Experiment, ModelArguments, run_recipe
 
 
 @dataclass
@@ -73,13 +74,8 @@ def build(
 
 
 def main(benchmark: str = "imagenet", description: str = __doc__, defaults: dict = DEFAULTS):
-    recipe, data, model, training = parse_arguments(
-        (RecipeArguments, DataArguments, ModelArguments, CLPTrainingArguments), description, defaults
-    )
-    experiment = build(recipe, data, model, training, benchmark)
-    results = {recipe.method: experiment.run(METHODS[recipe.method], training.output_dir)}
-    if training.should_log:
-        print(f"\n{experiment.summary(results)}")
+    experiment, results = run_recipe(partial(build, benchmark=benchmark), RecipeArguments, description, defaults)
+    if experiment.args.should_log:
         for method, metrics in results.items():
             print(f"{method}: mean precision {100 * metrics['test_macro_precision']:.2f} %")
 

@@ -202,7 +202,7 @@ class PerturbationNetwork(MetaNetwork):
 
     def raises_loss(self, logits: Tensor, output: Tensor, labels: Tensor) -> Tensor:
         """Whether the cross-entropy of the perturbed logits is above that of the logits (CLP, Figure 5)."""
-        logits = logits.float()
+        logits = at_least_float32(logits)
         perturbed = F.cross_entropy(logits + output, labels, reduction="none")
         return perturbed > F.cross_entropy(logits, labels, reduction="none")
 
