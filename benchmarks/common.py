@@ -5,9 +5,19 @@ import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import torch
+
 
 def peak_memory(function: Callable[[], object]) -> float:
-    """Peak resident memory, in MiB, while `function` runs, above what the process held before. Linux."""
+    """Peak memory, in MiB, while `function` runs, above what was held before.
+
+    Resident memory of the process (Linux); where PyTorch's default device is a GPU, what is allocated there.
+    """
+    if torch.get_default_device().type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        start = torch.cuda.memory_allocated()
+        function()
+        return (torch.cuda.max_memory_allocated() - start) / 2**20
     Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far (that of imports and building)
     start = _memory("VmRSS")
     function()

@@ -4,10 +4,12 @@
     python benchmarks/step_cost.py                                    # everything, on one core
     python benchmarks/step_cost.py --models resnet18 --rounds 3       # one model
     python benchmarks/step_cost.py --models resnet18 --methods plain "CLP forward" higher
+    python benchmarks/step_cost.py --device cuda --models resnet50 --batch_size 64 --output step_cost_cuda
 
 Every row is measured in a fresh process. Time: plain steps and steps of the row alternate in that process, A B A B,
 after a warm-up; the ratio is the median over rounds of B / A, in CPU seconds. Memory: the peak of resident memory above
 what the process held once model and optimizers were built, over three steps; the ratio is to the plain row. (Linux)
+On a GPU: elapsed time with the device synchronised, and the peak of what PyTorch has allocated there.
 
 All rows but `plain` do the same update: the look-ahead of the full network by one plain SGD step on CE(logits + δ), the
 meta cross-entropy there, its gradient for the perturbation network, then the ordinary step (`head` scope looks ahead
@@ -79,7 +81,10 @@ ARCHITECTURES = {
     "resnet18": _timm("timm ResNet-18, 96 px", "resnet18", 96),
     "efficientnet_lite0": _timm("timm EfficientNet-Lite0, 96 px", "tf_efficientnet_lite0", 96),
     "vit_tiny": _timm("timm ViT-Tiny/16, 96 px", "vit_tiny_patch16_224", 96, img_size=96),
+    "resnet50": _timm("timm ResNet-50, 224 px", "resnet50", 224),
+    "vit_small": _timm("timm ViT-Small/16, 224 px", "vit_small_patch16_224", 224),
 }
+CPU_MODELS = ("resnet32", "resnet18", "efficientnet_lite0", "vit_tiny")
 
 
 class Split(nn.Module):
@@ -309,6 +314,14 @@ METHODS = {
 # ---- one measurement, in its own process -----------------------------------------------------------------------------
 
 
+def clock() -> float:
+    """CPU seconds of this process; on a GPU the time by the wall, when the device has done what it was given."""
+    if torch.get_default_device().type == "cpu":
+        return time.process_time()
+    torch.cuda.synchronize()
+    return time.perf_counter()
+
+
 def measure_time(architecture: Architecture, method: Method, batch_size: int, rounds: int) -> dict:
     """CPU seconds a step of plain training and of `method`, in alternation, and how far its hypergradient is off."""
     setup, baseline = Setup(architecture, batch_size), Setup(architecture, batch_size)
@@ -324,11 +337,11 @@ def measure_time(architecture: Architecture, method: Method, batch_size: int, ro
     seconds = {name: [] for name in steps}
     for round_ in range(rounds + 1):
         for name, step in steps.items():
-            start = time.process_time()
+            start = clock()
             for index in range(method.cycle):
                 step(index)
             if round_:  # the first is warm-up
-                seconds[name].append((time.process_time() - start) / method.cycle)
+                seconds[name].append((clock() - start) / method.cycle)
     ratios = [b / a for a, b in zip(seconds["plain"], seconds["method"], strict=True)]
     return result | {
         "seconds": statistics.median(seconds["method"]),
@@ -339,7 +352,7 @@ def measure_time(architecture: Architecture, method: Method, batch_size: int, ro
 
 
 def measure_memory(architecture: Architecture, method: Method, batch_size: int) -> dict:
-    """Peak resident memory, in MiB, over three steps, above what is held before them. Linux."""
+    """Peak memory, in MiB, over three steps, above what is held before them."""
     step = method.build(Setup(architecture, batch_size))
     return {"memory": peak_memory(lambda: [step(index) for index in range(3)])}
 
@@ -353,7 +366,7 @@ def run_in_process(args: argparse.Namespace, model: str, method: str, kind: str)
         # give freed memory back at once, so that resident memory is memory in use
         environment |= {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
     command = [sys.executable, __file__, "--measure", kind, "--models", model, "--methods", method]
-    for name in ("threads", "rounds", "batch_size", "memory_batch_size"):
+    for name in ("device", "threads", "rounds", "batch_size", "memory_batch_size"):
         command += [f"--{name}", str(getattr(args, name))]
     process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if process.returncode:
@@ -363,6 +376,7 @@ def run_in_process(args: argparse.Namespace, model: str, method: str, kind: str)
 
 def measure(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
+    torch.set_default_device(args.device)
     architecture, method = ARCHITECTURES[args.models[0]], METHODS[args.methods[0]]
     if args.measure == "time":
         result = measure_time(architecture, method, args.batch_size, args.rounds)
@@ -371,7 +385,7 @@ def measure(args: argparse.Namespace) -> None:
     print(json.dumps(result))
 
 
-def machine() -> dict:
+def machine(device: str) -> dict:
     packages = {}
     for name in ("torch", "transformers", "timm", "higher", "torchopt"):
         try:
@@ -382,15 +396,22 @@ def machine() -> dict:
         (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
         platform.processor(),
     )
-    return {"cpu": model, "python": platform.python_version(), "packages": packages}
+    gpu = {} if device == "cpu" else {"gpu": torch.cuda.get_device_name()}
+    return {"cpu": model, **gpu, "python": platform.python_version(), "packages": packages}
 
 
 def table(report: dict) -> str:
     packages = ", ".join(f"{name} {number}" for name, number in report["machine"]["packages"].items() if number)
+    gpu = report["machine"].get("gpu")
+    clock = (
+        f"elapsed seconds on {gpu}"
+        if gpu
+        else f"CPU seconds on {report['threads']} thread(s) of {report['machine']['cpu']}"
+    )
     lines = [
         "# Cost of one CLP step relative to a plain step",
         "",
-        f"Time: CPU seconds on {report['threads']} thread(s) of {report['machine']['cpu']}, batch "
+        f"Time: {clock}, batch "
         f"{report['batch_size']}, meta batch the same, median of {report['rounds']} rounds (range). "
         f"Memory: peak above the start, batch {report['memory_batch_size']}. Hypergradient: relative "
         f"difference of the perturbation network's gradient from the textbook's, float32.",
@@ -423,7 +444,8 @@ def table(report: dict) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--models", nargs="+", choices=ARCHITECTURES, default=list(ARCHITECTURES))
+    parser.add_argument("--models", nargs="+", choices=ARCHITECTURES, default=CPU_MODELS)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--rounds", type=int, default=15, help="pairs of plain and other steps behind each median")
     parser.add_argument("--batch_size", type=int, default=32, help="training and meta batch for the timings")
@@ -435,8 +457,8 @@ def main() -> None:
     if args.measure:
         return measure(args)
 
-    report = {name: getattr(args, name) for name in ("threads", "rounds", "batch_size", "memory_batch_size")}
-    report |= {"machine": machine(), "models": []}
+    report = {name: getattr(args, name) for name in ("device", "threads", "rounds", "batch_size", "memory_batch_size")}
+    report |= {"machine": machine(args.device), "models": []}
     args.output.parent.mkdir(parents=True, exist_ok=True)
     for name in args.models:
         architecture = ARCHITECTURES[name]
