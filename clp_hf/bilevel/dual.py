@@ -19,6 +19,7 @@ from torch.utils.weak import TensorWeakRef
 from .functional import RandomState
 
 PRODUCTS = (F.linear, F.conv1d, F.conv2d, F.conv3d)
+UNIT_EPS = 2.0**-10
 ATTENTION = "attention"  # has no weight by whose address it could be known: all calls are one sequence
 
 
@@ -211,4 +212,6 @@ def _batch_statistics(images: Tensor, eps: float) -> tuple[Tensor, Tensor]:
 
 def _affine(images: Tensor, scale: Tensor, shift: Tensor | None = None) -> Tensor:
     """scale · images + shift, a channel each, in one pass: batch normalisation by mean 0 and variance 1."""
-    return F.batch_norm(images, torch.zeros_like(scale), torch.ones_like(scale), scale, shift, eps=0.0)
+    # eps must be positive (PyTorch 2.11); a power of two adds up to a variance of exactly 1
+    variance = torch.full_like(scale, 1 - UNIT_EPS)
+    return F.batch_norm(images, torch.zeros_like(scale), variance, scale, shift, eps=UNIT_EPS)

@@ -109,13 +109,15 @@ MODELS = {
 class Bilevel:
     """A module, a perturbation network, a training and a meta batch in float64, with random masks from a fixed seed."""
 
-    def __init__(self, build, size=64):
+    def __init__(self, build, size=64, device="cpu"):
         torch.manual_seed(0)
-        self.module = build().double().train()
-        self.outer_network = nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, NUM_LABELS)).double()
-        self.images, self.meta_images = torch.randn(2, 4, 3, size, size, dtype=torch.float64)
-        self.characteristics, self.meta_characteristics = torch.randn(2, 4, 5, dtype=torch.float64)
-        self.labels = torch.tensor([0, 1, 2, 1])
+        self.device = device
+        kw = {"dtype": torch.float64, "device": device}
+        self.module = build().to(**kw).train()
+        self.outer_network = nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, NUM_LABELS)).to(**kw)
+        self.images, self.meta_images = torch.randn(2, 4, 3, size, size, **kw)
+        self.characteristics, self.meta_characteristics = torch.randn(2, 4, 5, **kw)
+        self.labels = torch.tensor([0, 1, 2, 1], device=device)
 
     def forward(self, images):
         output = self.module(images)
@@ -123,7 +125,7 @@ class Bilevel:
 
     def training_pass(self):
         torch.manual_seed(1)
-        return TrainingPass.run(lambda: self.forward(self.images))
+        return TrainingPass.run(lambda: self.forward(self.images), self.device)
 
     def inner_loss(self, logits):
         return F.cross_entropy(logits + self.outer_network(self.characteristics), self.labels)
@@ -157,9 +159,9 @@ def relative_difference(a, b):
     return ((flat(a) - flat(b)).norm() / flat(b).norm()).item()
 
 
-def problem_of(name):
+def problem_of(name, device="cpu"):
     size = 32 if name.startswith("transformers") else 64
-    return Bilevel(MODELS[name], size)
+    return Bilevel(MODELS[name], size, device)
 
 
 @pytest.mark.parametrize("name", MODELS)
