@@ -1,4 +1,4 @@
-"""A real browser for the tests of what is looked at: Debian's or the user's Chromium, headless, driven by Playwright."""
+"""A real browser for the tests of what is looked at: a Chromium of this machine, headless, driven by Playwright."""
 
 import os
 import shutil

@@ -23,7 +23,14 @@ def folder(tmp_path_factory):
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file"]
     paths = [str(HERE), str(Path(clp_hf.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
     done = subprocess.run(
-        [*launch, str(HERE.parent / "accelerate_configs" / "cpu.yaml"), "--main_process_port", "0", str(HERE / "distributed_run.py"), str(folder)],
+        [
+            *launch,
+            str(HERE.parent / "accelerate_configs" / "cpu.yaml"),
+            "--main_process_port",
+            "0",
+            str(HERE / "distributed_run.py"),
+            str(folder),
+        ],
         env=os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
