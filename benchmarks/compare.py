@@ -9,7 +9,8 @@
 A scenario is a recipe: its arguments and defaults hold, but for the budgets below. Every method gets the same data,
 meta set held out, epochs, optimizer, image augmentation and, but for those that are about it, sampling; of each run the
 checkpoint with the best validation score is tested, once. A method with other settings is written
-clp+saliency_weight=0.2+learning_rate=0.05.
+clp+saliency_weight=0.2+learning_rate=0.05. With --tune several settings of a method (erm erm+learning_rate=0.05) are
+tried on the first seed, and the table goes on with the one that is best in validation: give every method as many.
 
 Each run is a process of one thread, and one JSON file named by method and seed, which is skipped when it is there: the
 same command goes on after an interruption, and writes `table.md` and the plots when there is nothing left to run. A
@@ -29,7 +30,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -117,7 +119,10 @@ class BenchmarkArguments:
         metadata={"help": f"CLP at several values of a setting, besides the methods; out of: {', '.join(SWEEPS)}."},
     )
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2], metadata={"help": "Of model head, meta set and data."})
-    workers: int = field(default=1, metadata={"help": "Runs at a time, each on one core."})
+    tune: bool = field(
+        default=False, metadata={"help": "Keep of each method the settings that are best in validation, on one seed."}
+    )
+    workers: int = field(default=1, metadata={"help": "Runs at a time, each on one core (or all on one GPU)."})
 
 
 @dataclass
@@ -135,6 +140,30 @@ class Comparison:
     def methods(self) -> list[str]:
         swept = [method for sweep in self.benchmark.sweeps for method in SWEEPS[sweep]]
         return list(dict.fromkeys([*self.benchmark.methods, *swept]))
+
+    def jobs(self) -> list[tuple[str, int]]:
+        """Method and seed of the runs that are still missing."""
+        first, *others = self.benchmark.seeds
+        jobs = [(method, first) for method in self.methods]
+        if self.benchmark.tune:
+            if missing := [job for job in jobs if not self.path(*job).exists()]:
+                return missing
+            jobs += [(method, seed) for seed in others for method in self.selected(self.records())]
+        else:
+            jobs += [(method, seed) for seed in others for method in self.methods]
+        return [job for job in jobs if not self.path(*job).exists()]
+
+    def selected(self, records: Sequence[dict[str, Any]]) -> list[str]:
+        """Of the settings of each method those with the best validation score on the first seed."""
+        score = f"eval_{self.arguments[-1].metric_for_best_model}"
+        best = {}
+        for record in records:
+            name = record["method"].split("+")[0]
+            if record["seed"] == self.benchmark.seeds[0] and record["method"] in self.methods:
+                kept = best.setdefault(name, record)
+                if record["metrics"][score] > kept["metrics"][score]:
+                    best[name] = record
+        return [record["method"] for record in best.values()]
 
     def path(self, method: str, seed: int) -> Path:
         return self.results / f"{method}-{seed}.json"
@@ -182,6 +211,11 @@ class Comparison:
         )
 
 
+def _range(numbers: Collection[int]) -> str:
+    low, high = min(numbers), max(numbers)
+    return f"{low}" if low == high else f"{low} to {high}"
+
+
 def _without_folder(value: Any) -> Any:
     """Results name no folder of the machine on which they were made."""
     return Path(value).name if isinstance(value, str) and "/" in value else value
@@ -209,6 +243,8 @@ def parse() -> Comparison:
     )
     if unknown := set(benchmark.sweeps) - set(SWEEPS):
         raise ValueError(f"There is no sweep {', '.join(sorted(unknown))}; choose out of {', '.join(SWEEPS)}.")
+    if benchmark.tune and benchmark.sweeps:
+        raise ValueError("A sweep shows every setting, and tune keeps one: give --tune or --sweeps.")
     if benchmark.workers < 1:
         raise ValueError(f"workers is {benchmark.workers}; expected 1 or more.")
     comparison = Comparison(benchmark, tuple(arguments))
@@ -275,6 +311,7 @@ def run(method: str, seed: int) -> None:
     record |= {
         "parameters": experiment.num_parameters,
         "class_counts": counts(experiment.splits["train"], "label"),
+        "device": torch.cuda.get_device_name() if training.device.type == "cuda" else training.device.type,
         "cpu_seconds": round(time.process_time() - started, 1),
         "commit": subprocess.run(
             ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True
@@ -401,16 +438,27 @@ def caption(comparison: Comparison, records: Sequence[dict[str, Any]]) -> str:
         f"meta_every {training.meta_every}"
     )
     commits = sorted({record["commit"] for record in records})
+    devices = sorted({record.get("device", "cpu") for record in records})
+    tuned = (
+        f"Of each method the settings with the best validation score on seed {comparison.benchmark.seeds[0]}, out of "
+        f"{_range(Counter(method.split('+')[0] for method in comparison.methods).values())}. "
+        if comparison.benchmark.tune
+        else ""
+    )
     return (
-        f"{'; '.join(parts)}. Every run: {budget}. Of each run the "
+        f"{'; '.join(parts)}. Every run: {budget}. {tuned}Of each run the "
         f"checkpoint with the best validation {training.metric_for_best_model} is tested, once. Accuracy in percent, "
         f"mean ± standard deviation over seeds; **best** and <u>second best</u> mean. Commits {', '.join(commits)}."
+        + (f" On {', '.join(devices)}." if devices != ["cpu"] else "")
     )
 
 
 def report(comparison: Comparison) -> str:
     """Write `table.md` and the plots of all that is in the folder of the results."""
     records = comparison.records()
+    if comparison.benchmark.tune:
+        selected = comparison.selected(records)
+        records = [record for record in records if record["method"] in selected]
     if not records:
         return f"There are no results in {comparison.results}."
     text = f"{caption(comparison, records)}\n\n{table(records)}"
@@ -426,8 +474,9 @@ def main():
     comparison.records()  # checks them
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("Stopped."))
     os.environ["OMP_NUM_THREADS"] = "1"
-    jobs = [(method, seed) for seed in comparison.benchmark.seeds for method in comparison.methods]
-    failed = run_all([job for job in jobs if not comparison.path(*job).exists()], comparison.benchmark.workers)
+    failed = []
+    while (jobs := comparison.jobs()) and not failed:
+        failed = run_all(jobs, comparison.benchmark.workers)
     print(report(comparison))
     if failed:
         sys.exit(f"These runs failed: {'; '.join(failed)}.")

@@ -41,20 +41,20 @@ def weights(trainer):
         {},
         {"counterfactual_infills": [], "factual_infills": []},
         {"background_evidence": True, "factual_mask_shape": "exact"},
-        {"lookahead_scope": "head", "optim": "adamw_torch"},
+        {"lookahead_scope": "head", "optim_args": "momentum=0.9"},
         {"recompute_training_forward": True, "gradient_accumulation_steps": 2},
         {"saliency_weight": 0.5, "saliency_batch_size": 4},
         {"meta_network": "weight"},
     ],
     ids=lambda settings: "-".join(settings) or "default",
 )
-@pytest.mark.parametrize("model", [resnet, lambda: vit(attn_implementation="eager")], ids=["resnet", "vit"])
+@pytest.mark.parametrize("model", [resnet, vit], ids=["resnet", "vit"])
 def test_training_equals_that_on_a_cpu(make_trainer, model, settings):
     trained = []
     for use_cpu in (True, False):
         trainer = make_trainer(
             model().double(), train_dataset=DoubleSquares(60), eval_dataset=DoubleSquares(12), use_cpu=use_cpu,
-            dataloader_pin_memory=False, **settings,
+            dataloader_pin_memory=False, optim="sgd", **settings,
         )  # fmt: skip
         trainer.train()
         assert next(trainer.model.parameters()).device.type == ("cpu" if use_cpu else "cuda")
@@ -65,7 +65,7 @@ def test_training_equals_that_on_a_cpu(make_trainer, model, settings):
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 @pytest.mark.parametrize("model", [resnet, vit])
 def test_both_networks_train_in_half_precision(make_trainer, model, precision):
-    trainer = make_trainer(model(), use_cpu=False, max_steps=12, **{precision: True})
+    trainer = make_trainer(model(), use_cpu=False, max_steps=20, **{precision: True})
     before = weights(trainer)
     trainer.train()
     after = weights(trainer)
@@ -73,7 +73,7 @@ def test_both_networks_train_in_half_precision(make_trainer, model, precision):
     assert (after - before).norm() > 0
     assert trainer.perturbation_optimizer.state
     updated = [entry for entry in trainer.state.log_history if entry.get("meta_updates_skipped") == 0]
-    assert len(updated) >= 6  # fp16 starts with overflows, which lower the scale
+    assert len(updated) >= 10  # fp16 starts with overflows, which lower the scale
 
 
 def test_resumed_equals_uninterrupted(make_trainer, tmp_path):

@@ -11,12 +11,18 @@ from contextlib import AbstractContextManager, contextmanager
 import torch
 import torch.autograd.forward_ad as forward_ad
 import torch.nn.functional as F
+import torch.utils.checkpoint
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import TensorWeakRef
 
 from .functional import RandomState
+
+# Up to PyTorch 2.11 activation checkpointing marks its inputs even where no gradient is taken, by a function (whose
+# output is empty) without forward derivative.
+if hasattr(torch.utils.checkpoint, "_NoopSaveInputs"):
+    torch.utils.checkpoint._NoopSaveInputs.jvp = staticmethod(lambda context, empty, *others: empty)
 
 PRODUCTS = (F.linear, F.conv1d, F.conv2d, F.conv3d)
 UNIT_EPS = 2.0**-10
@@ -192,7 +198,8 @@ class _TangentRules(TorchFunctionMode):
         q, dq = (tensor * (q.shape[-1] ** -0.5 if scale is None else scale) for tensor in (q, dq))
         probabilities = (q @ k.mT).softmax(-1)
         change = torch.cat([dq, q], -1) @ torch.cat([k, dk], -1).mT
-        change = torch._softmax_backward_data(change, probabilities, -1, probabilities.dtype)
+        # autocast on a GPU takes the softmax, and it alone, in float32
+        change = torch._softmax_backward_data(change.to(probabilities.dtype), probabilities, -1, probabilities.dtype)
         tangent = torch.cat([change, probabilities], -1) @ torch.cat([v, dv], -2)
         return forward_ad.make_dual(probabilities @ v if kept is None else kept, tangent)
 
