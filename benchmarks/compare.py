@@ -81,6 +81,9 @@ VARIANTS = {
     # the same masks, used as data augmentation: every other training image gets the background of another class
     "background_swap": {"meta_every": 0},
     "clp_background_swap": {},
+    # from logit adjustment on: δ starts at the log class proportions
+    "meta_lp_class_prior": {**METHODS["meta_lp"], "class_prior": True},
+    "clp_class_prior": {"class_prior": True},
     # the paper's method without our extension, and its parts one at a time
     "clp_paper": {"background_evidence": False},
     # the evidence of the background taken as it is, the gate never learned: what does meta-learning add?
@@ -151,6 +154,8 @@ class Comparison:
             jobs += [(method, seed) for seed in others for method in self.selected(self.records())]
         else:
             jobs += [(method, seed) for seed in others for method in self.methods]
+        # the longest first, so that no core waits for one of them at the end
+        jobs = sorted(jobs, key=lambda job: variant(job[0]).get("meta_every") == 0)
         return [job for job in jobs if not self.path(*job).exists()]
 
     def selected(self, records: Sequence[dict[str, Any]]) -> list[str]:

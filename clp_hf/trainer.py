@@ -189,6 +189,11 @@ class CLPTrainer(PublishingTrainer, AtomicCheckpointTrainer, LossTrainer):
                         f"Batch normalisation needs two images or more, but {name} is 1. Use larger batches, or "
                         "clp_hf.modeling.freeze_batch_norm_statistics(model)."
                     )
+        if args.class_prior and isinstance(self.train_dataset, IterableDataset):
+            raise ValueError(
+                f"class_prior needs the class frequencies, and {type(self.train_dataset).__name__} is a stream. Set "
+                "class_prior=False, or pass map-style training data."
+            )
         if args.background_evidence and "mask" not in self._example:
             raise ValueError(
                 "background_evidence needs a `mask` for every training image, and they have none. Give the data set a "
@@ -250,6 +255,7 @@ class CLPTrainer(PublishingTrainer, AtomicCheckpointTrainer, LossTrainer):
             hidden_size=args.perturbation_hidden_size,
             bound=args.perturbation_bound,
             condition_on_label=args.condition_on_label,
+            class_proportions=self._class_proportions.tolist() if args.class_prior else None,
         )
 
     def _prepare_for_training(self, max_steps, train_dataloader, resume_from_checkpoint):
@@ -391,6 +397,9 @@ class CLPTrainer(PublishingTrainer, AtomicCheckpointTrainer, LossTrainer):
             self._before_overflow = scaler.get_scale(), copy.deepcopy(self._trained_state())
         for parameter, gradient in zip(network.parameters(), result.total, strict=True):
             parameter.grad = gradient
+        if args.perturbation_follows_schedule:
+            base, current = self.optimizer.param_groups[0]["initial_lr"], self.optimizer.param_groups[0]["lr"]
+            self.perturbation_optimizer.param_groups[0]["lr"] = args.perturbation_learning_rate * current / base
         self.perturbation_optimizer.step()
         self.perturbation_optimizer.zero_grad()
         self._record("meta_loss", result.outer_loss)

@@ -24,7 +24,7 @@ class CLPTrainingArguments(TrainingArguments):
 
     Parameters that control the perturbation network:
         perturbation_hidden_size, perturbation_learning_rate, perturbation_weight_decay, perturbation_bound,
-        condition_on_label, characteristics, background_evidence.
+        perturbation_follows_schedule, condition_on_label, class_prior, characteristics, background_evidence.
 
     Parameters that control the meta set and its causal augmentation:
         meta_batch_size, meta_samples, counterfactual_infills, factual_infills, mask_shape,
@@ -62,6 +62,17 @@ class CLPTrainingArguments(TrainingArguments):
     )
     condition_on_label: bool = field(
         default=False, metadata={"help": "Give the perturbation network a learned embedding of the label too."}
+    )
+    class_prior: bool = field(
+        default=False,
+        metadata={
+            "help": "Start the perturbations at the log class proportions of the training set, which is logit "
+            "adjustment; the network learns what to add. Our extension, for long tails."
+        },
+    )
+    perturbation_follows_schedule: bool = field(
+        default=False,
+        metadata={"help": "Scale the learning rate of the perturbation network as the schedule scales the model's."},
     )
     characteristics: list[str] = field(
         default_factory=lambda: list(CHARACTERISTICS),
@@ -234,5 +245,8 @@ class CLPTrainingArguments(TrainingArguments):
             raise ValueError("background_evidence needs counterfactual_infills, to take the foreground out of images.")
         if self.background_evidence and self.perturb_meta_logits:
             raise ValueError("background_evidence is measured on training images only; set perturb_meta_logits=False.")
-        if self.meta_network == "weight" and (self.background_evidence or self.perturb_meta_logits):
-            raise ValueError("meta_network='weight' goes without background_evidence and perturb_meta_logits.")
+        logit_options = ("background_evidence", "perturb_meta_logits", "class_prior")
+        if self.meta_network == "weight" and any(getattr(self, name) for name in logit_options):
+            raise ValueError(f"meta_network='weight' goes without {', '.join(logit_options)}.")
+        if self.class_prior and self.perturb_meta_logits:
+            raise ValueError("class_prior is of the training set only; set perturb_meta_logits=False.")

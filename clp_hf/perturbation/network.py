@@ -112,9 +112,12 @@ class PerturbationNetwork(MetaNetwork):
         hidden_size: width of the hidden layer.
         bound: τ > 0 keeps the output in (−τ, τ) by τ tanh(Ω/τ); 0 leaves it free, as in the paper.
         condition_on_label: add a learned embedding of the label to the inputs (our extension).
+        class_proportions: (C,), the share of every class in the training set, all above 0. With them their logarithms
+            are added to δ, so that training starts as logit adjustment (Menon et al., 2021) and Ω learns what is to be
+            added to that (our extension).
 
     Raises:
-        ValueError: for unknown characteristics, or a negative `bound`.
+        ValueError: for unknown characteristics, a negative `bound`, or a class of no images among the proportions.
     """
 
     NAME = "perturbation"
@@ -127,6 +130,7 @@ class PerturbationNetwork(MetaNetwork):
         hidden_size: int = 100,
         bound: float = 0.0,
         condition_on_label: bool = False,
+        class_proportions: Sequence[float] | None = None,
     ):
         super().__init__()
         check_characteristics(characteristics)
@@ -138,6 +142,7 @@ class PerturbationNetwork(MetaNetwork):
             "hidden_size": hidden_size,
             "bound": bound,
             "condition_on_label": condition_on_label,
+            "class_proportions": class_proportions,
         }
         self.characteristics = tuple(characteristics)
         self.bound = bound
@@ -145,6 +150,11 @@ class PerturbationNetwork(MetaNetwork):
         self.register_buffer("mean", torch.zeros(num_inputs))
         self.register_buffer("variance", torch.ones(num_inputs))
         self.register_buffer("num_updates", torch.zeros(()))
+        self.log_prior = None
+        if class_proportions is not None:
+            if empty := [label for label, share in enumerate(class_proportions) if not share > 0]:
+                raise ValueError(f"class_prior needs images of every class; the training set has none of {empty}.")
+            self.register_buffer("log_prior", torch.tensor(class_proportions).log())
         self.label_embedding = nn.Embedding(num_labels, LABEL_EMBEDDING_SIZE) if condition_on_label else None
         self.hidden = nn.Linear(num_inputs + (LABEL_EMBEDDING_SIZE if condition_on_label else 0), hidden_size)
         self.num_labels = num_labels
@@ -190,6 +200,8 @@ class PerturbationNetwork(MetaNetwork):
             start = -math.log(MAX_BACKGROUND_GATE - 1)
             gate = MAX_BACKGROUND_GATE * torch.sigmoid(output[:, self.num_labels :] + start)
             perturbation = perturbation + gate * background_logits
+        if self.log_prior is not None:
+            perturbation = perturbation + self.log_prior
         return perturbation
 
     def training_loss(self, logits: Tensor, output: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
