@@ -67,8 +67,8 @@ CIFAR_BUDGET = {"model_name_or_path": "cifar_resnet20", "per_device_train_batch_
 
 # Of each scenario, the methods that are compared by default, and the defaults that are not the recipe's.
 SCENARIOS = {
-    "cifar_longtail": (LONG_TAIL_METHODS, {**CIFAR_BUDGET, "num_train_epochs": 9}),
-    "cifar_noisy": (NOISE_METHODS, {**CIFAR_BUDGET, "num_train_epochs": 5}),  # of four times as many images
+    "cifar_longtail": (LONG_TAIL_METHODS, {**CIFAR_BUDGET, "num_train_epochs": 20}),
+    "cifar_noisy": (NOISE_METHODS, {**CIFAR_BUDGET, "num_train_epochs": 8}),  # of four times as many images
     "imagenet_glt": (LONG_TAIL_METHODS, {}),
     "coco_glt": (LONG_TAIL_METHODS, {}),
     "waterbirds": (GROUP_METHODS, {}),

@@ -60,11 +60,11 @@ NOISE = ("--noise", "uniform", "--meta_images", "6")
 def test_seeds_are_added_to_one_table_and_nothing_runs_twice(command, in_this_process, tmp_path, capsys):
     command(*NOISE, "--methods", "erm", "clp", "--seeds", "0")
     compare.main()
-    assert in_this_process == [("erm", 0), ("clp", 0)]
+    assert in_this_process == [("clp", 0), ("erm", 0)]  # the longest first
     capsys.readouterr()
     command(*NOISE, "--methods", "clp", "--seeds", "0", "1")
     compare.main()
-    assert in_this_process == [("erm", 0), ("clp", 0), ("clp", 1)]
+    assert in_this_process == [("clp", 0), ("erm", 0), ("clp", 1)]
     results = tmp_path / "results"
     record = json.loads((results / "clp-1.json").read_text())
     assert record["seed"] == 1
@@ -86,6 +86,23 @@ def test_seeds_are_added_to_one_table_and_nothing_runs_twice(command, in_this_pr
     rows = [line.split(" | ")[:2] for line in table.splitlines() if line.startswith(("| erm", "| clp"))]
     assert rows == [["| erm", "0"], ["| clp", "0, 1"]]
     assert (results / "loss_raised.png").exists()
+
+
+def test_tuning_goes_on_with_the_settings_that_are_best_in_validation(command, in_this_process, tmp_path):
+    methods = ("erm+learning_rate=1e-30", "erm", "focal+learning_rate=1e-30", "focal")
+    command(*NOISE, "--methods", *methods, "--seeds", "0", "1", "--tune", "true")
+    compare.main()
+    results = tmp_path / "results"
+    score = {
+        method: json.loads((results / f"{method}-0.json").read_text())["metrics"]["eval_accuracy"] for method in methods
+    }
+    best = [max(pair, key=score.get) for pair in (methods[:2], methods[2:])]
+    assert in_this_process == [*((method, 0) for method in methods), *((method, 1) for method in best)]
+    table = (results / "table.md").read_text()
+    assert "Of each method the settings with the best validation score on seed 0, out of 2." in table
+    assert [line.split(" | ")[:2] for line in table.splitlines() if line.startswith(("| erm", "| focal"))] == [
+        [f"| {method}", "0, 1"] for method in best
+    ]
 
 
 def test_a_run_that_is_cut_off_leaves_no_record(command, in_this_process, tmp_path, monkeypatch):

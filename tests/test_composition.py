@@ -395,12 +395,13 @@ def changed(item, **values):
     [
         (list, {"meta_dataset": None}, "pass meta_dataset"),
         (list, {"train_sampling": "class"}, "is a stream, whose order is its own"),
+        (list, {"class_prior": True}, "class_prior needs the class frequencies"),
         (lambda items: [], {}, "training set is empty"),
         (lambda items: [changed(item, labels=item["labels"] + 1) for item in items], {}, r"labels outside 0 … 2"),
         (lambda items: [{"pixel_values": item["pixel_values"]} for item in items], {}, "no `labels` column"),
         (lambda items: [changed(items[0], pixel_values=torch.full((3, SIZE, SIZE), torch.nan))], {}, "non-finite"),
     ],
-    ids=["no meta set", "sampling", "empty", "label range", "no labels", "pixels"],
+    ids=["no meta set", "sampling", "class prior", "empty", "label range", "no labels", "pixels"],
 )
 def test_bad_streams_are_refused(make_trainer, change, settings, message):
     settings = {"meta_dataset": Squares(6, start=500)} | settings

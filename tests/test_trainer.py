@@ -482,6 +482,28 @@ def test_the_learning_rate_falls_by_ten_where_asked(make_trainer):
         make_trainer(lr_decay_at=[120])
 
 
+def test_the_rate_of_the_perturbation_network_follows_the_schedule_where_asked(make_trainer):
+    def trained(**settings):
+        trainer = make_trainer(max_steps=10, meta_every=5, **SGD, **settings)
+        trainer.train()
+        return trainer.perturbation_optimizer.param_groups[0]["lr"]
+
+    assert trained(lr_decay_at=[0.4]) == 1e-3
+    assert trained(lr_decay_at=[0.4], perturbation_follows_schedule=True) == pytest.approx(1e-4)
+
+
+def test_the_class_prior_is_that_of_the_training_set_without_the_meta_images(make_trainer):
+    data = Squares(60, columns=("mask",))
+    data.labels = [0] * 40 + [1] * 14 + [2] * 6
+    trainer = make_trainer(train_dataset=data, class_prior=True)
+    shares = torch.tensor([38, 12, 4]) / 54
+    torch.testing.assert_close(trainer.perturbation_network.log_prior, shares.log())
+    trainer.train()
+    torch.testing.assert_close(trainer.perturbation_network.log_prior, shares.log())  # not trained
+    with pytest.raises(ValueError, match="class_prior is of the training set only"):
+        make_trainer(class_prior=True, perturb_meta_logits=True)
+
+
 @pytest.mark.parametrize("sharding", ["fsdp", "deepspeed"])
 def test_sharded_parameters_are_refused(make_trainer, monkeypatch, sharding):
     """accelerate starts neither on a CPU: the flag it would set is set by hand."""

@@ -150,11 +150,9 @@ class PerturbationNetwork(MetaNetwork):
         self.register_buffer("mean", torch.zeros(num_inputs))
         self.register_buffer("variance", torch.ones(num_inputs))
         self.register_buffer("num_updates", torch.zeros(()))
-        self.log_prior = None
-        if class_proportions is not None:
-            if empty := [label for label, share in enumerate(class_proportions) if not share > 0]:
-                raise ValueError(f"class_prior needs images of every class; the training set has none of {empty}.")
-            self.register_buffer("log_prior", torch.tensor(class_proportions).log())
+        if empty := [label for label, share in enumerate(class_proportions or ()) if not share > 0]:
+            raise ValueError(f"class_prior needs images of every class; the training set has none of {empty}.")
+        self.register_buffer("log_prior", class_proportions and torch.tensor(class_proportions).log())
         self.label_embedding = nn.Embedding(num_labels, LABEL_EMBEDDING_SIZE) if condition_on_label else None
         self.hidden = nn.Linear(num_inputs + (LABEL_EMBEDDING_SIZE if condition_on_label else 0), hidden_size)
         self.num_labels = num_labels

@@ -21,6 +21,18 @@ def test_training_starts_as_plain_cross_entropy():
     assert PerturbationNetwork(4)(INPUTS, LABELS).abs().max() == 0
 
 
+def test_with_class_proportions_training_starts_as_logit_adjustment(tmp_path):
+    shares = [0.5, 0.25, 0.2, 0.05]
+    network = PerturbationNetwork(4, class_proportions=shares)
+    start = network(INPUTS, LABELS)
+    torch.testing.assert_close(start, torch.tensor(shares).log().expand(64, 4))
+    learned = moved(network)(INPUTS, LABELS)
+    network.save_pretrained(tmp_path)
+    assert torch.equal(PerturbationNetwork.from_pretrained(tmp_path)(INPUTS, LABELS), learned)
+    with pytest.raises(ValueError, match=r"none of \[1\]"):
+        PerturbationNetwork(4, class_proportions=[0.5, 0.0, 0.3, 0.2])
+
+
 def test_every_parameter_gets_a_gradient_after_the_first_step():
     network = moved(PerturbationNetwork(4, condition_on_label=True))
     network(INPUTS, LABELS).square().sum().backward()
