@@ -249,8 +249,10 @@ class _Runs:
                 self.steps,
                 out=self.gradient[: len(self.runs) if isinstance(runs, slice) else len(runs)],
             )
-            norm = torch.linalg.vector_norm(gradient, dim=(1, 2), keepdim=True)
-            self.edits.step(runs, gradient.mul_((GRADIENT_NORM / (norm + 1e-6)).clamp_(max=1)))
+            factor = GRADIENT_NORM / (torch.linalg.vector_norm(gradient, dim=(1, 2), keepdim=True) + 1e-6)
+            if (factor < 1).any():  # seldom: a pass over memory less
+                gradient *= factor.clamp_(max=1)
+            self.edits.step(runs, gradient)
         runs = _rows(due)
         support, onehot = self.support[runs], self.onehot[runs]
         for _ in range(self.steps):
