@@ -6,7 +6,6 @@ import copy
 import hashlib
 import logging
 import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -23,6 +22,7 @@ from transformers.trainer_utils import IntervalStrategy
 
 from ..group_trainer import GroupTrainer
 from ..modeling import ComposedHead, find_classifier_head, forward_with_features, model_fingerprint
+from ..whole_files import write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -71,16 +71,9 @@ class FeatureSet:
 
     def save(self, path: str | os.PathLike, fingerprint: str) -> None:
         """Write a safetensors file; it is there complete or not at all."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, part = tempfile.mkstemp(dir=path.parent, suffix=".part")
-        os.close(descriptor)
-        try:
-            tensors = {name: tensor.contiguous() for name, tensor in self._tensors().items()}
+        tensors = {name: tensor.contiguous() for name, tensor in self._tensors().items()}
+        with write_whole(path) as part:
             save_file(tensors, part, metadata={"fingerprint": fingerprint})
-            os.replace(part, path)
-        finally:
-            Path(part).unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: str | os.PathLike, fingerprint: str) -> FeatureSet:

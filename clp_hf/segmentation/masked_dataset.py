@@ -8,7 +8,6 @@ import json
 import math
 import os
 import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -27,6 +26,7 @@ from ..causal import check_masks, mask_iou, prepare_masks
 from ..causal.masks import check_mask_shape
 from ..data.dataset import DECODER, to_grey, to_rgb
 from ..data.loading import IMAGE_COLUMNS, read_splits
+from ..whole_files import write_whole
 from .segmenters import Segmenter, load_segmenter
 from .sheet import contact_sheet
 
@@ -257,7 +257,8 @@ class MaskCache:
                 batch = todo[start : start + batch_size]
                 masks = self.segmenter([to_rgb(images[position]) for position in batch])
                 for position, mask in zip(batch, masks, strict=True):
-                    _write_atomically(self.path(images.keys[position]), _png(Image.fromarray(mask)))
+                    with write_whole(self.path(images.keys[position])) as part:
+                        part.write_bytes(_png(Image.fromarray(mask)))
                 progress.update(len(batch))
 
 
@@ -337,17 +338,6 @@ def _png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     return buffer.getvalue()
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, part = tempfile.mkstemp(dir=path.parent, suffix=".part")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-        os.replace(part, path)
-    finally:
-        Path(part).unlink(missing_ok=True)
 
 
 def _write(splits: DatasetDict, output: Path) -> None:
