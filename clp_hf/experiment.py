@@ -2,6 +2,7 @@
 
 import copy
 import sys
+from argparse import ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +38,7 @@ from .modeling import (
     parameter_count,
     resize_bilinearly,
 )
+from .recipe import SETTINGS_SUFFIXES
 from .trainer import CLPTrainer
 from .training_args import CLPTrainingArguments
 
@@ -158,6 +160,10 @@ class ModelArguments:
     )
 
 
+class _Help(ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter):
+    """The recipe's docstring as it is written, and every default."""
+
+
 def parse_arguments(argument_classes: Sequence[type], description: str, defaults: Mapping[str, Any]) -> tuple:
     """Arguments from the command line, or from the one JSON or YAML file that is its only argument.
 
@@ -165,11 +171,19 @@ def parse_arguments(argument_classes: Sequence[type], description: str, defaults
         argument_classes: dataclasses.
         description: for `--help`.
         defaults: of the recipe, by name of the field, where they are not those of the dataclasses.
+
+    Raises:
+        ValueError: the file names another recipe than this one, or something that is no argument.
     """
-    parser = HfArgumentParser(argument_classes, description=description)
+    parser = HfArgumentParser(
+        argument_classes, usage="%(prog)s [options]", description=description, formatter_class=_Help
+    )  # the usage of all options would hide what is wrong with one
     parser.set_defaults(**defaults)
-    if len(sys.argv) == 2 and sys.argv[1].endswith((".json", ".yaml", ".yml")):
+    if len(sys.argv) == 2 and sys.argv[1].endswith(SETTINGS_SUFFIXES):
         values = yaml.safe_load(Path(sys.argv[1]).read_text())  # JSON is YAML
+        this = Path(sys.argv[0]).stem.split()[-1]
+        if (recipe := values.pop("recipe", this)) != this:
+            raise ValueError(f"{sys.argv[1]!r} has the settings of the recipe {recipe!r}, and this is {this!r}.")
         return parser.parse_dict({**defaults, **values})
     return parser.parse_args_into_dataclasses()
 

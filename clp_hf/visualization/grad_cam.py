@@ -8,9 +8,11 @@ from functools import partial
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms.functional import to_pil_image
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, default_data_collator
 
@@ -21,11 +23,14 @@ try:
     from matplotlib import pyplot
     from matplotlib.figure import Figure
     from pytorch_grad_cam import GradCAM
+    from pytorch_grad_cam.utils.image import show_cam_on_image
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 except ImportError as error:
     raise ImportError("Grad-CAM needs the grad-cam library and matplotlib: pip install 'clp-hf[viz]'.") from error
 
 MOST_PREFIX_TOKENS = 16  # a class token, registers
+SHORT_SIDE = 384  # pixels, at least, of an overlay
+IMAGE_WEIGHT = 0.55  # of an overlay, against the heat map
 
 
 class Attribution:
@@ -354,3 +359,18 @@ def grad_cam_figure(
         axis.set_axis_off()
     figure.tight_layout()
     return figure
+
+
+def heat_overlay(picture: Image.Image, heat: Tensor) -> Image.Image:
+    """A map over its image, blue where it is 0 and red where it is largest, large enough to be looked at.
+
+    Args:
+        picture: what the model saw.
+        heat: (H, W), at least 0; of any scale.
+    """
+    factor = max(1, SHORT_SIDE / min(picture.size))
+    size = tuple(round(factor * side) for side in picture.size)
+    heat = to_pil_image(heat / heat.max().clamp(min=1e-12)).resize(size, Image.Resampling.BILINEAR)
+    pixels = np.asarray(picture.resize(size, Image.Resampling.BICUBIC), np.float32) / 255
+    shown = show_cam_on_image(pixels, np.asarray(heat).clip(0, 1), use_rgb=True, image_weight=IMAGE_WEIGHT)
+    return Image.fromarray(shown)
