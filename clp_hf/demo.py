@@ -1,7 +1,7 @@
 """A page on which the plain classifier (ERM) and CLP's predict the same image, and show where they look."""
 
-import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from PIL import Image
 
@@ -19,18 +19,29 @@ A classifier that has seen waterbirds on water and landbirds on land learns the 
 network, trained plainly (**ERM**) and with causal logit perturbation (**CLP**), says what it sees. The heat map
 ([Grad-CAM](https://arxiv.org/abs/1610.02391)) is red where the image speaks most for its answer.
 """
-STYLE = """
-.gradio-container {max-width: 1080px !important; margin: 0 auto !important}
-"""
+STYLE = ".gradio-container {max-width: 1080px !important; margin: 0 auto !important}"
 NOTHING = "Nothing in the image speaks for this answer: the heat map is empty."
 
 
-def build_page(explainers: Mapping[str, Explainer], examples: list[tuple[Image.Image, str]]) -> gr.Blocks:
+def _in_words(preprocess: Callable) -> Callable:
+    """Gradio's reading of an upload, with an error on the page that says what is no image."""
+
+    def read(payload):
+        try:
+            return preprocess(payload)
+        except OSError as error:
+            message = f"{Path(payload.path).name} cannot be read as an image: choose a JPEG, PNG or WebP file."
+            raise gr.Error(message, print_exception=False) from error
+
+    return read
+
+
+def build_page(explainers: Mapping[str, Explainer], examples: Mapping[str, Image.Image]) -> gr.Blocks:
     """The page, not yet served.
 
     Args:
         explainers: title -> checkpoint.
-        examples: images to start with, and what is on them.
+        examples: what is on it -> an image to start with; may be empty.
 
     Raises:
         ValueError: the checkpoints have different labels.
@@ -38,18 +49,11 @@ def build_page(explainers: Mapping[str, Explainer], examples: list[tuple[Image.I
     check_same_labels(explainers)
 
     def explain(image: Image.Image | None) -> list:
-        if image is None:
-            return [None, None, ""] * len(explainers)
-        found = [explainer(image) for explainer in explainers.values()]
-        return [
-            value
-            for explanation in found
-            for value in (
-                explanation.probabilities,
-                explanation.overlay,
-                "" if explanation.has_evidence else NOTHING,
-            )
-        ]
+        values = []
+        for explainer in explainers.values() if image else ():
+            found = explainer(image)
+            values += [found.probabilities, found.overlay, "" if found.has_evidence else NOTHING]
+        return values or [None] * len(outputs)
 
     with gr.Blocks(title="ERM and CLP", analytics_enabled=False) as page:
         gr.Markdown(INTRODUCTION)
@@ -57,8 +61,17 @@ def build_page(explainers: Mapping[str, Explainer], examples: list[tuple[Image.I
         with gr.Row():
             with gr.Column(min_width=280):
                 image = gr.Image(
-                    type="pil", label="Image", sources=["upload", "clipboard"], height=320, elem_id="image", buttons=[]
+                    type="pil",
+                    image_mode=None,  # transparency is for the classifier's preprocessing
+                    label="Image",
+                    sources=["upload", "clipboard"],
+                    height=320,
+                    elem_id="image",
                 )
+                image.preprocess = _in_words(image.preprocess)
+                if examples:
+                    pictures = [[picture] for picture in examples.values()]
+                    gr.Examples(pictures, image, label="Or one of these", example_labels=list(examples))
             for title in explainers:
                 with gr.Column(min_width=280, elem_id=title.lower()):
                     outputs += [
@@ -66,17 +79,17 @@ def build_page(explainers: Mapping[str, Explainer], examples: list[tuple[Image.I
                         gr.Image(label=f"Where {title} looks", interactive=False, buttons=["fullscreen"]),
                         gr.Markdown(),
                     ]
-        gr.Examples([[picture] for picture, _ in examples], image, example_labels=[name for _, name in examples])
         image.change(explain, image, outputs, api_name="explain", show_progress="minimal")
     return page
 
 
-def example_images() -> list[tuple[Image.Image, str]]:
-    """An embedded bird of every group."""
+def example_images(label_names: Sequence[str]) -> dict[str, Image.Image]:
+    """An embedded bird of every group, by its name; none for classifiers of anything else."""
     split = embedded_birds(4, 4, 8, image_size=224)["test"]
+    if set(split.features["label"].names) != set(label_names):
+        return {}
     names = split.features["group"].names
-    rows = {row["group"]: row["image"] for row in split}
-    return [(image, names[group].replace("_", " ")) for group, image in sorted(rows.items())]
+    return {names[row["group"]].replace("_", " "): row["image"] for row in split.sort("group")}
 
 
 def serve(erm: str, clp: str, port: int | None = None) -> None:
@@ -98,6 +111,5 @@ def serve(erm: str, clp: str, port: int | None = None) -> None:
                 f"{title}: {error}\nTrain both: clp-hf train waterbirds --compare. Or name yours: --{title.lower()} or "
                 f"the variable CLP_HF_DEMO_{title}."
             ) from error
-    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-    page = build_page(explainers, example_images())
-    page.launch(server_port=port, css=STYLE)
+    page = build_page(explainers, example_images(explainers["ERM"].label_names))
+    page.launch(server_port=port, css=STYLE, footer_links=[])

@@ -12,7 +12,6 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms.functional import to_pil_image
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, default_data_collator
 
@@ -369,8 +368,8 @@ def heat_overlay(picture: Image.Image, heat: Tensor) -> Image.Image:
         heat: (H, W), at least 0; of any scale.
     """
     factor = max(1, SHORT_SIDE / min(picture.size))
-    size = tuple(round(factor * side) for side in picture.size)
-    heat = to_pil_image(heat / heat.max().clamp(min=1e-12)).resize(size, Image.Resampling.BILINEAR)
-    pixels = np.asarray(picture.resize(size, Image.Resampling.BICUBIC), np.float32) / 255
-    shown = show_cam_on_image(pixels, np.asarray(heat).clip(0, 1), use_rgb=True, image_weight=IMAGE_WEIGHT)
-    return Image.fromarray(shown)
+    width, height = (round(factor * side) for side in picture.size)
+    heat = F.interpolate(heat[None, None], (height, width), mode="bilinear", align_corners=False)[0, 0]
+    heat = heat / heat.max().clamp(min=1e-12)
+    pixels = np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC), np.float32) / 255
+    return Image.fromarray(show_cam_on_image(pixels, heat.numpy(), use_rgb=True, image_weight=IMAGE_WEIGHT))

@@ -1,0 +1,261 @@
+"""The clp-hf command: its help, what it hands on, its exit statuses, and a run from training to evaluation."""
+
+import importlib.metadata
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+import yaml
+from accelerate.commands import launch
+from typer.testing import CliRunner
+
+from clp_hf import __version__, recipe
+from clp_hf.cli import app
+from clp_hf.data import embedded_birds
+
+ROOT = Path(__file__).parents[1]
+RECIPES = sorted(path.stem for path in (ROOT / "recipes").glob("*.py") if path.stem != "make_masks")
+
+
+@pytest.fixture
+def run():
+    """Run the command in this process; its result has `exit_code`, `stdout` and `stderr`."""
+    return lambda *arguments: CliRunner().invoke(app, list(arguments), catch_exceptions=False)
+
+
+@pytest.fixture(autouse=True)
+def restored(monkeypatch):
+    """A recipe run in this process sets these."""
+    monkeypatch.setattr(sys, "argv", list(sys.argv))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+
+def command(*arguments, **variables):
+    """The command as a process of its own."""
+    code = "from clp_hf.cli import app; import sys; app(prog_name='clp-hf')"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", **variables}
+    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, env=environment)
+
+
+def test_help_needs_neither_torch_nor_transformers():
+    code = (
+        "import sys; from typer.testing import CliRunner; from clp_hf.cli import app\n"
+        "for words in (['--help'], ['train', '--help'], ['evaluate', '--help'], ['demo', '--help']):\n"
+        "    assert CliRunner().invoke(app, words).exit_code == 0\n"
+        "print({'torch', 'transformers', 'datasets', 'sklearn', 'gradio'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+def test_the_package_gives_its_names_at_first_use():
+    import clp_hf
+
+    assert {"CLPTrainer", "CLPTrainingArguments", "PerturbationNetwork"} <= set(dir(clp_hf))
+    assert clp_hf.CLPTrainer is importlib.import_module("clp_hf.trainer").CLPTrainer
+    with pytest.raises(AttributeError, match="no attribute 'Trainer'"):
+        clp_hf.Trainer  # noqa: B018
+
+
+def test_help_lists_commands_and_recipes(run):
+    names = ("train", "evaluate", "report", "masks", "hsfm", "demo")
+    assert all(f"\n  {name} " in run("--help").stdout for name in names)
+    text = " ".join(run("train", "--help").stdout.split())
+    for name in RECIPES:
+        first_line = (ROOT / "recipes" / f"{name}.py").read_text().splitlines()[0].strip('"')
+        assert f"{name} {first_line}" in text
+    assert run("--version").stdout.strip() == __version__
+
+
+@pytest.mark.parametrize(
+    ("words", "program"), [(["train", "cifar_noisy"], "clp-hf train cifar_noisy"), (["masks"], "clp-hf masks")]
+)
+def test_a_recipes_own_help(run, words, program):
+    done = run(*words, "--help")
+    assert done.exit_code == 0
+    assert f"usage: {program} [options]" in done.stdout
+    own = {"cifar_noisy": "--noise_rate", "masks": "--segmenter"}[words[-1]]
+    assert own in done.stdout
+    assert "(default: " in done.stdout
+
+
+def test_completion():
+    assert "_clp_hf_completion" in command(_CLP_HF_COMPLETE="source_bash").stdout
+    words = {"_CLP_HF_COMPLETE": "complete_bash", "COMP_CWORD": "2"}
+    assert command(**words, COMP_WORDS="clp-hf train cif").stdout.split() == ["cifar_longtail", "cifar_noisy"]
+    assert "evaluate" in command(**words | {"COMP_CWORD": "1"}, COMP_WORDS="clp-hf ev").stdout.split()
+
+
+@pytest.fixture
+def launched(monkeypatch):
+    """What accelerate is asked to launch."""
+    given = []
+    monkeypatch.setattr(launch, "launch_command", given.append)
+    return given
+
+
+def test_what_stands_before_the_recipe_is_accelerates(run, launched):
+    flags = ["--num_train_epochs", "2", "--num_processes", "7"]
+    done = run("train", "--num_processes", "2", "--mixed_precision=bf16", "waterbirds", *flags)
+    (args,) = launched
+    assert (args.num_processes, args.mixed_precision) == (2, "bf16")
+    assert (args.module, args.training_script) == (True, "clp_hf.recipe")
+    assert args.training_script_args == ["waterbirds", *flags]
+    assert done.exit_code == 0
+
+
+def test_hsfm_is_its_recipe(run, launched):
+    run("hsfm", "--trials", "3")
+    assert launched[0].training_script_args == ["hsfm", "--trials", "3"]
+
+
+def test_a_recipe_that_does_not_exist(run, launched):
+    done = run("train", "waterbird", "--compare")
+    assert done.exit_code == 1
+    assert done.stderr.startswith(
+        "Error: There is no recipe 'waterbird'. Did you mean 'waterbirds'? The recipes are celeba"
+    )
+    assert not launched
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "There is no settings file"),
+        ("method: erm", "does not name its recipe. Add a line such as `recipe: waterbirds`"),
+        ("- waterbirds", "does not name its recipe"),
+        ("recipe: birds", "There is no recipe 'birds'"),
+        ("recipe: [", "is not valid YAML"),
+    ],
+)
+def test_bad_settings_files(tmp_path, content, message):
+    path = tmp_path / "settings.yaml"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(ValueError, match=message):
+        recipe.find_recipe(str(path))
+
+
+@pytest.mark.parametrize("status", [1, 2, 137])
+def test_the_recipes_exit_status_is_the_commands(run, monkeypatch, status):
+    def fail(args):
+        raise subprocess.CalledProcessError(status, "recipe")
+
+    monkeypatch.setattr(launch, "launch_command", fail)
+    assert run("train", "waterbirds").exit_code == status
+
+
+def test_errors_of_the_user_are_told_without_a_traceback(run, tmp_path, capfd, monkeypatch):
+    """Launched really: the process that accelerate starts refuses before it imports anything."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    (tmp_path / "settings.yaml").write_text("recipe: waterbirds")
+    assert run("train", "--cpu", str(tmp_path / "settings.yaml"), "--method", "erm").exit_code == 1
+    error = capfd.readouterr().err
+    assert "settings.yaml': put --method erm there too." in error
+    assert "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--meta_every", "-1"], "meta_every"),  # of this package
+        (["--no_such_option", "1"], "['--no_such_option', '1']"),  # of the argument parser
+        (["--save_strategy", "no"], "load_best_model_at_end"),  # of transformers' arguments
+    ],
+)
+def test_a_recipes_errors_in_words(tmp_path, capsys, flags, message):
+    with pytest.raises(SystemExit, match="1"):
+        recipe.main(["waterbirds", "--output_dir", str(tmp_path), "--use_cpu", "true", *flags])
+    error = capsys.readouterr().err
+    assert error.startswith("Error: ")
+    assert message in error
+
+
+def test_settings_of_another_recipe_are_refused(tmp_path, monkeypatch):
+    (tmp_path / "settings.yaml").write_text("recipe: celeba")
+    with pytest.raises(ValueError, match="has the settings of the recipe 'celeba', and this is 'waterbirds'"):
+        recipe.run_recipe("waterbirds", [str(tmp_path / "settings.yaml")], "clp-hf train waterbirds")
+
+
+def test_other_errors_keep_their_traceback():
+    with pytest.raises(ValueError, match="could not convert"), recipe.user_errors():
+        float("fast")
+    with pytest.raises(RuntimeError), recipe.user_errors():
+        torch.zeros(2) + torch.zeros(3)
+
+
+def test_report_hands_its_runs_on(run, monkeypatch):
+    given = []
+
+    def write_report(runs, output):
+        given.append((runs, output))
+        return Path(output)
+
+    monkeypatch.setitem(sys.modules, "clp_hf.report", SimpleNamespace(write_report=write_report))
+    assert run("report", "runs/erm", "runs/clp", "--output", "birds.html").stdout.strip() == "birds.html"
+    assert given == [(["runs/erm", "runs/clp"], "birds.html")]
+    assert run("report").exit_code == 2
+
+
+def test_recipes_of_an_installation_come_first(tmp_path, monkeypatch):
+    assert recipe.recipes_folder() == ROOT / "recipes"
+    monkeypatch.setattr(recipe, "__file__", str(tmp_path / "clp_hf" / "recipe.py"))
+    (tmp_path / "clp_hf" / "recipes").mkdir(parents=True)
+    assert recipe.recipes_folder() == tmp_path / "clp_hf" / "recipes"
+
+
+def test_the_installed_package_has_command_and_recipes():
+    try:
+        distribution = importlib.metadata.distribution("clp-hf")
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("clp-hf is not installed, but run from the checkout")
+    if any(str(path).endswith(".pth") for path in distribution.files):
+        pytest.skip("clp-hf is installed in development mode: its recipes are the checkout's")
+    assert {f"clp_hf/recipes/{name}.py" for name in [*RECIPES, "make_masks"]} <= set(map(str, distribution.files))
+    assert ("clp-hf", "clp_hf.cli:app") in {(entry.name, entry.value) for entry in distribution.entry_points}
+
+
+@pytest.mark.slow
+def test_from_settings_to_a_table(tmp_path, run, capfd, monkeypatch):
+    """Train by a settings file, launched really; evaluation gives the recipe's own test results again."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    (tmp_path / "data").mkdir()
+    for name, split in embedded_birds(64, 24, 24, image_size=32).items():
+        split.to_parquet(tmp_path / "data" / f"{name}-00000-of-00001.parquet")
+    settings = {
+        "recipe": "waterbirds",
+        "dataset_name": str(tmp_path / "data"),
+        "model_name_or_path": "cifar_resnet20",
+        "image_size": 32,
+        "freeze_batch_norm": False,
+        "method": "erm",
+        "max_steps": 2,
+        "eval_steps": 1,
+        "save_steps": 1,
+        "meta_samples": 2,
+        "use_cpu": True,
+        "disable_tqdm": True,
+        "report_to": "none",
+        "output_dir": str(tmp_path / "run"),
+    }
+    (tmp_path / "settings.yaml").write_text(yaml.safe_dump(settings))
+    assert run("train", "--cpu", str(tmp_path / "settings.yaml")).exit_code == 0
+    assert "| waterbird_on_land" in capfd.readouterr().out
+    expected = json.loads((tmp_path / "run" / "all_results.json").read_text())
+
+    output = tmp_path / "evaluation.json"
+    data = ("--dataset_name", str(tmp_path / "data"), "--output", str(output))
+    evaluated = run("evaluate", str(tmp_path / "run"), *data)
+    assert "| waterbird_on_land" in evaluated.stdout
+    (found,) = json.loads(output.read_text())
+    assert found["split"] == "test"
+    assert found["metrics"] == pytest.approx({name: expected[f"test_{name}"] for name in found["metrics"]}, abs=1e-5)
+
+    missing = run("evaluate", str(tmp_path / "run"), "--split", "night", *data)
+    assert missing.exit_code == 1
+    assert "has no split 'night': choose one of train, validation, test" in missing.stderr
