@@ -173,19 +173,33 @@ def parse_arguments(argument_classes: Sequence[type], description: str, defaults
         defaults: of the recipe, by name of the field, where they are not those of the dataclasses.
 
     Raises:
-        ValueError: the file names another recipe than this one, or something that is no argument.
+        ValueError: the file names another recipe than this one, or what is no argument or no value of one.
     """
     parser = HfArgumentParser(
         argument_classes, usage="%(prog)s [options]", description=description, formatter_class=_Help
     )  # the usage of all options would hide what is wrong with one
     parser.set_defaults(**defaults)
     if len(sys.argv) == 2 and sys.argv[1].endswith(SETTINGS_SUFFIXES):
-        values = yaml.safe_load(Path(sys.argv[1]).read_text())  # JSON is YAML
-        this = Path(sys.argv[0]).stem.split()[-1]
-        if (recipe := values.pop("recipe", this)) != this:
-            raise ValueError(f"{sys.argv[1]!r} has the settings of the recipe {recipe!r}, and this is {this!r}.")
-        return parser.parse_dict({**defaults, **values})
+        return parser.parse_dict({**defaults, **_read_settings(sys.argv[1], parser)})
     return parser.parse_args_into_dataclasses()
+
+
+def _read_settings(path: str, parser: HfArgumentParser) -> dict[str, Any]:
+    settings = yaml.safe_load(Path(path).read_text(encoding="utf-8"))  # JSON is YAML
+    this = Path(sys.argv[0]).stem.split()[-1]
+    if (recipe := settings.pop("recipe", this)) != this:
+        raise ValueError(f"{path!r} has the settings of the recipe {recipe!r}, and this is {this!r}.")
+    # What the command line checks, and parse_dict does not.
+    for action in parser._actions:
+        value = settings.get(action.dest)
+        if action.type is float and isinstance(value, str):  # YAML has no number 1e-3, only 1.0e-3
+            try:
+                settings[action.dest] = float(value)
+            except ValueError:
+                raise ValueError(f"{path!r}: {action.dest} is {value!r}, expected a number.") from None
+        if action.choices and isinstance(value, str) and value not in action.choices:
+            raise ValueError(f"{path!r}: {action.dest} is {value!r}, expected one of {', '.join(action.choices)}.")
+    return settings
 
 
 def run_recipe(

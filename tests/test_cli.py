@@ -14,9 +14,10 @@ import yaml
 from accelerate.commands import launch
 from typer.testing import CliRunner
 
-from clp_hf import __version__, recipe
+from clp_hf import CLPTrainingArguments, __version__, recipe
 from clp_hf.cli import app
 from clp_hf.data import embedded_birds
+from clp_hf.experiment import parse_arguments
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted(path.stem for path in (ROOT / "recipes").glob("*.py") if path.stem != "make_masks")
@@ -176,10 +177,26 @@ def test_a_recipes_errors_in_words(tmp_path, capsys, flags, message):
     assert message in error
 
 
-def test_settings_of_another_recipe_are_refused(tmp_path, monkeypatch):
-    (tmp_path / "settings.yaml").write_text("recipe: celeba")
-    with pytest.raises(ValueError, match="has the settings of the recipe 'celeba', and this is 'waterbirds'"):
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("recipe: celeba", "has the settings of the recipe 'celeba', and this is 'waterbirds'"),
+        ("method: magic", "method is 'magic', expected one of erm"),
+        ("learning_rate: fast", "learning_rate is 'fast', expected a number"),
+        ("learning_rat: 1", r"not used by the HfArgumentParser: \['learning_rat'\]"),
+    ],
+)
+def test_wrong_settings_are_refused(tmp_path, content, message):
+    (tmp_path / "settings.yaml").write_text(f"{content}\noutput_dir: {tmp_path}")
+    with pytest.raises(ValueError, match=message):
         recipe.run_recipe("waterbirds", [str(tmp_path / "settings.yaml")], "clp-hf train waterbirds")
+
+
+def test_numbers_of_a_settings_file(tmp_path, monkeypatch):
+    (tmp_path / "settings.yaml").write_text(f"perturbation_learning_rate: 1e-3\noutput_dir: {tmp_path}\nuse_cpu: true")
+    monkeypatch.setattr(sys, "argv", ["waterbirds", str(tmp_path / "settings.yaml")])
+    (args,) = parse_arguments((CLPTrainingArguments,), "", {})
+    assert args.perturbation_learning_rate == 1e-3
 
 
 def test_other_errors_keep_their_traceback():
