@@ -1,8 +1,8 @@
 """CelebA: blond or not, where most blond people in the training images are women.
 
-    accelerate launch recipes/celeba.py                                  # flwrlabs/celeba, from the Hub
-    accelerate launch recipes/celeba.py --method group_reweighting --num_train_epochs 5
-    accelerate launch recipes/celeba.py --dataset_name path/to/parquet_folder
+    clp-hf train celeba                                  # flwrlabs/celeba, from the Hub
+    clp-hf train celeba --method group_reweighting --num_train_epochs 5
+    clp-hf train celeba --dataset_name path/to/parquet_folder
 
 Groups are hair × gender. There are no masks, and the middle of the image is the face rather than the hair, so the
 default method is Meta-LP, with ten images of every group out of the training split, as in the paper. Network and

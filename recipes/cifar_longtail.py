@@ -1,8 +1,8 @@
 """CIFAR with a long tail: the last class has a hundredth of the first one's training images, the test is balanced.
 
-    accelerate launch recipes/cifar_longtail.py                      # CIFAR-10, 100:1, from the Hub
-    accelerate launch recipes/cifar_longtail.py --dataset_name uoft-cs/cifar100 --imbalance_ratio 10 --method meta_lp
-    accelerate launch recipes/cifar_longtail.py --dataset_name path/to/parquet_folder --num_train_epochs 10
+    clp-hf train cifar_longtail                      # CIFAR-10, 100:1, from the Hub
+    clp-hf train cifar_longtail --dataset_name uoft-cs/cifar100 --imbalance_ratio 10 --method meta_lp
+    clp-hf train cifar_longtail --dataset_name path/to/parquet_folder --num_train_epochs 10
 
 A tenth of the training images is held out, balanced, for validation and the meta set (ten of every class); the tail is
 made of the others: the canonical split of `clp_hf.data.long_tail`, whatever the seed. CIFAR has no masks: causal

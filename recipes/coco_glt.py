@@ -1,7 +1,7 @@
 """MSCOCO-GLT: 29 kinds of objects, classes and attributes long-tailed in training (Tang et al. 2022).
 
-    accelerate launch recipes/coco_glt.py --dataset_name coco_glt/images --split_folder path/to/splits
-    accelerate launch recipes/coco_glt.py --dataset_name coco_cbl/images --split_folder path/to/splits --protocol alt
+    clp-hf train coco_glt --dataset_name coco_glt/images --split_folder path/to/splits
+    clp-hf train coco_glt --dataset_name coco_cbl/images --split_folder path/to/splits --protocol alt
 
 The benchmark's code crops the objects from MSCOCO into a folder of images, and writes the split files;
 `clp_hf.data.glt` says which. Everything else is recipes/imagenet_glt.py's, with the crops that Tang et al. use here.

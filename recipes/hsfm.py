@@ -1,8 +1,8 @@
 """HSFM: repair a trained classifier in seconds, by its head alone; the backbone stays as it is.
 
-    accelerate launch recipes/hsfm.py --model_name_or_path runs/waterbirds/erm     # what recipes/waterbirds.py saved
-    accelerate launch recipes/hsfm.py --train_backbone clp                         # trains one first
-    accelerate launch recipes/hsfm.py --model_name_or_path runs/waterbirds/erm --trials 64 --preset dominoes
+    clp-hf hsfm --model_name_or_path runs/waterbirds/erm     # what recipes/waterbirds.py saved
+    clp-hf hsfm --train_backbone clp                         # trains one first
+    clp-hf hsfm --model_name_or_path runs/waterbirds/erm --trials 64 --preset dominoes
 
 The data arguments are those of recipes/waterbirds.py. Writes an ordinary checkpoint with the new head and
 all_results.json (eval_* and test_* keys) to --output_dir, and prints the table of every group, before and after.

@@ -1,8 +1,8 @@
 """ImageNet-GLT: classes and attributes long-tailed in training, one or both balanced in the test (Tang et al. 2022).
 
-    accelerate launch recipes/imagenet_glt.py --split_folder path/to/splits                # GLT: both balanced
-    accelerate launch recipes/imagenet_glt.py --split_folder path/to/splits --protocol clt # classes only
-    accelerate launch recipes/imagenet_glt.py --split_folder path/to/splits --protocol alt --dataset_name path/to/images
+    clp-hf train imagenet_glt --split_folder path/to/splits                # GLT: both balanced
+    clp-hf train imagenet_glt --split_folder path/to/splits --protocol clt # classes only
+    clp-hf train imagenet_glt --split_folder path/to/splits --protocol alt --dataset_name path/to/images
 
 The split files come from the benchmark's code (`clp_hf.data.glt` says which); the images are ImageNet-1k's training
 images, from the Hub or a folder. The network starts from random weights. The meta set is taken out of the files'

@@ -1,12 +1,12 @@
 """Causal masks for images that have none: GrabCut, or any segmentation model of transformers.
 
-    python recipes/make_masks.py --dataset_name path/to/images --max_images 50    # a look first: report and sheet only
-    python recipes/make_masks.py --dataset_name path/to/images                    # GrabCut; writes path/to/images-masks
-    python recipes/make_masks.py --dataset_name path/to/images --segmenter facebook/sam-vit-base
-    python recipes/make_masks.py --dataset_name path/to/images --foreground bird \\
+    clp-hf masks --dataset_name path/to/images --max_images 50    # a look first: report and sheet only
+    clp-hf masks --dataset_name path/to/images                    # GrabCut; writes path/to/images-masks
+    clp-hf masks --dataset_name path/to/images --segmenter facebook/sam-vit-base
+    clp-hf masks --dataset_name path/to/images --foreground bird \\
         --segmenter facebook/mask2former-swin-tiny-coco-instance --matting_model hustvl/vitmatte-small-composition-1k
 
-Then train: accelerate launch recipes/waterbirds.py --dataset_name path/to/images-masks
+Then train: clp-hf train waterbirds --dataset_name path/to/images-masks
 
 Masks are kept image by image: an interrupted run goes on where it was. Look at contact_sheet.png before training.
 """

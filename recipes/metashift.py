@@ -1,7 +1,7 @@
 """MetaShift: cats, mostly indoors, and dogs, mostly outdoors, tested where they are not.
 
-    accelerate launch recipes/metashift.py --dataset_name path/to/folder
-    accelerate launch recipes/metashift.py --dataset_name path/to/folder --method meta_lp --num_train_epochs 10
+    clp-hf train metashift --dataset_name path/to/folder
+    clp-hf train metashift --dataset_name path/to/folder --method meta_lp --num_train_epochs 10
 
 MetaShift (Liang & Zou, 2022) is made of Visual Genome by its authors' code; its Hub repository is a script, which
 `datasets` no longer runs. The folder holds what that code made, as parquet files or as an image folder with metadata,

@@ -1,8 +1,10 @@
 """Waterbirds: fine-tune a pretrained backbone so that birds are told by their shape, not by land or water behind them.
 
-    accelerate launch recipes/waterbirds.py --compare                       # embedded birds, ERM and CLP side by side
-    accelerate launch recipes/waterbirds.py --dataset_name grodino/waterbirds --model_name_or_path timm/resnet50.a1_in1k
-    accelerate launch recipes/waterbirds.py settings.yaml
+    clp-hf train waterbirds --compare                       # embedded birds, ERM and CLP side by side
+    clp-hf train waterbirds --dataset_name grodino/waterbirds --model_name_or_path timm/resnet50.a1_in1k
+    clp-hf train waterbirds settings.yaml
+
+In a checkout, accelerate launch recipes/waterbirds.py is the same.
 
 Writes the model, its card and all_results.json (eval_* and test_* keys) to --output_dir, prints the table of every
 group, and publishes the folder with --push_to_hub.

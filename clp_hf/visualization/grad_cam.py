@@ -293,7 +293,7 @@ def check_has_masks(dataset: Dataset) -> None:
     if "mask" not in dataset[0]:
         raise ValueError(
             "The share of attribution inside the causal mask needs a `mask` for every image: give the data set a mask "
-            "or box column (--mask_column, --box_column), or make masks (recipes/make_masks.py)."
+            "or box column (--mask_column, --box_column), or make masks (clp-hf masks)."
         )
 
 
