@@ -17,8 +17,11 @@ import yaml
 
 SETTINGS_SUFFIXES = (".json", ".yaml", ".yml")
 NOT_TRAINING = {"make_masks"}
-# Modules of other packages that say what is wrong with arguments.
-ARGUMENT_MODULES = ("transformers.hf_argparser", "transformers.training_args")
+# Modules of other packages that say what is wrong with arguments, names and folders.
+ARGUMENT_MODULES = (
+    "transformers.hf_argparser", "transformers.training_args", "transformers.utils.hub", "transformers.models.auto.",
+    "datasets.load", "datasets.data_files",
+)  # fmt: skip
 
 
 def recipes_folder() -> Path:
@@ -114,14 +117,15 @@ def launch_recipe(arguments: Sequence[str]) -> None:
 def user_errors() -> Iterator[None]:
     """Say what is wrong with what the user gave in one message, with exit status 1, and not with a traceback.
 
-    That is what clp_hf, a recipe or the reading of arguments raise to say so. Of all else the traceback is shown.
+    That is what clp_hf, a recipe, or the reading of arguments and folders raise to say so. Of all else the traceback is
+    shown.
     """
     try:
         yield
     except (ValueError, OSError, ImportError) as error:
         *_, (frame, _) = traceback.walk_tb(error.__traceback__)
         module = frame.f_globals["__name__"]
-        if module.split(".")[0] not in ("__main__", "clp_hf", *recipes()) and module not in ARGUMENT_MODULES:
+        if module.split(".")[0] not in ("__main__", "clp_hf", *recipes()) and not module.startswith(ARGUMENT_MODULES):
             raise
         print(f"Error: {error}", file=sys.stderr)
         raise SystemExit(1) from error

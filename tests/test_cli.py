@@ -276,3 +276,9 @@ def test_from_settings_to_a_table(tmp_path, run, capfd, monkeypatch):
     missing = run("evaluate", str(tmp_path / "run"), "--split", "night", *data)
     assert missing.exit_code == 1
     assert "has no split 'night': choose one of train, validation, test" in missing.stderr
+
+    (tmp_path / "empty").mkdir()
+    no_images = run("evaluate", str(tmp_path / "run"), "--dataset_name", str(tmp_path / "empty"))
+    assert (no_images.exit_code, "doesn't contain any data files" in no_images.stderr) == (1, True)
+    no_model = run("evaluate", str(tmp_path / "empty"))
+    assert (no_model.exit_code, "Unrecognized model in" in no_model.stderr) == (1, True)
