@@ -10,6 +10,7 @@ import pytest
 import torch
 from browser import open_browser
 from conftest import SIZE, resnet, vit
+from huggingface_hub import SpaceCard
 from transformers import ViTImageProcessor
 
 from clp_hf.data import embedded_birds
@@ -67,7 +68,7 @@ def test_an_uploaded_image_is_predicted_and_explained_by_both(checkpoints, tmp_p
             window.get_by_text("Invalid file type: notes.txt").wait_for()
             upload.set_input_files(tmp_path / "broken.png")
             window.get_by_text("broken.png cannot be read as an image").wait_for()
-            window.get_by_label("Remove Image").or_(window.get_by_label("Clear")).first.click()
+            window.get_by_label("Remove Image").click()
 
             upload.wait_for(state="attached")
             upload.set_input_files(tmp_path / "bird.png")
@@ -105,6 +106,13 @@ def test_examples_are_of_the_classifiers_classes():
     examples = example_images(["waterbird", "landbird"])
     assert list(examples) == ["landbird on land", "landbird on water", "waterbird on land", "waterbird on water"]
     assert example_images(["cat", "dog"]) == {}
+
+
+def test_the_space_says_what_runs_it():
+    space = SpaceCard.load(APP.parent / "README.md").data
+    assert space.sdk == "gradio"
+    assert (APP.parent / space.app_file).samefile(APP)
+    assert "clp-hf[app]" in (APP.parent / "requirements.txt").read_text()
 
 
 @pytest.mark.parametrize("source", ["options", "variables"])
