@@ -16,9 +16,9 @@ except ImportError as error:
 INTRODUCTION = """# What does it look at?
 
 A classifier that has seen waterbirds on water and landbirds on land learns the background. Choose an image: two
-classifiers, one trained plainly (**ERM**), one with causal logit perturbation (**CLP**), say what they see. The heat map
-([Grad-CAM](https://arxiv.org/abs/1610.02391)) is red where the image speaks most for the answer; it is as coarse as the
-network's last layer, often 3 × 3 places for images of 96 pixels and 7 × 7 for 224.
+classifiers, one trained plainly (**ERM**), one with causal logit perturbation (**CLP**), say what they see. The
+heat map ([Grad-CAM](https://arxiv.org/abs/1610.02391)) is red where the image speaks most for the answer; it is as
+coarse as the network's last layer, often 3 × 3 places for images of 96 pixels and 7 × 7 for 224.
 """
 STYLE = ".gradio-container {max-width: 1080px !important; margin: 0 auto !important}"
 NOTHING = "Nothing in the image speaks for this answer: the heat map is empty."
