@@ -47,8 +47,7 @@ def classification_metrics(
 
     Raises:
         ValueError: shapes, ranges or names disagree; logits are not finite; groups overlap (a 2-D array, or a group
-        that holds
-            another class than its name says).
+            that holds another class than its name says).
     """
     from sklearn.metrics import precision_recall_fscore_support  # a second to import, needed here only
 

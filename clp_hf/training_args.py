@@ -30,7 +30,7 @@ class CLPTrainingArguments(TrainingArguments):
         meta_batch_size, meta_samples, counterfactual_infills, factual_infills, mask_shape,
         factual_mask_shape, augmented_copies, fgsm_epsilon, inpainting_model.
 
-    Parameters that control the training batches and the learning rate, with or without CLP:
+    Parameters that control the training batches and the learning rate with or without CLP:
         train_sampling, lr_decay_at.
 
     Parameters of the methods CLP is compared with:

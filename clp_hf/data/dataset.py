@@ -39,8 +39,7 @@ class ImageClassificationDataset(torch.utils.data.Dataset):
 
     Raises:
         ValueError: an image or mask cannot be decoded, or a mask has another size than its image; names the split and
-        index.
-            Raised on construction for a split kept in memory.
+            index. Raised on construction for a split kept in memory.
     """
 
     def __init__(
