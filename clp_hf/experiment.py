@@ -312,7 +312,6 @@ class Experiment:
             meta_source=f"taken out of the {split} split, {self._images_per_cell(data_args)} of every "
             f"{self._meta_cells(data_args)[0]}",
             group_counts={f"{name} images": counts(split, cells) for name, split in splits.items()},
-            group_names=self.group_names,
             command=command_line({"HUB_TOKEN": training_args.hub_token, "TOKEN": model_args.token}),
             settings=plain_settings((data_args, model_args)),
             masks=mask_counts(data_args.dataset_name),

@@ -172,7 +172,6 @@ class CardDetails:
         dataset_config: its configuration there.
         meta_source: where the meta set is from, as in "40 clean images, *taken out of the validation split*."
         group_counts: column title -> number of images per group name, for the table of groups.
-        group_names: in the order of the groups, for the pictures.
         command: what made the run, as typed in a shell; kept beside the model, not published.
         settings: of data and model, name -> value, likewise.
         masks: of data made by `clp_hf.segmentation`, `mask_counts` of its folder, likewise.
@@ -188,7 +187,6 @@ class CardDetails:
     dataset_config: str | list[str] | None = None
     meta_source: str | None = None
     group_counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    group_names: Sequence[str] | None = None
     command: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     masks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

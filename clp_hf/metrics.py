@@ -90,11 +90,15 @@ class GroupMetrics:
     Takes an `EvalPrediction` whose `predictions` are logits, or a tuple that starts with them, and whose `label_ids`
     are labels or `(labels, groups)`, which a `Trainer` gathers with `label_names=["labels", "group"]`. Arguments as
     `classification_metrics`.
+
+    Attributes:
+        group_names: in the order of the groups, None without groups.
     """
 
     def __init__(
         self, label_names, group_names=None, train_group_proportions=None, train_class_counts=None, num_bins: int = 15
     ):
+        self.group_names = group_names
         self.options = {
             "label_names": label_names,
             "group_names": group_names,

@@ -112,12 +112,12 @@ class PublishingTrainer(Trainer):
         }
         details = replace(self.card_details, **{name: value for name, value in given.items() if value is not None})
         template, facts = self._card(details)
-        pictures = self._save_pictures(details)
+        pictures = self._save_pictures()
         card = model_card(self, template, details, self._publishing, pictures, **facts)
         card.save(os.path.join(self.args.output_dir, "README.md"))
         self._run_record(template, details, facts).save(self.args.output_dir)
 
-    def _save_pictures(self, details: CardDetails) -> dict[str, str]:
+    def _save_pictures(self) -> dict[str, str]:
         """Draw what the log tells: file in `args.output_dir` -> what is written about it.
 
         None without matplotlib, and none before training has ended: a push on the way should not take seconds.
@@ -133,7 +133,8 @@ class PublishingTrainer(Trainer):
         folder, network = Path(self.args.output_dir), getattr(self, "perturbation_network", None)
         (folder / FIGURES_FOLDER).mkdir(parents=True, exist_ok=True)
         captions = {}
-        for picture in run_pictures(self.state.log_history, self._label_names(), details.group_names, network, step):
+        names = self._label_names(), self._group_names()
+        for picture in run_pictures(self.state.log_history, *names, network, step):
             file = f"{FIGURES_FOLDER}/{picture.name}.png"
             picture.figure.savefig(folder / file, dpi=120, metadata={"Software": None})
             captions[file] = f"{picture.title}. {picture.caption}"
@@ -145,6 +146,10 @@ class PublishingTrainer(Trainer):
     def _label_names(self) -> list[str]:
         return [name for _, name in sorted(self.model.config.id2label.items())]
 
+    def _group_names(self) -> list[str] | None:
+        names = getattr(self.compute_metrics, "group_names", None)  # of `GroupMetrics`
+        return None if names is None else list(names)
+
     def _run_record(self, template: str, details: CardDetails, facts: dict[str, Any]) -> RunRecord:
         training, own = training_settings(self.args)
         facts = dict(facts)
@@ -154,7 +159,7 @@ class PublishingTrainer(Trainer):
             model=plain_names(details.base_model or self.model.config.name_or_path),
             command=details.command,
             label_names=self._label_names(),
-            group_names=None if details.group_names is None else list(details.group_names),
+            group_names=self._group_names(),
             images={title: dict(counts) for title, counts in details.group_counts.items()},
             masks={split: dict(counts) for split, counts in details.masks.items()},
             settings={

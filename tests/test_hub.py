@@ -458,7 +458,7 @@ def test_folders_of_this_machine_are_not_published(make_trainer, tmp_path):
 @pytest.mark.pictures
 def test_pictures_of_the_card_are_published_and_the_command_is_not(hub, make_trainer):
     pytest.importorskip("matplotlib")
-    trainer = squares_trainer(make_trainer, card_details=CardDetails(group_names=GROUPS, command="train /home/me"))
+    trainer = squares_trainer(make_trainer, card_details=CardDetails(command="train /home/me"))
     trainer.train()
     trainer.push_to_hub()
     files = hub.repositories[REPO].files

@@ -222,6 +222,8 @@ def _tables(run: Run) -> list[Table]:
             inside = [_percent(metrics.get(f"attribution_in_mask_{kind}_{name}")) for metrics in attributed.values()]
             table.add(name, [*(f"{found[name]:,}" for found in images.values()), *accuracies, *inside])
         tables.append(table)
+    if not columns:
+        return []
     summary = Table("All images, %", ["measure", *columns])
     for title, key in _measures(columns, run.record.group_names).items():
         summary.add(title, [_percent(metrics.get(key)) for metrics in columns.values()])
@@ -335,11 +337,11 @@ def _compared_pictures(runs: Sequence[Run], split: str) -> list[Picture]:
         figure = accuracies_figure({run: found for run, found in cells.items() if found}, f"{split} accuracy, %")
         pictures.append(Picture("accuracies", title, caption, f"{title}. {told}.", figure))
     worst = "worst group" if runs[0].record.group_names else "worst class"
-    for key, title, label, scale in (
-        ("eval_worst_group_accuracy", f"Validation accuracy of the {worst}", f"{worst}, %", 100),
-        ("loss", "Training loss", "loss, nats", 1),
+    for key, title, label in (
+        ("eval_worst_group_accuracy", f"Validation accuracy of the {worst}", f"{worst}, %"),
+        ("eval_accuracy", "Average validation accuracy", "average, %"),
     ):
-        series = {run.name: points for run in runs if (points := logged([run.history], key, scale))}
+        series = {run.name: points for run in runs if len(points := logged([run.history], key, 100)) > 1}
         if series:
             last = ", ".join(f"{run} {points[-1][1]:.3g}" for run, points in series.items())
             alt = f"{title} over the epochs. At the end: {last}."

@@ -107,7 +107,7 @@ def _perturbations(history, label_names, group_names) -> Iterator[Picture]:
             if series := logged_each(history, f"{level}_{kind}_", titles):
                 yield _lines(f"{level}_by_{kind}", title.format(kind), caption, series, LEVELS[level])
         if series := logged_each(history, f"loss_raised_{kind}_", titles, 100):
-            caption = "Share of the training samples whose loss the network raises; that of all others it lowers."
+            caption = "Share of the training samples whose loss the network raises; it lowers that of the others."
             yield _lines(f"loss_raised_by_{kind}", f"Loss raised, by {kind}", caption, series, LOSS_RAISED)
     if shares := logged_each(history, "loss_raised_", {"clean": "clean", "noisy": "noisy"}, 100):
         caption = (
