@@ -11,12 +11,13 @@ from matplotlib.figure import Figure
 
 from .. import __version__
 from ..run_record import RunRecord
-from ..visualization.pictures import CURVES, GRAD_CAM_CAPTION, MOST_LINES, Picture, run_pictures
+from ..visualization.pictures import CURVES, GRAD_CAM_CAPTION, Picture, run_pictures
 from ..visualization.style import to_svg
 from ..visualization.training import accuracies_figure, lines_figure, logged
 from .run import Run, load_runs
 
 NONE = "–"
+MOST_ROWS = 20  # of a picture of accuracies
 SUMMARY = {
     "worst group": "worst_group_accuracy",
     "average": "accuracy",
@@ -327,7 +328,7 @@ def _differences(runs: Sequence[Run]) -> Table:
 def _compared_pictures(runs: Sequence[Run], split: str) -> list[Picture]:
     pictures = []
     cells = {run.name: {name: 100 * value for name, value in _cells(run, split).items()} for run in runs}
-    if any(cells.values()) and max(map(len, cells.values())) <= MOST_LINES:
+    if any(cells.values()) and max(map(len, cells.values())) <= MOST_ROWS:
         kind = "group" if runs[0].record.group_names else "class"
         title = f"{split.capitalize()} accuracy by {kind}"
         told = "; ".join(

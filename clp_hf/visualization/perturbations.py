@@ -40,7 +40,8 @@ def draw_loss_raised(axes: Axes, shares: Mapping[str, Mapping[str, Points]]) -> 
     for index, (run, kinds) in enumerate(shares.items()):
         for kind, points in kinds.items():
             dash = ("clean", "noisy").index(kind)
-            style = {"color": PALETTE[index % len(PALETTE)], "linestyle": LINES[dash], "marker": MARKERS[dash]}
+            colour = PALETTE[(index if len(shares) > 1 else dash) % len(PALETTE)]
+            style = {"color": colour, "linestyle": LINES[dash], "marker": MARKERS[dash]}
             axes.plot(*zip(*points, strict=True), label=f"{run}, {kind} labels".removeprefix(", "), **style)
     over_epochs(axes, LOSS_RAISED)
     axes.set_ylim(-2, 102)

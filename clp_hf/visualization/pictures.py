@@ -10,11 +10,10 @@ from matplotlib.figure import Figure
 
 from ..perturbation import MetaNetwork
 from .perturbations import LEVELS, LOSS_RAISED, loss_raised_figure, partial_dependence, partial_dependence_figure
-from .style import Points
+from .style import MOST_NAMED, Points
 from .training import History, lines_figure, logged, logged_each, of_training
 
 CURVES = ("loss", "accuracy")  # names of the pictures of training itself; the others are of the perturbations
-MOST_LINES = 20  # of more groups or classes, accuracies are told by worst and average alone
 GRAD_CAM_CAPTION = (
     "Where it looks. Grad-CAM of the predicted class on test images, one of every group or class (on validation images "
     "where there is no test split). Bright regions speak for the prediction; the white outline is the causal mask."
@@ -58,8 +57,8 @@ def run_pictures(
         selected_step: whose checkpoint was kept, where one was selected.
     """
     history = of_training(history)
-    epochs = [entry["epoch"] for entry in history if entry.get("step") == selected_step and "epoch" in entry]
-    selected = epochs[0] if epochs else None
+    epochs = {entry["step"]: entry["epoch"] for entry in history if {"step", "epoch"} <= set(entry)}
+    selected = epochs.get(selected_step)
     return [
         *_loss(history, selected),
         *_accuracy(history, label_names, group_names, selected),
@@ -80,7 +79,7 @@ def _loss(history: History, selected: float | None) -> Iterator[Picture]:
 
 def _accuracy(history: History, label_names, group_names, selected: float | None) -> Iterator[Picture]:
     kind, names = ("group", group_names) if group_names else ("class", label_names)
-    cells = {f"accuracy_{kind}_{name}": name for name in names} if len(names) <= MOST_LINES else {}
+    cells = {f"accuracy_{kind}_{name}": name for name in names} if len(names) < MOST_NAMED else {}
     worst = {f"worst_{kind}_accuracy": f"worst {kind}"} if not cells else {}
     caption = f"On the validation images at every evaluation, of {'each' if cells else 'the worst'} {kind} and of all."
     series = logged_each(history, "eval_", {**cells, **worst, "accuracy": "average"}, 100)
@@ -135,6 +134,8 @@ def _response(network: MetaNetwork, label_names: Sequence[str]) -> Picture:
 
 
 def _lines(name, title, caption, series: Mapping[str, Points], label, selected=None) -> Picture:
+    if len(series) > MOST_NAMED:
+        caption += f" Named are the three highest and the three lowest of {len(series)}."
     return Picture(name, title, caption, _alt(title, series), lines_figure(series, label, selected))
 
 

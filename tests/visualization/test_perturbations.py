@@ -145,6 +145,12 @@ def test_a_run_has_the_pictures_of_what_it_logged():
     assert names({"epoch": 1, "weight_class_1": 0.5}, network=linear()) == ["weight_by_class", "response"]
     grouped = {"epoch": 1, "perturbation_group_0": 1.0, "eval_accuracy_group_on_land": 0.9}
     assert names(grouped, group_names=["on_land"]) == ["accuracy", "perturbation_by_group"]
+    assert (
+        "Named are the three highest and the three lowest of 20."
+        in run_pictures(
+            [{"epoch": 1, **{f"perturbation_class_{label}": label for label in range(20)}}], [str(n) for n in range(20)]
+        )[0].caption
+    )
     # what is evaluated after training is of the checkpoint that was kept
     ended = [{"epoch": 2, "train_runtime": 1.0}, {"epoch": 2, "eval_accuracy": 0.1}]
     (picture,) = run_pictures([{"epoch": 1, "eval_accuracy": 0.5}, *ended], ["ant", "bee"])
