@@ -140,7 +140,7 @@ class PublishingTrainer(Trainer):
             captions[file] = f"{picture.title}. {picture.caption}"
         attributed = any("attribution_in_mask" in metrics for metrics in results_of_weights(self).values())
         if attributed and (folder / GRAD_CAM_FILE).is_file():
-            captions[GRAD_CAM_FILE] = GRAD_CAM_CAPTION
+            captions[GRAD_CAM_FILE] = f"Where it looks. {GRAD_CAM_CAPTION}"
         return captions
 
     def _label_names(self) -> list[str]:

@@ -15,8 +15,8 @@ from .training import History, lines_figure, logged, logged_each, of_training
 
 CURVES = ("loss", "accuracy")  # names of the pictures of training itself; the others are of the perturbations
 GRAD_CAM_CAPTION = (
-    "Where it looks. Grad-CAM of the predicted class on test images, one of every group or class (on validation images "
-    "where there is no test split). Bright regions speak for the prediction; the white outline is the causal mask."
+    "Grad-CAM of the predicted class on test images, one of every group or class (on validation images where there is "
+    "no test split). Bright regions speak for the prediction; the white outline is the causal mask."
 )
 
 
