@@ -92,13 +92,13 @@ class GroupMetrics:
     `classification_metrics`.
 
     Attributes:
-        group_names: in the order of the groups, None without groups.
+        label_names, group_names: in the order of the indices; no groups, no group names.
     """
 
     def __init__(
         self, label_names, group_names=None, train_group_proportions=None, train_class_counts=None, num_bins: int = 15
     ):
-        self.group_names = group_names
+        self.label_names, self.group_names = label_names, group_names
         self.options = {
             "label_names": label_names,
             "group_names": group_names,

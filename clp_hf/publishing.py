@@ -144,10 +144,11 @@ class PublishingTrainer(Trainer):
         return captions
 
     def _label_names(self) -> list[str]:
-        return [name for _, name in sorted(self.model.config.id2label.items())]
+        own = [name for _, name in sorted(self.model.config.id2label.items())]
+        return list(getattr(self.compute_metrics, "label_names", own))  # of `GroupMetrics`
 
     def _group_names(self) -> list[str] | None:
-        names = getattr(self.compute_metrics, "group_names", None)  # of `GroupMetrics`
+        names = getattr(self.compute_metrics, "group_names", None)
         return None if names is None else list(names)
 
     def _run_record(self, template: str, details: CardDetails, facts: dict[str, Any]) -> RunRecord:

@@ -313,15 +313,16 @@ def _cells(run: Run, split: str) -> dict[str, float]:
 
 
 def _differences(runs: Sequence[Run]) -> Table:
-    """Settings that are not the same for all; what a run's method does not have is no value."""
-    values = [
-        {name: _plain(value) for part in run.record.settings.values() for name, value in part.items()} for run in runs
-    ]
+    """Settings that are not the same for all. Those of a method are compared between the runs that have them."""
     table = Table("Settings that differ", ["setting", *(run.name for run in runs)], numbers=False)
-    for name in dict.fromkeys(name for found in values for name in found):
-        texts = [found.get(name, NONE) for found in values]
-        if len(set(texts)) > 1:
-            table.add(name, texts)
+    for part in runs[0].record.settings:
+        absent = "default" if part == "training" else NONE
+        values = [run.record.settings[part] for run in runs]
+        for name in dict.fromkeys(name for found in values for name in found):
+            texts = [_plain(found[name]) if name in found else absent for found in values]
+            known = [text for text, found in zip(texts, values, strict=True) if name in found or part != "method"]
+            if len(set(known)) > 1:
+                table.add(name, texts)
     return table
 
 
@@ -347,7 +348,9 @@ def _compared_pictures(runs: Sequence[Run], split: str) -> list[Picture]:
             last = ", ".join(f"{run} {points[-1][1]:.3g}" for run, points in series.items())
             alt = f"{title} over the epochs. At the end: {last}."
             caption = f"{title} while training went on."
-            pictures.append(Picture(key, title, caption, alt, lines_figure(series, label)))
+            pictures.append(
+                Picture(key, title, caption, alt, lines_figure(series, label, order=[run.name for run in runs]))
+            )
     return pictures
 
 

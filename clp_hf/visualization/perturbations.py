@@ -131,7 +131,7 @@ def partial_dependence_figure(network: MetaNetwork, label_names: Sequence[str], 
     for panel in axes.flat[len(responses) :]:
         panel.set_axis_off()
     for panel, (name, (values, response)) in zip(axes.flat, responses.items(), strict=False):
-        draw_lines(panel, _curves(values, response, label_names), legend=False)
+        draw_lines(panel, _curves(values, response, label_names))
         for line in panel.lines:
             line.set_marker("")
         panel.set_xlabel(UNITS.get(name, name), fontsize=8)

@@ -88,7 +88,7 @@ def _accuracy(history: History, label_names, group_names, selected: float | None
         series |= logged_each(history, "", {"average": "average"}, 100)
         caption = "On the validation images that select the epoch, of the worst group (or class) and of all."
     if series:
-        yield _lines("accuracy", "Validation accuracy", caption, series, "validation accuracy, %", selected)
+        yield _lines("accuracy", "Validation accuracy", caption, series, "validation accuracy, %", selected, names)
 
 
 def _perturbations(history, label_names, group_names) -> Iterator[Picture]:
@@ -104,10 +104,10 @@ def _perturbations(history, label_names, group_names) -> Iterator[Picture]:
         titles = {f"{index}": name for index, name in enumerate(names or [])}
         for level, (title, caption) in told.items():
             if series := logged_each(history, f"{level}_{kind}_", titles):
-                yield _lines(f"{level}_by_{kind}", title.format(kind), caption, series, LEVELS[level])
+                yield _lines(f"{level}_by_{kind}", title.format(kind), caption, series, LEVELS[level], order=names)
         if series := logged_each(history, f"loss_raised_{kind}_", titles, 100):
             caption = "Share of the training samples whose loss the network raises; it lowers that of the others."
-            yield _lines(f"loss_raised_by_{kind}", f"Loss raised, by {kind}", caption, series, LOSS_RAISED)
+            yield _lines(f"loss_raised_by_{kind}", f"Loss raised, by {kind}", caption, series, LOSS_RAISED, order=names)
     if shares := logged_each(history, "loss_raised_", {"clean": "clean", "noisy": "noisy"}, 100):
         caption = (
             "Share of the training samples whose loss the network raises, of clean and of noisy labels. It resists the "
@@ -133,10 +133,10 @@ def _response(network: MetaNetwork, label_names: Sequence[str]) -> Picture:
     return Picture("response", "What the network answers to", caption, alt, draw(), partial(draw, columns=2))
 
 
-def _lines(name, title, caption, series: Mapping[str, Points], label, selected=None) -> Picture:
+def _lines(name, title, caption, series: Mapping[str, Points], label, selected=None, order=()) -> Picture:
     if len(series) > MOST_NAMED:
         caption += f" Named are the three highest and the three lowest of {len(series)}."
-    return Picture(name, title, caption, _alt(title, series), lines_figure(series, label, selected))
+    return Picture(name, title, caption, _alt(title, series), lines_figure(series, label, selected, order))
 
 
 def _alt(title: str, series: Mapping[str, Points]) -> str:

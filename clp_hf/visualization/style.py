@@ -53,22 +53,21 @@ RC = {
 styled = rc_context(RC)  # a decorator of functions that draw
 
 
-def draw_lines(axes: Axes, series: Mapping[str, Points], legend: bool = True) -> None:
+def draw_lines(axes: Axes, series: Mapping[str, Points], order: Sequence[str] = ()) -> None:
     """Lines through points (x, y), each with a colour, marker and dash of its own.
 
     Of more than eight only the three that end highest and the three that end lowest are named, over the others in grey.
+    The styles are those of the names in `order`, so that a name looks the same in pictures that lack another one.
     """
-    named = list(series)
+    named, order = list(series), [*order, *series]
     if len(series) > MOST_NAMED:
         ordered = sorted(series, key=lambda name: series[name][-1][1], reverse=True)
-        named = [*ordered[:3], *ordered[-3:]]
+        named = order = [*ordered[:3], *ordered[-3:]]
         for name, points in series.items():
             if name not in named:
                 axes.plot(*zip(*points, strict=True), color=PALETTE[-1], linewidth=0.6, alpha=0.6)
-    for index, name in enumerate(named):
-        axes.plot(*zip(*series[name], strict=True), label=name, **line_style(index))
-    if legend:
-        draw_legend(axes)
+    for name in named:
+        axes.plot(*zip(*series[name], strict=True), label=name, **line_style(order.index(name)))
 
 
 def line_style(index: int) -> dict[str, str]:

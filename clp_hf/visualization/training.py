@@ -47,17 +47,20 @@ def logged_each(history: History, prefix: str, titles: Mapping[str, str], scale:
 
 
 @styled
-def lines_figure(series: Mapping[str, Points], label: str, selected: float | None = None) -> Figure:
+def lines_figure(
+    series: Mapping[str, Points], label: str, selected: float | None = None, order: Sequence[str] = ()
+) -> Figure:
     """Lines over the epochs of training.
 
     Args:
         series: name -> (epoch, value).
         label: of the values, with their unit.
         selected: epoch whose checkpoint was kept, which a vertical line marks.
+        order: names in the order of their colours, where a picture beside this one has more of them.
     """
     figure = Figure(figsize=(WIDTH, HEIGHT))
     axes = figure.subplots()
-    draw_lines(axes, series, legend=False)
+    draw_lines(axes, series, order)
     if selected is not None:
         axes.axvline(selected, color=INK, linewidth=0.9, linestyle=":", label="checkpoint kept")
     over_epochs(axes, label)

@@ -118,6 +118,13 @@ def test_lines_differ_by_more_than_colour_and_axes_have_units():
     assert list(selected.get_xdata()) == [1.0, 1.0]
 
 
+def test_a_name_keeps_its_colour_where_another_is_missing():
+    both, one = (
+        lines_figure(series, "%", order=["a", "b"]) for series in ({"a": [(0, 1)], "b": [(0, 2)]}, {"b": [(0, 2)]})
+    )
+    assert both.axes[0].lines[1].get_color() == one.axes[0].lines[0].get_color() != both.axes[0].lines[0].get_color()
+
+
 def test_of_many_lines_the_extremes_are_named():
     series = {f"class {index}": [(0, 0), (1, index)] for index in range(20)}
     figure = lines_figure(series, "accuracy, %")
