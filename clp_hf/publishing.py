@@ -151,8 +151,11 @@ class PublishingTrainer(Trainer):
         names = getattr(self.compute_metrics, "group_names", None)
         return None if names is None else list(names)
 
+    def _training_settings(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        return training_settings(self.args)
+
     def _run_record(self, template: str, details: CardDetails, facts: dict[str, Any]) -> RunRecord:
-        training, own = training_settings(self.args)
+        training, own = self._training_settings()
         facts = dict(facts)
         return RunRecord(
             method=template,

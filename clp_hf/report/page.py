@@ -205,6 +205,8 @@ def _selected(record: RunRecord) -> str:
 def _tables(run: Run) -> list[Table]:
     """Accuracy by group and by class, and what sums them up."""
     columns = {f"{split}, before": metrics for split, metrics in run.before.items()} | run.results
+    if not columns:
+        return []
     tables = []
     for kind, names in (("group", run.record.group_names), ("class", run.record.label_names)):
         prefix = f"accuracy_{kind}_"
@@ -223,8 +225,6 @@ def _tables(run: Run) -> list[Table]:
             inside = [_percent(metrics.get(f"attribution_in_mask_{kind}_{name}")) for metrics in attributed.values()]
             table.add(name, [*(f"{found[name]:,}" for found in images.values()), *accuracies, *inside])
         tables.append(table)
-    if not columns:
-        return []
     summary = Table("All images, %", ["measure", *columns])
     for title, key in _measures(columns, run.record.group_names).items():
         summary.add(title, [_percent(metrics.get(key)) for metrics in columns.values()])
@@ -313,17 +313,24 @@ def _cells(run: Run, split: str) -> dict[str, float]:
 
 
 def _differences(runs: Sequence[Run]) -> Table:
-    """Settings that are not the same for all. Those of a method are compared between the runs that have them."""
+    """Settings that are not the same for all runs that have them."""
     table = Table("Settings that differ", ["setting", *(run.name for run in runs)], numbers=False)
     for part in runs[0].record.settings:
-        absent = "default" if part == "training" else NONE
         values = [run.record.settings[part] for run in runs]
         for name in dict.fromkeys(name for found in values for name in found):
-            texts = [_plain(found[name]) if name in found else absent for found in values]
-            known = [text for text, found in zip(texts, values, strict=True) if name in found or part != "method"]
-            if len(set(known)) > 1:
-                table.add(name, texts)
+            texts = [_setting(part, found, name) for found in values]
+            if len(set(texts) - {None}) > 1:
+                table.add(name, [text or NONE for text in texts])
     return table
+
+
+def _setting(part: str, values: Mapping[str, Any], name: str) -> str | None:
+    """As it is told; None for one that the run's method does not have (HSFM has no settings of a `Trainer`)."""
+    if name in values:
+        return _plain(values[name])
+    if part == "method" or not values:
+        return None
+    return "default" if part == "training" else NONE  # defaults of a `Trainer` are not recorded
 
 
 def _compared_pictures(runs: Sequence[Run], split: str) -> list[Picture]:

@@ -130,8 +130,7 @@ def test_only_settings_that_differ_are_compared_and_commands_are_told(report):
     (table,) = page.tables["Settings that differ"]
     differing = {row[0].strip(): [text.strip() for text in row[1:]] for row in table[1:]}
     assert differing["meta_every"] == ["0", "1", "–"]
-    assert differing["learning_rate"] == ["0.002", "0.002", "5e-05"]
-    assert "mask_shape" not in differing  # HSFM has none, and ERM and CLP have the same
+    assert not {"learning_rate", "mask_shape"} & set(differing)  # HSFM has none, and ERM and CLP have the same
     assert not {"image_size", "seed", "dataset_name", "output_dir"} & set(differing)
     text = " ".join(page.texts)
     assert "python waterbirds.py --dataset_name" in text
