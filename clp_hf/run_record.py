@@ -12,6 +12,7 @@ from typing import Any
 from transformers import TrainingArguments
 
 RECORD_FILE = "_run.json"  # names with a leading _ are not pushed to the Hub: a command names folders of its machine
+TRAIN = "clp-hf train "  # and the recipe, as its process is called
 FIGURES_FOLDER = "figures"
 GRAD_CAM_FILE = f"{FIGURES_FOLDER}/grad_cam.png"
 # Of `TrainingArguments`, those that are told even where they are the defaults …
@@ -113,10 +114,15 @@ def command_line(secrets: Mapping[str, str | None]) -> str | None:
     """
     if hasattr(sys, "ps1") or "ipykernel" in sys.modules:
         return None
-    program = Path(sys.argv[0])
-    parts = ["python", _from_here(program)] if program.suffix == ".py" else [program.name]
-    if "ACCELERATE_DYNAMO_MODE" in os.environ:  # which `accelerate launch` sets, and nothing else
-        parts = ["accelerate", "launch", *_launcher_flags(), *parts[-1:]]
+    program = sys.argv[0]
+    launched = "ACCELERATE_DYNAMO_MODE" in os.environ  # which `accelerate launch` sets, and nothing else
+    if program.startswith(TRAIN):
+        parts = [*TRAIN.split(), *_launcher_flags(), program.removeprefix(TRAIN)]
+    elif program.endswith(".py"):
+        launcher = ["accelerate", "launch", *_launcher_flags()] if launched else ["python"]
+        parts = [*launcher, _from_here(Path(program))]
+    else:
+        parts = [Path(program).name]
     for part in sys.argv[1:]:
         for name, secret in secrets.items():
             part = part.replace(secret, name) if secret else part

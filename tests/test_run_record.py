@@ -37,6 +37,8 @@ def test_the_launcher_and_its_processes(typed):
     assert one == "accelerate launch birds.py --seed 1"
     two = typed("birds.py", "--seed", "1", WORLD_SIZE="2", ACCELERATE_MIXED_PRECISION="bf16")
     assert two == "accelerate launch --num_processes 2 --mixed_precision bf16 birds.py --seed 1"
+    command = typed("clp-hf train waterbirds", "--seed", "1")
+    assert command == "clp-hf train --num_processes 2 --mixed_precision bf16 waterbirds --seed 1"
 
 
 def test_no_token_and_no_notebook(typed, monkeypatch):
