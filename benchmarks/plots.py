@@ -9,11 +9,11 @@ import matplotlib
 import numpy as np
 
 from clp_hf.perturbation import CHARACTERISTICS
+from clp_hf.visualization import draw_loss_raised, logged
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
 
 Runs = Mapping[str, Sequence[Mapping[str, Any]]]
 LEAST_RATIO = 5  # of the largest class to the smallest, from which training data are called long-tailed
@@ -78,28 +78,18 @@ def _per_class(axes: Axes, methods: Runs) -> None:
 
 
 def _with_noise(methods: Runs) -> dict[str, dict[str, list[tuple[float, float]]]]:
-    """Method -> clean or noisy -> (epoch, mean share of raised losses)."""
+    """Method -> clean or noisy -> (epoch, mean share of raised losses, %)."""
     found = {}
     for method, runs in methods.items():
-        for kind in ("clean", "noisy"):
-            shares: dict[float, list[float]] = {}
-            for run in runs:
-                for entry in run.get("history", []):
-                    if f"loss_raised_{kind}" in entry:
-                        shares.setdefault(entry["epoch"], []).append(100 * entry[f"loss_raised_{kind}"])
-            if shares:
-                points = [(epoch, statistics.mean(values)) for epoch, values in sorted(shares.items())]
-                found.setdefault(method, {})[kind] = points
+        histories = [run.get("history", []) for run in runs]
+        kinds = {kind: logged(histories, f"loss_raised_{kind}", 100) for kind in ("clean", "noisy")}
+        if any(kinds.values()):
+            found[method] = {kind: points for kind, points in kinds.items() if points}
     return found
 
 
 def _loss_raised(axes: Axes, shares: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]]) -> None:
-    for index, (method, kinds) in enumerate(shares.items()):
-        for kind, points in kinds.items():
-            style = {"color": f"C{index}", "linestyle": {"clean": "-", "noisy": "--"}[kind], "marker": "."}
-            axes.plot(*zip(*points, strict=True), label=f"{method}, {kind} labels", **style)
-    axes.set(xlabel="epoch", ylabel="samples whose loss is raised, %")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    draw_loss_raised(axes, shares)
     axes.legend(fontsize="x-small", handlelength=4)
 
 

@@ -39,8 +39,12 @@ from .modeling import (
     resize_bilinearly,
 )
 from .recipe import SETTINGS_SUFFIXES
+from .run_record import GRAD_CAM_FILE, command_line, plain_settings
+from .segmentation import mask_counts
 from .trainer import CLPTrainer
 from .training_args import CLPTrainingArguments
+
+MOST_GRAD_CAMS = 6  # rows of the picture that is saved
 
 NO_CAUSAL_IMAGES = {
     "counterfactual_infills": [],
@@ -308,6 +312,9 @@ class Experiment:
             meta_source=f"taken out of the {split} split, {self._images_per_cell(data_args)} of every "
             f"{self._meta_cells(data_args)[0]}",
             group_counts={f"{name} images": counts(split, cells) for name, split in splits.items()},
+            command=command_line({"HUB_TOKEN": training_args.hub_token, "TOKEN": model_args.token}),
+            settings=plain_settings((data_args, model_args)),
+            masks=mask_counts(data_args.dataset_name),
         )
         proportions = group_proportions(splits["train"]) if has_groups else None
         class_counts = None if has_groups else counts(splits["train"], "label")
@@ -440,6 +447,8 @@ class Experiment:
                     found |= self._attribution(trainer, dataset, prefix)
                 trainer.save_metrics(prefix, found)
                 metrics |= found
+        if self.model_args.attribution and trainer.args.should_save:
+            self._save_grad_cam(trainer)
         return metrics
 
     def _attribution(self, trainer: Trainer, dataset: ImageClassificationDataset, prefix: str) -> dict[str, float]:
@@ -450,6 +459,19 @@ class Experiment:
         found = {f"{prefix}_{name}": value for name, value in found.items()}
         trainer.state.log_history[-1].update(found)  # the entry of the evaluation before: the card is made of it
         return found
+
+    def _save_grad_cam(self, trainer: Trainer) -> None:
+        """A small picture beside the model: where it looks on the first image of every group or class."""
+        from .visualization import grad_cam_figure
+
+        dataset = self.validation if self.test is None else self.test
+        cells = (dataset.labels if dataset.group is None else dataset.group).tolist()
+        first = [cells.index(cell) for cell in sorted(set(cells))][:MOST_GRAD_CAMS]
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        figure = grad_cam_figure({"predicted": model}, dataset, first, self.label_names)
+        path = Path(trainer.args.output_dir) / GRAD_CAM_FILE
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=100, metadata={"Software": None})
 
     def table(self, results: Mapping[str, Mapping[str, float]]) -> str:
         """Group accuracies of several methods side by side, on the test split (on validation, where there is none)."""

@@ -3,7 +3,7 @@
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +18,6 @@ from transformers import (
     TimmWrapperImageProcessor,
     Trainer,
     TrainerCallback,
-    TrainerState,
 )
 from transformers.modelcard import extract_hyperparameters_from_trainer
 
@@ -173,6 +172,9 @@ class CardDetails:
         dataset_config: its configuration there.
         meta_source: where the meta set is from, as in "40 clean images, *taken out of the validation split*."
         group_counts: column title -> number of images per group name, for the table of groups.
+        command: what made the run, as typed in a shell; kept beside the model, not published.
+        settings: of data and model, name -> value, likewise.
+        masks: of data made by `clp_hf.segmentation`, `mask_counts` of its folder, likewise.
     """
 
     model_name: str | None = None
@@ -185,10 +187,18 @@ class CardDetails:
     dataset_config: str | list[str] | None = None
     meta_source: str | None = None
     group_counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    command: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    masks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def model_card(
-    trainer: Trainer, template: str, details: CardDetails, timing: PublishingCallback, **method: Any
+    trainer: Trainer,
+    template: str,
+    details: CardDetails,
+    timing: PublishingCallback,
+    pictures: Mapping[str, str],
+    **method: Any,
 ) -> ModelCard:
     """The card of the weights that `trainer` holds now.
 
@@ -197,6 +207,7 @@ def model_card(
         template: name of a file in `clp_hf/hub_cards`, without `.md`.
         details: what the trainer does not know.
         timing: of the trainer's training.
+        pictures: file beside the card -> what is written about it.
         **method: what this template shows beyond the variables below.
 
     Raises:
@@ -233,14 +244,15 @@ def model_card(
         is_timm=is_timm,
         own_architecture=own_architecture,
         labels=[config.id2label[index] for index in sorted(config.id2label)],
-        base_model=base_id or (Path(base_model).name if base_model else None),
+        base_model=plain_names(base_model),
         base_id=base_id,
         dataset=", ".join(_listed(details.dataset_name) or dataset_ids),
         results=results,
         table=format_group_table(results, details.group_counts) if has_accuracies else "",
-        selection=_selection(trainer),
+        selection=selection_of(trainer),
         hyperparameters=extract_hyperparameters_from_trainer(trainer),
         timing=timing,
+        pictures=pictures,
         device=str(args.device.type),
         processes=args.world_size,
         num_parameters=trainer.model.num_parameters(),
@@ -267,8 +279,8 @@ def render(template: str, **variables: Any) -> str:
 
 def results_of_weights(trainer: Trainer) -> dict[str, dict[str, float]]:
     """Metrics by split (`validation`, `test` …), of evaluations of the weights that the trainer holds now only."""
-    history, step = trainer.state.log_history, _selection(trainer)["step"]
-    ended = _end_of_training(trainer.state)
+    history, step = trainer.state.log_history, selection_of(trainer)["step"]
+    ended = end_of_training(history)
     results: dict[str, dict[str, float]] = {}
     for index, entry in enumerate(history):
         runtime = next((name for name in entry if name.endswith("_runtime") and name != "train_runtime"), None)
@@ -284,6 +296,11 @@ def hub_id(name: str | None) -> str | None:
     if name and re.fullmatch(r"[\w.-]+/[\w.-]+", name) and name[0] != "." and not os.path.exists(name):
         return name
     return None
+
+
+def plain_names(names: str | list[str] | None) -> str | None:
+    """Names as they are told: those of the Hub in full, of folders only the last part; None without any."""
+    return ", ".join(hub_id(name) or Path(name).name for name in _listed(names) if name) or None
 
 
 def hub_license(model_id: str | None) -> str | None:
@@ -322,10 +339,10 @@ def _eval_results(results, details, dataset_ids) -> list[EvalResult]:
     ]
 
 
-def _selection(trainer: Trainer) -> dict[str, Any]:
+def selection_of(trainer: Trainer) -> dict[str, Any]:
     """Which step's weights these are, and by which score they were chosen, if they were."""
     args, state = trainer.args, trainer.state
-    if _end_of_training(state) is None or not args.load_best_model_at_end or state.best_global_step is None:
+    if end_of_training(state.log_history) is None or not args.load_best_model_at_end or state.best_global_step is None:
         return {"step": state.global_step, "max_steps": state.max_steps, "metric": None}
     return {
         "step": state.best_global_step,
@@ -336,9 +353,9 @@ def _selection(trainer: Trainer) -> dict[str, Any]:
     }
 
 
-def _end_of_training(state: TrainerState) -> int | None:
-    """Index in the log of what `train()` logs last, before it loads the best checkpoint; None while it runs."""
-    return next((i for i in reversed(range(len(state.log_history))) if "train_runtime" in state.log_history[i]), None)
+def end_of_training(history: Sequence[Mapping[str, float]]) -> int | None:
+    """Index in a log of what `train()` logs last, before it loads the best checkpoint; None while it runs."""
+    return next((i for i in reversed(range(len(history))) if "train_runtime" in history[i]), None)
 
 
 def _listed(value: str | list[str] | None) -> list[str]:

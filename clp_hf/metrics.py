@@ -89,11 +89,15 @@ class GroupMetrics:
     Takes an `EvalPrediction` whose `predictions` are logits, or a tuple that starts with them, and whose `label_ids`
     are labels or `(labels, groups)`, which a `Trainer` gathers with `label_names=["labels", "group"]`. Arguments as
     `classification_metrics`.
+
+    Attributes:
+        label_names, group_names: in the order of the indices; no groups, no group names.
     """
 
     def __init__(
         self, label_names, group_names=None, train_group_proportions=None, train_class_counts=None, num_bins: int = 15
     ):
+        self.label_names, self.group_names = label_names, group_names
         self.options = {
             "label_names": label_names,
             "group_names": group_names,

@@ -2,12 +2,25 @@
 
 import os
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from transformers import Trainer
 from transformers.utils import logging
 
-from .hub import CardDetails, PublishingCallback, clear_push_errors, for_timm, model_card, push_failure
+from .hub import (
+    CardDetails,
+    PublishingCallback,
+    clear_push_errors,
+    end_of_training,
+    for_timm,
+    model_card,
+    plain_names,
+    push_failure,
+    results_of_weights,
+    selection_of,
+)
+from .run_record import FIGURES_FOLDER, GRAD_CAM_FILE, RunRecord, training_settings
 
 logger = logging.get_logger(__name__)
 
@@ -75,7 +88,9 @@ class PublishingTrainer(Trainer):
         dataset=None,
         dataset_args=None,
     ) -> None:
-        """Write the model card, `README.md`, to `args.output_dir`.
+        """Write the model card, `README.md`, to `args.output_dir`, its pictures, and for `clp_hf.report` `_run.json`.
+
+        Pictures of the training need matplotlib; without it the card has none.
 
         Args:
             language, license, tags, model_name, finetuned_from, dataset_tags, dataset, dataset_args: as for `Trainer`;
@@ -97,8 +112,75 @@ class PublishingTrainer(Trainer):
         }
         details = replace(self.card_details, **{name: value for name, value in given.items() if value is not None})
         template, facts = self._card(details)
-        card = model_card(self, template, details, self._publishing, **facts)
+        pictures = self._save_pictures()
+        card = model_card(self, template, details, self._publishing, pictures, **facts)
         card.save(os.path.join(self.args.output_dir, "README.md"))
+        self._run_record(template, details, facts).save(self.args.output_dir)
+
+    def _save_pictures(self) -> dict[str, str]:
+        """Draw what the log tells: file in `args.output_dir` -> what is written about it.
+
+        None without matplotlib, and none before training has ended: a push on the way should not take seconds.
+        """
+        if end_of_training(self.state.log_history) is None:
+            return {}
+        try:
+            from .visualization.pictures import GRAD_CAM_CAPTION, run_pictures
+        except ImportError:
+            return {}
+        selection = selection_of(self)
+        step = selection["step"] if selection["metric"] else None
+        folder, network = Path(self.args.output_dir), getattr(self, "perturbation_network", None)
+        (folder / FIGURES_FOLDER).mkdir(parents=True, exist_ok=True)
+        captions = {}
+        names = self._label_names(), self._group_names()
+        for picture in run_pictures(self.state.log_history, *names, network, step):
+            file = f"{FIGURES_FOLDER}/{picture.name}.png"
+            picture.figure.savefig(folder / file, dpi=120, metadata={"Software": None})
+            captions[file] = f"{picture.title}. {picture.caption}"
+        attributed = any("attribution_in_mask" in metrics for metrics in results_of_weights(self).values())
+        if attributed and (folder / GRAD_CAM_FILE).is_file():
+            captions[GRAD_CAM_FILE] = f"Where it looks. {GRAD_CAM_CAPTION}"
+        return captions
+
+    def _label_names(self) -> list[str]:
+        own = [name for _, name in sorted(self.model.config.id2label.items())]
+        return list(getattr(self.compute_metrics, "label_names", own))  # of `GroupMetrics`
+
+    def _group_names(self) -> list[str] | None:
+        names = getattr(self.compute_metrics, "group_names", None)
+        return None if names is None else list(names)
+
+    def _training_settings(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        return training_settings(self.args)
+
+    def _run_record(self, template: str, details: CardDetails, facts: dict[str, Any]) -> RunRecord:
+        training, own = self._training_settings()
+        facts = dict(facts)
+        return RunRecord(
+            method=template,
+            dataset=plain_names(details.dataset_name or details.dataset_id),
+            model=plain_names(details.base_model or self.model.config.name_or_path),
+            command=details.command,
+            label_names=self._label_names(),
+            group_names=self._group_names(),
+            images={title: dict(counts) for title, counts in details.group_counts.items()},
+            masks={split: dict(counts) for split, counts in details.masks.items()},
+            settings={
+                "data and model": dict(details.settings),
+                "training": training,
+                "method": own | facts.pop("method_settings", {}),
+            },
+            facts=facts,
+            selection=selection_of(self),
+            cost={
+                "runtime": self._publishing.runtime,
+                "cpu_seconds": self._publishing.cpu_seconds,
+                "device": self.args.device.type,
+                "processes": self.args.world_size,
+                "parameters": self.model.num_parameters(),
+            },
+        )
 
     def _complete_output_dir(self) -> None:
         """What `Trainer` does not know of, just before it pushes; it copies a fixed list of files by itself."""

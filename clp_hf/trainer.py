@@ -56,6 +56,7 @@ from .training_args import CLPTrainingArguments
 logger = logging.get_logger(__name__)
 
 META_STATE_FILE = "meta_state.pt"
+MOST_LOGGED_CLASSES = 20  # of more, a line of the log could not be read
 # A short second moment: hypergradients shrink a thousandfold in the first steps, and 0.999 would stall Ω after them.
 PERTURBATION_BETAS = (0.9, 0.95)
 
@@ -321,6 +322,7 @@ class CLPTrainer(PublishingTrainer, AtomicCheckpointTrainer, LossTrainer):
                 background_logits=background_logits,
             )
             self.perturbation_network.update_statistics(characteristics)
+            self.perturbation_network.remember(characteristics, labels)
             perturb = partial(self.perturbation_network, characteristics, labels, background_logits)
             penalty = self._saliency(module, batch)
             if meta_due:
@@ -407,7 +409,7 @@ class CLPTrainer(PublishingTrainer, AtomicCheckpointTrainer, LossTrainer):
         self._record("hypergradient_indirect", norm(result.indirect))
         if result.logit_tangent is not None and "group" in batch:
             derivative = self._derivative_in_output(training_pass.logits, perturb(), labels, result.logit_tangent)
-            self._record_groups("signal", network.signal(derivative, labels), batch["group"])
+            self._record_each("signal_group", network.signal(derivative, labels), batch["group"])
         return True
 
     def _trained_state(self) -> tuple[dict, dict]:
@@ -525,18 +527,23 @@ class CLPTrainer(PublishingTrainer, AtomicCheckpointTrainer, LossTrainer):
         self._sums[name] += value.detach()
         self._weights[name] += weight
 
-    def _record_groups(self, name: str, values: Tensor, groups: Tensor) -> None:
-        for group in groups.unique().tolist():
-            members = groups == group
-            self._record(f"{name}_group_{group}", values[members].sum(), int(members.sum()))
+    def _record_each(self, name: str, values: Tensor, cells: Tensor) -> None:
+        for cell in cells.unique().tolist():
+            members = cells == cell
+            self._record(f"{name}_{cell}", values[members].sum(), int(members.sum()))
 
     def _record_perturbation(self, logits: Tensor, perturbation: Tensor, batch: Batch) -> None:
         network, labels = self.perturbation_network, batch["labels"]
         self._record(f"{network.NAME}_size", perturbation.abs().mean())
-        if "group" in batch:
-            self._record_groups(network.NAME, network.level(perturbation, labels), batch["group"])
+        level, raised = network.level(perturbation, labels), network.raises_loss(logits, perturbation, labels)
+        cells = {"group": batch["group"]} if "group" in batch else {}
+        if self.model.config.num_labels <= MOST_LOGGED_CLASSES:
+            cells["class"] = labels
+        for kind, members in cells.items():
+            self._record_each(f"{network.NAME}_{kind}", level, members)
+            self._record_each(f"loss_raised_{kind}", raised, members)
         if "noisy" in batch:
-            raised, noisy = network.raises_loss(logits, perturbation, labels), batch["noisy"].bool()
+            noisy = batch["noisy"].bool()
             for name, members in (("clean", ~noisy), ("noisy", noisy)):
                 if members.any():
                     self._record(f"loss_raised_{name}", raised[members].sum(), int(members.sum()))
@@ -545,12 +552,14 @@ class CLPTrainer(PublishingTrainer, AtomicCheckpointTrainer, LossTrainer):
         """Add the means since the last log, over all processes, of what CLP recorded.
 
         `meta_loss`; `perturbation_size`, the mean |δ|; `hypergradient_direct` and `hypergradient_indirect`, norms;
-        `meta_updates_skipped`, the share of updates with a non-finite meta loss; and where groups are known, for each
-        group `perturbation_group_<g>`, δ of the own class over the mean of the others, and `signal_group_<g>`, the
-        derivative of the meta loss in the own-class δ of a sample: positive where the sample should keep its weight.
-        Where items say whether they are `noisy`, `loss_raised_clean` and `loss_raised_noisy`: the share of such samples
-        whose loss δ raises (CLP, Figure 5).
-        With `meta_network="weight"` they are `weight_size` and `weight_group_<g>`, means of the sample weights.
+        `meta_updates_skipped`, the share of updates with a non-finite meta loss; for each class, where there are 20 at
+        most, `perturbation_class_<c>`, δ of the own class over the mean of the others, and `loss_raised_class_<c>`, the
+        share of samples whose loss δ raises; where groups are known, `perturbation_group_<g>` and
+        `loss_raised_group_<g>`, the same of each group, and `signal_group_<g>`, the derivative of the meta loss in the
+        own-class δ of a sample: positive where the sample should keep its weight. Where items say whether they are
+        `noisy`, `loss_raised_clean` and `loss_raised_noisy` (CLP, Figure 5).
+        With `meta_network="weight"` they are `weight_size`, `weight_class_<c>` and `weight_group_<g>`, means of the
+        sample weights.
         """
         if "loss" in logs:
             sums, weights = Counter(), Counter()
@@ -600,6 +609,7 @@ class CLPTrainer(PublishingTrainer, AtomicCheckpointTrainer, LossTrainer):
         if self.perturbation_network is not None:
             network = type(self.perturbation_network).from_pretrained(checkpoint)
             self.perturbation_network.load_state_dict(network.state_dict())
+            self.perturbation_network.recent = network.recent
 
     def _check_checkpoint(self, folder: str) -> None:
         """Refuse to go on from what is not a whole checkpoint of such a run: it would train something else."""
@@ -684,6 +694,7 @@ class CLPTrainer(PublishingTrainer, AtomicCheckpointTrainer, LossTrainer):
         return {
             "method_settings": {name: getattr(args, name) for name in names},
             "meta_size": len(self.meta_set),
+            "meta_unmaskable": int((~self.meta_set.maskable).sum()),
             "meta_source": details.meta_source or self.meta_source,
             "infills": {"counterfactual": args.counterfactual_infills, "factual": args.factual_infills},
             "network_parameters": parameter_count(self.perturbation_network),

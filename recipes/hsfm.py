@@ -67,7 +67,8 @@ def main():
         card_details=replace(experiment.card_details, base_model=source),
     )
     results = {"before": experiment.evaluate(trainer)}
-    trainer.train()
+    trainer.save_metrics("train", trainer.train().metrics)
+    trainer.save_state()
     results["HSFM"] = experiment.evaluate(trainer)
     if args.push_to_hub:
         trainer.push_to_hub()

@@ -18,6 +18,7 @@ from transformers import (
 
 from clp_hf import CLPTrainer, CLPTrainingArguments
 from clp_hf.hsfm import FeatureSet
+from clp_hf.publishing import PublishingTrainer
 
 # Tiny models gain nothing from threads, and lose much where several processes share the cores.
 torch.set_num_threads(1)
@@ -80,6 +81,13 @@ def resnet(num_labels=3):
     return ResNetForImageClassification(
         ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], num_labels=num_labels)
     )
+
+
+@pytest.fixture(autouse=True)
+def _cards_without_pictures(request, monkeypatch):
+    """Drawing takes a second or two, and very many tests write a card: marked ones look at what is drawn."""
+    if request.node.get_closest_marker("pictures") is None:
+        monkeypatch.setattr(PublishingTrainer, "_save_pictures", lambda *args: {})
 
 
 @pytest.fixture

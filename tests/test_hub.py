@@ -28,9 +28,10 @@ from clp_hf.modeling import load_image_classifier
 LABELS = ["small", "middle", "large"]
 GROUPS = [f"{label}_on_{ground}" for label in LABELS for ground in ("dark", "light")]
 REPO = "tester/squares"
+SAMPLE = "perturbation_network/characteristics.safetensors"  # of training
 PUBLISHED = {
     "README.md", "config.json", "model.safetensors", "preprocessor_config.json", "perturbation_network/config.json",
-    "perturbation_network/model.safetensors",
+    "perturbation_network/model.safetensors", SAMPLE,
 }  # fmt: skip
 
 
@@ -316,7 +317,7 @@ def test_one_cut_is_repaired_by_the_client(hub, make_trainer, monkeypatch):
     monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
     hub.cut_uploads = 1
     squares_trainer(make_trainer).push_to_hub()
-    assert set(hub.repositories[REPO].files) >= PUBLISHED
+    assert set(hub.repositories[REPO].files) >= PUBLISHED - {SAMPLE}
 
 
 def test_a_failed_push_in_the_background_is_logged_and_training_goes_on(hub, make_trainer, monkeypatch, caplog):
@@ -452,6 +453,31 @@ def test_folders_of_this_machine_are_not_published(make_trainer, tmp_path):
     assert card.data.base_model is None
     assert card.data.license == "unknown"
     assert "from start." in card.text
+
+
+@pytest.mark.pictures
+def test_pictures_of_the_card_are_published_and_the_command_is_not(hub, make_trainer):
+    pytest.importorskip("matplotlib")
+    trainer = squares_trainer(make_trainer, card_details=CardDetails(command="train /home/me"))
+    trainer.train()
+    trainer.push_to_hub()
+    files = hub.repositories[REPO].files
+    shown = re.findall(r"!\[.+\]\((.+)\)", files["README.md"].decode())
+    assert {"figures/loss.png", "figures/perturbation_by_group.png", "figures/response.png"} <= set(shown)
+    assert set(shown) <= set(files)
+    assert json.loads((Path(trainer.args.output_dir) / "_run.json").read_text())["command"] == "train /home/me"
+    assert not any("_run.json" in file for file in files)
+
+
+@pytest.mark.pictures
+def test_without_matplotlib_the_card_says_nothing_of_pictures(make_trainer, monkeypatch):
+    monkeypatch.setitem(sys.modules, "clp_hf.visualization.pictures", None)
+    trainer = squares_trainer(make_trainer)
+    trainer.train()
+    trainer.create_model_card()
+    folder = Path(trainer.args.output_dir)
+    assert not (folder / "figures").exists()
+    assert "icture" not in (folder / "README.md").read_text()
 
 
 def test_the_license_is_that_of_the_base_model(hub, make_trainer):

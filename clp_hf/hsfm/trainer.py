@@ -129,6 +129,10 @@ class HSFMTrainer(PublishingTrainer, GroupTrainer):
         self.log(metrics)
         return TrainOutput(self.state.global_step, 0.0, metrics)
 
+    def _training_settings(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Without those of `TrainingArguments`, by which nothing is trained here."""
+        return {}, super()._training_settings()[1]
+
     def _card(self, details: CardDetails) -> tuple[str, dict[str, Any]]:
         if self.result is None:
             raise ValueError("There is no HSFM head to tell of yet: call train() first.")

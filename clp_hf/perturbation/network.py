@@ -21,6 +21,8 @@ LABEL_EMBEDDING_SIZE = 8
 MAX_BACKGROUND_GATE = 3.0
 
 FILES = CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
+RECENT_FILE = "characteristics.safetensors"
+RECENT = 256  # samples: enough for a mean response, and some kilobytes
 
 
 class MetaNetwork(nn.Module):
@@ -31,12 +33,21 @@ class MetaNetwork(nn.Module):
         FOLDER: where a repository or checkpoint of a classifier keeps the network it was trained with.
         config: the arguments it was built with.
         characteristics: names of its inputs, in their order.
+        recent: inputs (n, k) and labels (n,) of the latest training samples, at most 256, over which its response is
+            drawn; None before training. They are saved beside the weights and are no part of them.
     """
 
     NAME: str
     FOLDER: str
     config: dict[str, Any]
     characteristics: tuple[str, ...]
+    recent: tuple[Tensor, Tensor] | None = None
+
+    def remember(self, characteristics: Tensor, labels: Tensor) -> None:
+        """Take a batch of inputs (n, k) and their labels (n,) into `recent`."""
+        batch = characteristics, labels
+        kept = batch if self.recent is None else map(torch.cat, zip(self.recent, batch, strict=True))
+        self.recent = tuple(values[-RECENT:] for values in kept)
 
     def update_statistics(self, characteristics: Tensor) -> None:
         """Take a batch of inputs (n, k) into the running statistics, where there are any."""
@@ -68,15 +79,17 @@ class MetaNetwork(nn.Module):
         raise NotImplementedError
 
     def save_pretrained(self, folder: str | os.PathLike) -> None:
-        """Write `config.json` and `model.safetensors` to a folder."""
+        """Write `config.json`, `model.safetensors` and, after training, `characteristics.safetensors` to a folder."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / CONFIG_FILE).write_text(json.dumps(self.config, indent=2) + "\n")
         save_file(self.state_dict(), folder / WEIGHTS_FILE)
+        if self.recent is not None:
+            save_file(dict(zip(("characteristics", "labels"), self.recent, strict=True)), folder / RECENT_FILE)
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | os.PathLike, **hub_kwargs) -> "MetaNetwork":
-        """Load the network from a folder, or from the `FOLDER` of a checkpoint or Hub repository.
+        """Load the network from a folder, or from the `FOLDER` of a checkpoint or Hub repository (without `recent`).
 
         Args:
             name_or_path: a folder, or a repository on the Hub.
@@ -93,6 +106,9 @@ class MetaNetwork(nn.Module):
         state = load_file(weights)
         network = cls(**json.loads(Path(config).read_text())).to(next(iter(state.values())).dtype)
         network.load_state_dict(state)
+        if (recent := Path(config).parent / RECENT_FILE).is_file():
+            values = load_file(recent)
+            network.recent = values["characteristics"], values["labels"]
         return network
 
 

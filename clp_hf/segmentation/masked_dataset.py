@@ -171,6 +171,31 @@ def make_masks(args: MaskArguments) -> dict[str, SplitReport]:
     return reports
 
 
+def mask_counts(folder: str | os.PathLike) -> dict[str, dict[str, Any]]:
+    """How many images of a data set made here have no usable mask, and the first 50 of these.
+
+    Args:
+        folder: of a data set.
+
+    Returns:
+        Split -> `images`, `empty`, `full`, numbers, and `indices` of empty and full masks. Nothing for a data set that
+        was not made here.
+    """
+    path = Path(folder) / REPORT
+    if not path.is_file():
+        return {}
+    splits = json.loads(path.read_text())["splits"]
+    return {
+        name: {
+            "images": split["images"],
+            "empty": len(split["empty"]),
+            "full": len(split["full"]),
+            "indices": sorted(split["empty"] + split["full"])[:NAMED],
+        }
+        for name, split in splits.items()
+    }
+
+
 def format_mask_report(reports: dict[str, SplitReport]) -> str:
     """A Markdown table, a row for every split, and below it the images without a usable mask."""
     has_truth = any(report.iou is not None for report in reports.values())

@@ -308,9 +308,9 @@ def grad_cam_figure(
 ) -> Figure:
     """Where several models look on the same images (the CLP paper's Figure 6): a row for every image.
 
-    First the image with its true label, then for every model its map of the class it predicts, with that class (green
-    where it is right, red where it is wrong) and, where there are masks, the share of the map inside the mask, whose
-    outline is drawn.
+    First the image with its true label, then for every model its map of the class it predicts (bright is what speaks
+    for it), with that class (✓ where it is right, ✗ where it is wrong) and, where there are masks, the share of the map
+    inside the mask, whose outline is drawn.
 
     Args:
         models: title -> classifier of the same classes and input, for example `{"ERM": …, "CLP": …, "HSFM": …}`.
@@ -348,12 +348,12 @@ def grad_cam_figure(
             zip(axes[:, column], labels, logits.argmax(1).tolist(), strict=True)
         ):
             axis.imshow(pictures[row])
-            axis.imshow(maps[row], cmap="jet", alpha=0.5, vmin=0)
+            axis.imshow(maps[row], cmap="inferno", alpha=0.5, vmin=0)
             if masks is not None and maskable(masks[row : row + 1]):
                 axis.contour(masks[row, 0], levels=[0.5], colors="white", linewidths=0.8)
             inside = "" if np.isnan(shares[row]) else f", {100 * shares[row]:.0f} % inside"
-            colour = "tab:green" if predicted == label else "tab:red"
-            axis.set_title(f"{title}: {label_names[predicted]}{inside}", fontsize=8, color=colour)
+            mark = "✓" if predicted == label else "✗"
+            axis.set_title(f"{title}: {label_names[predicted]} {mark}{inside}", fontsize=8)
     for axis in axes.flat:
         axis.set_axis_off()
     figure.tight_layout()

@@ -62,6 +62,20 @@ def test_running_statistics_reach_those_of_the_whole_stream():
     torch.testing.assert_close(network.variance, INPUTS.var(0, correction=0))
 
 
+def test_latest_samples_are_kept_beside_the_weights(tmp_path):
+    network, labels = PerturbationNetwork(4), torch.arange(200) % 4
+    batches = torch.randn(3, 200, 10, generator=torch.Generator().manual_seed(2))
+    for batch in batches:
+        network.remember(batch, labels)
+    characteristics, kept = network.recent
+    assert torch.equal(characteristics, batches.flatten(0, 1)[-256:])
+    assert torch.equal(kept, labels.repeat(3)[-256:])
+    assert not any("recent" in name for name in network.state_dict())
+    network.save_pretrained(tmp_path)
+    for found, expected in zip(PerturbationNetwork.from_pretrained(tmp_path).recent, network.recent, strict=True):
+        assert torch.equal(found, expected)
+
+
 def test_saved_and_loaded_without_pickle(tmp_path):
     network = PerturbationNetwork(4, characteristics=["loss", "margin"], hidden_size=7, bound=3.0)
     network.update_statistics(INPUTS[:, :2])

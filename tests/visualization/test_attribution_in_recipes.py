@@ -37,6 +37,7 @@ def run(tmp_path, monkeypatch):
     return run
 
 
+@pytest.mark.pictures
 def test_attribution_is_in_the_results_and_in_the_card(run, tmp_path):
     results = run()
     for prefix in ("eval", "test"):
@@ -47,6 +48,8 @@ def test_attribution_is_in_the_results_and_in_the_card(run, tmp_path):
     card = (tmp_path / "run" / "README.md").read_text()
     share = f"{100 * results['test_attribution_in_mask']:.1f}"
     assert f"**Where it looks (test).** {share} % of the Grad-CAM attribution" in card
+    assert "](figures/grad_cam.png)" in card
+    assert (tmp_path / "run" / "figures" / "grad_cam.png").stat().st_size < 400_000
 
 
 def test_attribution_without_masks_is_refused_before_training(run, tmp_path):

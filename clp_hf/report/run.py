@@ -1,0 +1,153 @@
+"""A run read back from its folder, as training left it."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers.trainer import TRAINER_STATE_NAME
+
+from ..baselines.meta_weight_net import WeightNetwork
+from ..perturbation import MetaNetwork, PerturbationNetwork
+from ..perturbation.network import FILES
+from ..run_record import GRAD_CAM_FILE, RECORD_FILE, RunRecord
+from ..visualization.training import of_training
+
+RESULTS_FILE = "all_results.json"
+WRITTEN_BY = {
+    RECORD_FILE: "trainer.create_model_card()",
+    TRAINER_STATE_NAME: "trainer.save_state()",
+    RESULTS_FILE: "trainer.save_metrics(split, trainer.evaluate(…))",
+}
+NETWORKS = {"clp": PerturbationNetwork, "meta-weight-net": WeightNetwork}
+SPLITS = {"eval": "validation", "test": "test"}
+
+
+@dataclass
+class Run:
+    """What the folder of a run holds.
+
+    Attributes:
+        name: what the report calls it: as much of the end of its path as tells it from the others.
+        folder: where it lies.
+        record: how it was made.
+        history: the trainer's log, of training.
+        results: `"validation"`, `"test"` -> metrics of the weights that were kept.
+        before: the same before training, where that was evaluated.
+        network: Ω, where the method has one.
+        runtime: of training, seconds; None where nobody measured.
+    """
+
+    name: str
+    folder: Path
+    record: RunRecord
+    history: list[dict[str, float]]
+    results: dict[str, dict[str, float]]
+    before: dict[str, dict[str, float]]
+    network: MetaNetwork | None
+    runtime: float | None
+
+    @property
+    def grad_cam(self) -> Path | None:
+        """The Grad-CAM picture, where the run has evaluated attribution and drawn one."""
+        path = self.folder / GRAD_CAM_FILE
+        attributed = any("attribution_in_mask" in metrics for metrics in self.results.values())
+        return path if attributed and path.is_file() else None
+
+
+def load_runs(folders: Sequence[str | Path]) -> list[Run]:
+    """Read the folders of runs.
+
+    Raises:
+        ValueError: no run, one twice, a folder that lacks a file (names it and what writes it) or holds a broken one,
+            or runs on different data sets (names both).
+    """
+    if isinstance(folders, (str, Path)):
+        raise ValueError(f"runs is {str(folders)!r}; expected a list of folders: [{str(folders)!r}].")
+    paths = [Path(folder) for folder in folders]
+    if not paths:
+        raise ValueError(
+            "There is no run to report on: name one folder or more, each written by a recipe or a trainer."
+        )
+    for index, path in enumerate(paths):
+        if path.resolve() in [other.resolve() for other in paths[:index]]:
+            raise ValueError(f"The run {path} is named twice: name every run once.")
+    runs = [_load(path, name) for path, name in zip(paths, _names(paths), strict=True)]
+    for run in runs[1:]:
+        if _data(run) != _data(runs[0]):
+            raise ValueError(
+                f"Runs of one report must be on the same data: {runs[0].folder} is on {_told(runs[0])}, {run.folder} "
+                f"on {_told(run)}. Write a report for each data set."
+            )
+    return runs
+
+
+def _load(folder: Path, name: str) -> Run:
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is not a folder: name the output_dir of a run.")
+    _check_files(folder, WRITTEN_BY)
+    try:
+        record = RunRecord.load(folder)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{folder / RECORD_FILE} is not the record of a run: {error}") from error
+    network = None
+    if record.method in NETWORKS:
+        kind = NETWORKS[record.method]
+        _check_files(folder, {f"{kind.FOLDER}/{file}": "trainer.save_model()" for file in FILES})
+        network = kind.from_pretrained(folder)
+    history, results = _read(folder / TRAINER_STATE_NAME)["log_history"], _read(folder / RESULTS_FILE)
+    before = {key: value for entry in history if entry.get("step") == 0 for key, value in entry.items()}
+    runtime = results.get("train_runtime", record.cost.get("runtime"))
+    return Run(name, folder, record, of_training(history), _by_split(results), _by_split(before), network, runtime)
+
+
+def _check_files(folder: Path, written_by: Mapping[str, str]) -> None:
+    missing = [f"{file} (written by {writer})" for file, writer in written_by.items() if not (folder / file).is_file()]
+    if missing:
+        raise ValueError(
+            f"{folder} is not the folder of a complete run: it lacks {', '.join(missing)}. A recipe writes them all; "
+            "name the folder of the run itself, and not a checkpoint in it or the folder around several runs."
+        )
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON, so the run was cut off while it was written: {error}") from error
+
+
+def _by_split(results: Mapping[str, float]) -> dict[str, dict[str, float]]:
+    """`eval_accuracy` -> `{"validation": {"accuracy": …}}`, for the splits whose accuracy is there."""
+    return {
+        split: {
+            name.removeprefix(f"{prefix}_"): value for name, value in results.items() if name.startswith(f"{prefix}_")
+        }
+        for prefix, split in SPLITS.items()
+        if f"{prefix}_accuracy" in results
+    }
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """The shortest ends of the paths that differ."""
+    parts = [path.resolve().parts for path in paths]
+    for length in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(part[-length:]) for part in parts]
+        if len(set(names)) == len(names):
+            break
+    return names
+
+
+def _data(run: Run) -> tuple:
+    record = run.record
+    config = record.settings["data and model"].get("dataset_config_name")
+    return record.dataset, config, record.label_names, record.group_names, record.images.get("test images")
+
+
+def _told(run: Run) -> str:
+    dataset, config, labels, groups, images = _data(run)
+    counted = f", {sum(images.values()):,} test images" if images else ""
+    cells = f"{len(labels)} classes ({', '.join(labels[:5])}{' …' if len(labels) > 5 else ''})"
+    grouped = f", {len(groups)} groups" if groups else ""
+    return f"{dataset or 'unnamed data'!r}{f' ({config})' if config else ''} with {cells}{grouped}{counted}"
