@@ -50,6 +50,7 @@ from .perturbation import (
     training_characteristics,
 )
 from .perturbation.network import FILES
+from .precision import at_least_float32
 from .publishing import PublishingTrainer
 from .training_args import CLPTrainingArguments
 
@@ -528,9 +529,11 @@ class CLPTrainer(PublishingTrainer, AtomicCheckpointTrainer, LossTrainer):
         self._weights[name] += weight
 
     def _record_each(self, name: str, values: Tensor, cells: Tensor) -> None:
-        for cell in cells.unique().tolist():
-            members = cells == cell
-            self._record(f"{name}_{cell}", values[members].sum(), int(members.sum()))
+        present, place, sizes = cells.unique(return_inverse=True, return_counts=True)
+        values = at_least_float32(values)
+        totals = values.new_zeros(len(present)).index_add_(0, place, values)
+        for cell, total, size in zip(present.tolist(), totals, sizes.tolist(), strict=True):
+            self._record(f"{name}_{cell}", total, size)
 
     def _record_perturbation(self, logits: Tensor, perturbation: Tensor, batch: Batch) -> None:
         network, labels = self.perturbation_network, batch["labels"]
