@@ -93,8 +93,8 @@ def test_edits_of_features_are_those_of_a_cpu():
         torch.randn(runs, classes, **kw),
         torch.randn(runs, n, width, **kw).transpose(1, 2),
         F.one_hot(torch.randint(classes, (runs, n)), classes).mT.to(**kw),
-        torch.randn(runs, m, width, **kw),
-        F.one_hot(torch.randint(classes, (runs, m)), classes).mT.to(**kw),
+        torch.randn(m, width, **kw),
+        F.one_hot(torch.randint(classes, (m,)), classes).T.to(**kw),
         torch.full((runs, m), 1 / m, **kw),
         torch.rand(runs, **kw),
     ]

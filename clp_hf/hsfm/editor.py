@@ -232,9 +232,10 @@ class _Runs:
         due = self.running & (self.setting["epochs"] >= epoch)
         if not due.any():
             return False
-        indices, hard_weights, _ = self._hardest(self.hard_pool)
-        hard = self.validation.features[indices]
-        hard_onehot = self.validation_onehot[:, indices].movedim(1, 0).contiguous()
+        hard_weights, _ = self._hardest(self.hard_pool)
+        members = hard_weights.any(0).nonzero()[:, 0]
+        hard, hard_onehot = self.validation.features[members], self.validation_onehot[:, members]
+        hard_weights = hard_weights[:, members]
         for edit in range(int(self.setting["edits_per_epoch"].max())):
             runs = _rows(due & (self.setting["edits_per_epoch"] > edit))
             _, gradient = unrolled(
@@ -242,8 +243,8 @@ class _Runs:
                 self.bias[runs],
                 self.support[runs],
                 self.onehot[runs],
-                hard[runs],
-                hard_onehot[runs],
+                hard,
+                hard_onehot,
                 hard_weights[runs],
                 self.setting["inner_rate"][runs],
                 self.steps,
@@ -263,24 +264,21 @@ class _Runs:
         self._select(epoch)
         return True
 
-    def _hardest(self, pool: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _hardest(self, pool: Tensor) -> tuple[Tensor, Tensor]:
         """Of every class the images in `pool` (R, N) with the largest loss.
 
         Returns:
-            Indices (R, m), weights (R, m), and the mean loss (R,).
+            The weights of all images, (R, N), equal ones for these and 0 for the others; and the mean loss (R,).
         """
         losses = self.losses.masked_fill(~pool, torch.nan)
-        indices, wanted, sizes = [], [], self.setting["hard_size"]
+        wanted, sizes = torch.zeros_like(pool), self.setting["hard_size"]
         for label in range(self.classes):
             members = (self.validation.labels == label).nonzero()[:, 0]
             count = min(int(sizes.max()), len(members))
-            order = losses[:, members].nan_to_num(-torch.inf).topk(count, dim=1).indices
-            indices.append(members[order])
-            wanted.append((torch.arange(count) < sizes[:, None]) & pool.gather(1, indices[-1]))
-        indices, wanted = torch.cat(indices, 1), torch.cat(wanted, 1)
+            indices = members[losses[:, members].nan_to_num(-torch.inf).topk(count, dim=1).indices]
+            wanted.scatter_(1, indices, (torch.arange(count) < sizes[:, None]) & pool.gather(1, indices))
         weights = wanted.to(losses.dtype) / wanted.sum(1, keepdim=True)
-        loss = (losses.gather(1, indices).nan_to_num() * weights).sum(1)
-        return indices, weights, loss
+        return weights, (losses.nan_to_num() * weights).sum(1)
 
     def _logits(self) -> Tensor:
         """Of the validation images, (R, C, N), in one product for all runs."""
@@ -305,7 +303,7 @@ class _Runs:
         self.losses = -(logits.log_softmax(1) * self.validation_onehot).sum(1)  # the next hard sets come from them too
         correct = ((logits.argmax(1) == validation.labels) & pool).double()
         average = correct.sum(1) / pool.sum(1)
-        hard_loss = self._hardest(pool)[2].double()
+        hard_loss = self._hardest(pool)[1].double()
         if self.selection == "hard_loss":
             score = -hard_loss
         else:

@@ -32,15 +32,18 @@ def unrolled(
         backward  z_t = z_{t+1} − K S_t        Λ_t = Λ_T − a Σ_{s≥t} S_sᵀ H,   Λ_T = ∇L_outer(W_T)
         gradient  −a Σ_t (S_t W_t + R_t Λ_{t+1})
 
-    R independent runs lie on the first dimension of every tensor. Samples come last: products with few rows are several
-    times faster than with few columns, and the Gram matrix is three times faster from features that lie as columns.
+    R independent runs lie on the first dimension of every tensor but the hard images, which are the same for all: the
+    hard sets of runs overlap, and one product with all of theirs reads less than one for each. Samples come last:
+    products with few rows are several times faster than with few columns, and the Gram matrix is three times faster
+    from features that lie as columns.
 
     Args:
         weight, bias: (R, C, d) and (R, C), where the head starts.
         support: Hᵀ, (R, d, n).
         support_onehot: Y, (R, C, n), its labels.
-        hard: (R, m, d).
-        hard_onehot, hard_weights: (R, C, m) and (R, m); the weights of a run sum to 1, and are 0 for padding.
+        hard: (m, d), the images of all hard sets.
+        hard_onehot: (C, m), their labels.
+        hard_weights: (R, m); those of a run sum to 1, and are 0 for what is not in its own hard set.
         rate: of the steps, (R,).
         steps: T.
         out: where to write the gradient; memory that the system must clear first costs as much as the products.
@@ -60,10 +63,11 @@ def unrolled(
     moved = scale * residuals.sum(1)
 
     adapted = torch.baddbmm(weight, moved, support.mT, alpha=-1)
-    adapted = linear(hard.mT, adapted, bias - moved.sum(-1)).log_softmax(1)
-    loss = -(hard_weights * (hard_onehot * adapted).sum(1)).sum(-1)
-    hard_residual = hard_weights[:, None] * (adapted.exp() - hard_onehot)
-    weight_adjoint = hard_residual @ hard
+    hard_logits = (adapted.flatten(0, 1) @ hard.T).unflatten(0, bias.shape) + (bias - moved.sum(-1))[..., None]
+    log_probabilities = hard_logits.log_softmax(1)
+    loss = -(hard_weights * (hard_onehot * log_probabilities).sum(1)).sum(-1)
+    hard_residual = hard_weights[:, None] * (log_probabilities.exp() - hard_onehot)
+    weight_adjoint = (hard_residual.flatten(0, 1) @ hard).unflatten(0, bias.shape)
 
     adjoint = linear(support, weight_adjoint, hard_residual.sum(-1))
     curvatures = []

@@ -29,10 +29,10 @@ def test_equals_autograd_through_the_loop(classes, steps, width):
     runs, n, m = 3, 8, 11
     kw = {"dtype": torch.float64}
     weight, bias = torch.randn(runs, classes, width, **kw), torch.randn(runs, classes, **kw)
-    support, hard = torch.randn(runs, n, width, **kw), torch.randn(runs, m, width, **kw)
-    labels, hard_labels = torch.randint(classes, (runs, n)), torch.randint(classes, (runs, m))
+    support, hard = torch.randn(runs, n, width, **kw), torch.randn(m, width, **kw)
+    labels, hard_labels = torch.randint(classes, (runs, n)), torch.randint(classes, (m,))
     hard_weights = torch.rand(runs, m, **kw)
-    hard_weights[2, 4:] = 0  # a smaller hard set
+    hard_weights[1, :7] = hard_weights[2, 4:] = 0  # hard sets of their own
     hard_weights /= hard_weights.sum(1, keepdim=True)
     rate = torch.rand(runs, **kw)
     losses, gradients = unrolled(
@@ -41,12 +41,12 @@ def test_equals_autograd_through_the_loop(classes, steps, width):
         support.mT,
         F.one_hot(labels, classes).mT.to(**kw),
         hard,
-        F.one_hot(hard_labels, classes).mT.to(**kw),
+        F.one_hot(hard_labels, classes).T.to(**kw),
         hard_weights,
         rate,
         steps,
     )
     for run in range(runs):
-        one_run = (weight, bias, support, labels, hard, hard_labels, hard_weights, rate)
-        expected = oracle(*(tensor[run] for tensor in one_run), steps)
+        own = (weight[run], bias[run], support[run], labels[run])
+        expected = oracle(*own, hard, hard_labels, hard_weights[run], rate[run], steps)
         torch.testing.assert_close((losses[run], gradients[run].T), expected, rtol=1e-10, atol=1e-12)
