@@ -14,6 +14,8 @@ RESULT_TITLES = {
     "hsfm_waterbirds_like": "HSFM on waterbirds_like",
     "precision": "Precision of the hypergradient",
     "step_cost": "Cost of a step, ResNet-32",
+    "step_cost_lite0": "Cost of a step, EfficientNet-Lite0",
+    "step_cost_vit_tiny": "Cost of a step, ViT-Tiny",
     "step_cost_h100": "Cost of a step, ResNet-50 on a GPU",
     "step_cost_resnet18": "Cost of a step, ResNet-18",
 }  # the others are called by their heading, or as their file is
