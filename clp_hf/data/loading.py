@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -95,7 +96,12 @@ def load_classification_dataset(
         "mask": column(mask_column, "mask", ("mask",)) if box_column is None else None,
         "box": column(box_column, "box"),
     }
-    splits = _rename(splits, {name: source for name, source in sources.items() if source}, attribute)
+    used = {role: source for role, source in sources.items() if source}
+    for source, count in Counter(used.values()).items():
+        if count > 1:
+            roles = " and ".join(role for role in used if used[role] == source)
+            raise ValueError(f"The column {source!r} is taken for {roles}: give each a column of its own.")
+    splits = _rename(splits, used, attribute)
     splits = splits.cast_column("image", ImageFeature())
     if sources["mask"]:
         splits = splits.cast_column("mask", ImageFeature())

@@ -73,6 +73,7 @@ def test_label_kinds():
         ({"label": [0] * 8}, {}, "images of one class only"),
         ({"label": ["a", "b"] * 4}, {"label_names": ["a", "c"]}, r"values \['b'\] are not among"),
         ({}, {"group_column": "cell"}, "no group column 'cell'"),
+        ({}, {"label_column": "image"}, "'image' is taken for image and label"),
         ({"group": [[0, 1]] * 8}, {}, "Overlapping groups"),
         ({"group": [0, 0, 1, 1] * 2}, {}, "several classes"),
         ({}, {"validation_split": "dev"}, "no validation split 'dev'; the splits are"),
