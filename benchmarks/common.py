@@ -7,6 +7,8 @@ from pathlib import Path
 
 import torch
 
+from clp_hf.whole_files import write_whole
+
 
 def peak_memory(function: Callable[[], object]) -> float:
     """Peak memory, in MiB, while `function` runs, above what was held before.
@@ -31,8 +33,8 @@ def _memory(what: str) -> float:
 
 def write_record(path: Path, record: dict) -> None:
     """Write a JSON file; it is there complete or not at all."""
-    path.with_suffix(".part").write_text(json.dumps(record, indent=1))
-    path.with_suffix(".part").rename(path)
+    with write_whole(path) as part:
+        part.write_text(json.dumps(record, indent=1))
 
 
 def mean_and_spread(shares: Sequence[float]) -> str:

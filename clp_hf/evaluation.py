@@ -15,7 +15,7 @@ from .data.groups import counts
 from .data.loading import VALIDATION_SPLITS, read_splits
 from .group_trainer import GroupTrainer
 from .metrics import GroupMetrics, format_group_table
-from .modeling import image_settings, load_image_classifier, load_image_processor
+from .modeling import image_settings, label_names, load_image_classifier, load_image_processor
 
 
 @dataclass(frozen=True)
@@ -69,13 +69,13 @@ def evaluate_checkpoint(
     settings = image_settings(model, load_image_processor(checkpoint, model, **hub_kwargs))
     source = read_splits(dataset_name, config_name, hub_kwargs.get("cache_dir"))
     split = _split_name(source, split, dataset_name)
-    splits, label_names = _with_labels_of(model, source, split, class_names, dict(columns or {}))
+    splits, names = _with_labels_of(model, source, split, class_names, dict(columns or {}))
 
     transform = EvalTransform(
         (settings.height, settings.width), settings.mean, settings.std, crop_pct=settings.crop_pct
     )
     dataset = ImageClassificationDataset(splits["validation"], transform, name=split)
-    order = [label_names.index(name) for name in splits["validation"].features["label"].names]
+    order = [names.index(name) for name in splits["validation"].features["label"].names]
     dataset.labels = torch.tensor(order)[dataset.labels]
 
     has_groups = "group" in splits["train"].features
@@ -83,7 +83,7 @@ def evaluate_checkpoint(
         args = TrainingArguments(folder, per_device_eval_batch_size=batch_size, report_to=[])
         prediction = GroupTrainer(model, args).predict(dataset)
     metrics = GroupMetrics(
-        label_names,
+        names,
         splits["train"].features["group"].names if has_groups else None,
         group_proportions(splits["train"]) if has_groups and "train" in source else None,
     )
@@ -133,7 +133,7 @@ def _with_labels_of(
             source, label_names=names, train_split=train, validation_split=split, **columns
         )
 
-    known = [name for _, name in sorted(model.config.id2label.items())]
+    known = label_names(model)
     splits = load(class_names)
     found = splits["validation"].features["label"].names
     if known == [f"LABEL_{index}" for index in range(len(known))] and len(found) == len(known):

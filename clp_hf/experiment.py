@@ -430,11 +430,7 @@ class Experiment:
         trainer.save_state()
         metrics = self.evaluate(trainer)
         # Last, so that the card has the results.
-        if args.push_to_hub:
-            trainer.push_to_hub()
-        else:
-            trainer.save_model()
-            trainer.create_model_card()
+        trainer.save_or_push()
         return result.metrics | metrics
 
     def evaluate(self, trainer: Trainer) -> dict[str, float]:

@@ -686,6 +686,11 @@ def model_fingerprint(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
+def label_names(model: PreTrainedModel) -> list[str]:
+    """The names of a classifier's classes, in the order of its logits."""
+    return [name for _, name in sorted(model.config.id2label.items())]
+
+
 def parameter_count(model: nn.Module) -> int:
     """The number of weights, shared ones counted once."""
     return sum(parameter.numel() for parameter in model.parameters())

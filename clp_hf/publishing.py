@@ -20,6 +20,7 @@ from .hub import (
     results_of_weights,
     selection_of,
 )
+from .modeling import label_names
 from .run_record import FIGURES_FOLDER, GRAD_CAM_FILE, RunRecord, training_settings
 
 logger = logging.get_logger(__name__)
@@ -49,6 +50,18 @@ class PublishingTrainer(Trainer):
     def _save(self, output_dir=None, state_dict=None):
         super()._save(output_dir, for_timm(self.model, self.processing_class, state_dict))
         self._save_beside(output_dir or self.args.output_dir)
+
+    def save_or_push(self) -> None:
+        """What ends a run, when its results are logged: model and card in `args.output_dir`, published if asked for.
+
+        Raises:
+            PushError: as `push_to_hub`.
+        """
+        if self.args.push_to_hub:
+            self.push_to_hub()
+        else:
+            self.save_model()
+            self.create_model_card()
 
     def init_hf_repo(self, token=None, private=None):
         """As in Trainer, which creates the repository before training where `push_to_hub=True`.
@@ -144,8 +157,7 @@ class PublishingTrainer(Trainer):
         return captions
 
     def _label_names(self) -> list[str]:
-        own = [name for _, name in sorted(self.model.config.id2label.items())]
-        return list(getattr(self.compute_metrics, "label_names", own))  # of `GroupMetrics`
+        return list(getattr(self.compute_metrics, "label_names", label_names(self.model)))  # of `GroupMetrics`
 
     def _group_names(self) -> list[str] | None:
         names = getattr(self.compute_metrics, "group_names", None)

@@ -70,11 +70,7 @@ def main():
     trainer.save_metrics("train", trainer.train().metrics)
     trainer.save_state()
     results["HSFM"] = experiment.evaluate(trainer)
-    if args.push_to_hub:
-        trainer.push_to_hub()
-    else:
-        trainer.save_model()
-        trainer.create_model_card()
+    trainer.save_or_push()
     if training.should_log:
         print(f"\n{trainer.result.settings}; {trainer.result.rule}")
         print(experiment.table(results))

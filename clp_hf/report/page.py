@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from .. import __version__
 from ..run_record import RunRecord
-from ..visualization.pictures import CURVES, GRAD_CAM_CAPTION, Picture, run_pictures
+from ..visualization.pictures import CURVES, GRAD_CAM_CAPTION, Picture, alt_text, run_pictures
 from ..visualization.style import to_svg
 from ..visualization.training import accuracies_figure, lines_figure, logged
 from .run import Run, load_runs
@@ -352,12 +352,11 @@ def _compared_pictures(runs: Sequence[Run], split: str) -> list[Picture]:
     ):
         series = {run.name: points for run in runs if len(points := logged([run.history], key, 100)) > 1}
         if series:
-            last = ", ".join(f"{run} {points[-1][1]:.3g}" for run, points in series.items())
-            alt = f"{title} over the epochs. At the end: {last}."
-            caption = f"{title} while training went on."
-            pictures.append(
-                Picture(key, title, caption, alt, lines_figure(series, label, order=[run.name for run in runs]))
+            caption, figure = (
+                f"{title} while training went on.",
+                lines_figure(series, label, order=[r.name for r in runs]),
             )
+            pictures.append(Picture(key, title, caption, alt_text(title, series), figure))
     return pictures
 
 

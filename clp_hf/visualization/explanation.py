@@ -10,7 +10,7 @@ from PIL import Image
 from torchvision.transforms.functional import to_pil_image
 
 from ..data.dataset import to_rgb
-from ..modeling import image_settings, load_image_classifier, load_image_processor
+from ..modeling import image_settings, label_names, load_image_classifier, load_image_processor
 from .grad_cam import Attribution, heat_overlay
 
 
@@ -52,7 +52,7 @@ class Explainer:
             raise ValueError(f"The checkpoint {checkpoint!r} cannot be loaded: {error}") from error
         settings = image_settings(self.model, self.processor)
         self.mean, self.std = (torch.tensor(values)[:, None, None] for values in (settings.mean, settings.std))
-        self.label_names = [name for _, name in sorted(self.model.config.id2label.items())]
+        self.label_names = label_names(self.model)
         self.attribution = Attribution(self.model, torch.randn(1, 3, settings.height, settings.width))
 
     def __call__(self, image: Image.Image) -> Explanation:

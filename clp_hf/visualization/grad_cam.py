@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, default_data_collator
 
+from .. import modeling
 from ..causal import maskable, prepare_masks
 from ..modeling import architecture_name, evaluation_mode, find_classifier_head, forward_with_features
 
@@ -326,7 +327,7 @@ def grad_cam_figure(
     """
     if not models or not len(indices):
         raise ValueError(f"Need a model and an image at least, found {len(models)} and {len(indices)}.")
-    label_names = label_names or [name for _, name in sorted(next(iter(models.values())).config.id2label.items())]
+    label_names = label_names or modeling.label_names(next(iter(models.values())))
     batch = default_data_collator([dataset[index] for index in indices])
     pixels, labels = batch["pixel_values"], batch["labels"].tolist()
     low, high = (extreme((1, 2, 3), keepdim=True) for extreme in (pixels.amin, pixels.amax))

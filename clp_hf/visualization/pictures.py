@@ -114,7 +114,7 @@ def _perturbations(history, label_names, group_names) -> Iterator[Picture]:
             "noise where the clean line is the higher one (CLP, Figure 5)."
         )
         title = "Loss raised, clean against noisy labels"
-        alt = _alt(title, shares)
+        alt = alt_text(title, shares)
         yield Picture("loss_raised_by_noise", title, caption, alt, loss_raised_figure({"": shares}))
 
 
@@ -136,10 +136,11 @@ def _response(network: MetaNetwork, label_names: Sequence[str]) -> Picture:
 def _lines(name, title, caption, series: Mapping[str, Points], label, selected=None, order=()) -> Picture:
     if len(series) > MOST_NAMED:
         caption += f" Named are the three highest and the three lowest of {len(series)}."
-    return Picture(name, title, caption, _alt(title, series), lines_figure(series, label, selected, order))
+    return Picture(name, title, caption, alt_text(title, series), lines_figure(series, label, selected, order))
 
 
-def _alt(title: str, series: Mapping[str, Points]) -> str:
+def alt_text(title: str, series: Mapping[str, Points]) -> str:
+    """Lines over the epochs, for those who do not see them."""
     last = {name: f"{points[-1][1]:.3g}" for name, points in series.items()}
     return f"{title} over the epochs. At the end: {_listed(last)}."
 
