@@ -115,6 +115,9 @@ class DataArguments:
         default=0.2,
         metadata={"help": "Share of the training split that is held out where there is no validation split."},
     )
+    max_train_samples: int | None = field(
+        default=None, metadata={"help": "Train on so many of the training images, drawn by the seed."}
+    )
     meta_split: str = field(
         default="validation", metadata={"help": "Split the meta set is taken out of: validation or train."}
     )
@@ -300,6 +303,8 @@ class Experiment:
         meta, splits[split] = self._split_meta_set(splits[split], data_args)
         if data_args.meta_boxes and not {"mask", "box"} & set(meta.column_names):
             meta = add_boxes(meta, data_args.meta_boxes)
+        if data_args.max_train_samples is not None:
+            splits["train"] = self._subset(splits["train"], data_args.max_train_samples)
         if scenario is not None:
             splits["train"] = scenario(splits["train"])
         self.splits = splits
@@ -327,6 +332,11 @@ class Experiment:
         )
         if model_args.attribution:
             self._check_attribution(model)
+
+    def _subset(self, train: Dataset, size: int) -> Dataset:
+        if size < 1:
+            raise ValueError(f"max_train_samples is {size}; expected 1 or more.")
+        return train.shuffle(seed=self.args.seed).select(range(min(size, len(train)))).flatten_indices()
 
     def _check_attribution(self, model) -> None:
         """Find out before training what `attribution` would fail for after it."""

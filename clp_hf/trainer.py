@@ -258,6 +258,7 @@ class CLPTrainer(PublishingTrainer, AtomicCheckpointTrainer, LossTrainer):
             bound=args.perturbation_bound,
             condition_on_label=args.condition_on_label,
             class_proportions=self._class_proportions.tolist() if args.class_prior else None,
+            perturbed_logits=args.perturbed_logits,
         )
 
     def _prepare_for_training(self, max_steps, train_dataloader, resume_from_checkpoint):

@@ -7,7 +7,7 @@ from transformers import TrainingArguments
 from .baselines.losses import TRAINING_LOSSES
 from .bilevel import ENGINES, LOOKAHEADS
 from .causal import COUNTERFACTUAL_INFILLS, FACTUAL_INFILLS
-from .perturbation import CHARACTERISTICS, check_characteristics
+from .perturbation import CHARACTERISTICS, PERTURBED_LOGITS, check_characteristics
 
 LOOKAHEAD_SCOPES = ("full", "head")
 TRAIN_SAMPLINGS = ("random", "class", "group")
@@ -24,7 +24,8 @@ class CLPTrainingArguments(TrainingArguments):
 
     Parameters that control the perturbation network:
         perturbation_hidden_size, perturbation_learning_rate, perturbation_weight_decay, perturbation_bound,
-        perturbation_follows_schedule, condition_on_label, class_prior, characteristics, background_evidence.
+        perturbation_follows_schedule, perturbed_logits, condition_on_label, class_prior, characteristics,
+        background_evidence.
 
     Parameters that control the meta set and its causal augmentation:
         meta_batch_size, meta_samples, counterfactual_infills, factual_infills, mask_shape,
@@ -59,6 +60,13 @@ class CLPTrainingArguments(TrainingArguments):
     )
     perturbation_bound: float = field(
         default=5.0, metadata={"help": "Keeps every logit perturbation within ± this bound; 0 leaves it free (paper)."}
+    )
+    perturbed_logits: str = field(
+        default="all",
+        metadata={
+            "help": "Which logits of a sample the perturbation network changes: all of them (paper), or that of its "
+            f"own class alone, which is what wrong labels need; out of: {', '.join(PERTURBED_LOGITS)}.",
+        },
     )
     condition_on_label: bool = field(
         default=False, metadata={"help": "Give the perturbation network a learned embedding of the label too."}
@@ -215,6 +223,7 @@ class CLPTrainingArguments(TrainingArguments):
             ("train_sampling", TRAIN_SAMPLINGS),
             ("training_loss", LOSS_NAMES),
             ("meta_network", META_NETWORKS),
+            ("perturbed_logits", PERTURBED_LOGITS),
         ):
             if getattr(self, name) not in valid:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(valid)}.")

@@ -83,10 +83,17 @@ def test_cifar_longtail_refuses_another_split(run, tiny_cifar):
 @pytest.mark.parametrize("noise", [("flip", "meta_lp"), ("uniform", "erm")])
 def test_cifar_noisy(run, tiny_cifar, noise):
     flags = ("--dataset_name", tiny_cifar, "--noise", noise[0], "--method", noise[1], "--meta_images", "6")
+    flags = (*flags, "--max_train_samples", "40")
     output, results = run("cifar_noisy", *flags, "--model_name_or_path", "cifar_resnet20", "--image_size", "16")
     assert ('Similar classes: {"class_0": ["class_1", "class_2"]' in output) == (noise[0] == "flip")
     assert "on 12 validation images" in output
+    assert sum(int(rows(output)[f"class_{label}"]) for label in range(3)) == 40
     assert 0 <= results["test_accuracy"] <= 1
+
+
+def test_training_on_no_image_is_refused(run, tiny_cifar):
+    with pytest.raises(ValueError, match="max_train_samples is 0; expected 1 or more"):
+        run("cifar_noisy", "--dataset_name", tiny_cifar, *SMALL, "--max_train_samples", "0", "--meta_images", "6")
 
 
 def test_a_meta_set_that_takes_all_is_refused(run, tiny_cifar):

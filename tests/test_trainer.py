@@ -134,6 +134,8 @@ def test_a_step_is_algorithm_1(make_trainer):
         {"meta_every": 2},
         {"gradient_accumulation_steps": 2},
         {"condition_on_label": True},
+        {"perturbed_logits": "own", "class_prior": True},
+        {"perturbed_logits": "own", "background_evidence": True},
         {"saliency_weight": 1.0, "saliency_batch_size": 4},
         {"saliency_weight": 1.0, "lookahead_scope": "head"},
         {"counterfactual_infills": ["grey", "random", "shuffle"], "factual_infills": ["random", "shuffle", "fgsm"]},

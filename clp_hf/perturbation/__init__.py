@@ -9,11 +9,12 @@ from .characteristics import (
     own_margin,
     training_characteristics,
 )
-from .network import MetaNetwork, PerturbationNetwork
+from .network import PERTURBED_LOGITS, MetaNetwork, PerturbationNetwork
 
 __all__ = [
     "BACKGROUND_MARGIN",
     "CHARACTERISTICS",
+    "PERTURBED_LOGITS",
     "BackgroundProbe",
     "ClassStatistics",
     "MetaNetwork",

@@ -19,6 +19,7 @@ from .characteristics import BACKGROUND_MARGIN, CHARACTERISTICS, check_character
 
 LABEL_EMBEDDING_SIZE = 8
 MAX_BACKGROUND_GATE = 3.0
+PERTURBED_LOGITS = "all", "own"
 
 FILES = CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 RECENT_FILE = "characteristics.safetensors"
@@ -128,12 +129,17 @@ class PerturbationNetwork(MetaNetwork):
         hidden_size: width of the hidden layer.
         bound: τ > 0 keeps the output in (−τ, τ) by τ tanh(Ω/τ); 0 leaves it free, as in the paper.
         condition_on_label: add a learned embedding of the label to the inputs (our extension).
+        perturbed_logits: "all", Ω gives a value for the logit of every class (paper); or "own", it gives one value m,
+            and δ = m e_y raises or lowers the logit of the sample's own class, whichever that is (our extension). The
+            inputs hardly name the class, so that with "all" samples of different classes get much the same δ, which
+            cannot make those with a wrong label count less; m can: the larger it is, the less is there to learn.
         class_proportions: (C,), the share of every class in the training set, all above 0. With them their logarithms
             are added to δ, so that training starts as logit adjustment (Menon et al., 2021) and Ω learns what is to be
             added to that (our extension).
 
     Raises:
-        ValueError: for unknown characteristics, a negative `bound`, or a class of no images among the proportions.
+        ValueError: for unknown characteristics or `perturbed_logits`, a negative `bound`, or a class of no images
+            among the proportions.
     """
 
     NAME = "perturbation"
@@ -147,9 +153,12 @@ class PerturbationNetwork(MetaNetwork):
         bound: float = 0.0,
         condition_on_label: bool = False,
         class_proportions: Sequence[float] | None = None,
+        perturbed_logits: str = "all",
     ):
         super().__init__()
         check_characteristics(characteristics)
+        if perturbed_logits not in PERTURBED_LOGITS:
+            raise ValueError(f"perturbed_logits is {perturbed_logits!r}; choose one of {', '.join(PERTURBED_LOGITS)}.")
         if bound < 0:
             raise ValueError(f"bound is {bound}; expected a positive bound on the perturbations, or 0 for none.")
         self.config = {
@@ -159,6 +168,7 @@ class PerturbationNetwork(MetaNetwork):
             "bound": bound,
             "condition_on_label": condition_on_label,
             "class_proportions": class_proportions,
+            "perturbed_logits": perturbed_logits,
         }
         self.characteristics = tuple(characteristics)
         self.bound = bound
@@ -172,8 +182,9 @@ class PerturbationNetwork(MetaNetwork):
         self.label_embedding = nn.Embedding(num_labels, LABEL_EMBEDDING_SIZE) if condition_on_label else None
         self.hidden = nn.Linear(num_inputs + (LABEL_EMBEDDING_SIZE if condition_on_label else 0), hidden_size)
         self.num_labels = num_labels
+        self.perturbs_own = perturbed_logits == "own"
         self.uses_background = BACKGROUND_MARGIN in self.characteristics
-        self.output = nn.Linear(hidden_size, num_labels + self.uses_background)
+        self.output = nn.Linear(hidden_size, (1 if self.perturbs_own else num_labels) + self.uses_background)
         nn.init.zeros_(self.output.weight)
         nn.init.zeros_(self.output.bias)
 
@@ -206,14 +217,16 @@ class PerturbationNetwork(MetaNetwork):
         inputs = (characteristics - self.mean) / (self.variance + 1e-6).sqrt()
         if self.label_embedding is not None:
             inputs = torch.cat([inputs, self.label_embedding(labels)], dim=-1)
-        output = self.output(torch.tanh(self.hidden(inputs)))
-        perturbation = output[:, : self.num_labels]
+        perturbation = self.output(torch.tanh(self.hidden(inputs)))
+        if self.uses_background:
+            perturbation, gate = perturbation[:, :-1], perturbation[:, -1:]
         if self.bound:
             perturbation = self.bound * torch.tanh(perturbation / self.bound)
+        if self.perturbs_own:
+            perturbation = perturbation * F.one_hot(labels, self.num_labels)
         if self.uses_background:
             start = -math.log(MAX_BACKGROUND_GATE - 1)
-            gate = MAX_BACKGROUND_GATE * torch.sigmoid(output[:, self.num_labels :] + start)
-            perturbation = perturbation + gate * background_logits
+            perturbation = perturbation + MAX_BACKGROUND_GATE * torch.sigmoid(gate + start) * background_logits
         if self.log_prior is not None:
             perturbation = perturbation + self.log_prior
         return perturbation

@@ -54,6 +54,27 @@ def test_label_matters_only_where_conditioned_on_it():
     assert not torch.equal(conditioned(INPUTS, LABELS), conditioned(INPUTS, others))
 
 
+def test_of_the_own_class_alone_one_value_is_learned(tmp_path):
+    network = moved(PerturbationNetwork(4, perturbed_logits="own", bound=2.0))
+    perturbation = network(INPUTS, LABELS)
+    own = LABELS[:, None] == torch.arange(4)
+    assert perturbation[own].abs().max() <= 2
+    assert (perturbation[own] != 0).all()
+    assert (perturbation[~own] == 0).all()
+    torch.testing.assert_close(network(INPUTS, LABELS.flip(0))[own.flip(0)], perturbation[own])
+    # the larger it is, the less there is to learn from the sample
+    logits = torch.zeros(64, 4)
+    removed = perturbation[own] > 0
+    assert torch.equal(network.raises_loss(logits, perturbation, LABELS), ~removed)
+    network.save_pretrained(tmp_path)
+    assert torch.equal(PerturbationNetwork.from_pretrained(tmp_path)(INPUTS, LABELS), perturbation)
+
+
+def test_unknown_perturbed_logits_are_refused():
+    with pytest.raises(ValueError, match="perturbed_logits is 'other'; choose one of all, own"):
+        PerturbationNetwork(4, perturbed_logits="other")
+
+
 def test_running_statistics_reach_those_of_the_whole_stream():
     network = PerturbationNetwork(4)
     for batch in INPUTS.split(16):
