@@ -5,6 +5,9 @@
     python benchmarks/compare.py --scenario cifar_noisy --results benchmarks/results/cifar10_flip_40 \\
         --dataset_name PATH/TO/cifar10 --noise flip --noise_rate 0.4 --methods clp --sweeps saliency_weight
     python benchmarks/compare.py --scenario waterbirds --results benchmarks/results/embedded --methods erm clp
+    python benchmarks/compare.py --scenario cifar_noisy --results benchmarks/results/cifar10_flip_40_features \\
+        --dataset_name PATH/TO/cifar10 --noise flip --noise_rate 0.4 --max_train_samples 10000 --methods erm meta_lp \\
+        --frozen_features FOLDER --model_name_or_path tf_efficientnet_lite0 --image_size 96
 
 A scenario is a recipe: its arguments and defaults hold, but for the budgets below. Every method gets the same data,
 meta set held out, epochs, optimizer, image augmentation and, but for those that are about it, sampling; of each run the
@@ -44,6 +47,7 @@ import plots  # noqa: E402
 import torch  # noqa: E402
 from background_swap import BackgroundSwap  # noqa: E402
 from common import mark_best, mean_and_spread, write_record  # noqa: E402
+from frozen_features import freeze  # noqa: E402
 from transformers import TrainingArguments  # noqa: E402
 from transformers.utils.logging import disable_progress_bar  # noqa: E402
 
@@ -125,6 +129,10 @@ class BenchmarkArguments:
     tune: bool = field(
         default=False, metadata={"help": "Keep of each method the settings that are best in validation, on one seed."}
     )
+    frozen_features: str | None = field(
+        default=None,
+        metadata={"help": "Train a perceptron on the features of the model, which are kept in this folder."},
+    )
     workers: int = field(default=1, metadata={"help": "Runs at a time, each on one core (or all on one GPU)."})
 
 
@@ -143,6 +151,12 @@ class Comparison:
     def methods(self) -> list[str]:
         swept = [method for sweep in self.benchmark.sweeps for method in SWEEPS[sweep]]
         return list(dict.fromkeys([*self.benchmark.methods, *swept]))
+
+    @property
+    def model(self) -> str:
+        """What is trained."""
+        name = self.arguments[-2].model_name_or_path
+        return f"perceptron on the features of {name}" if self.benchmark.frozen_features else name
 
     def jobs(self) -> list[tuple[str, int]]:
         """Method and seed of the runs that are still missing."""
@@ -188,7 +202,7 @@ class Comparison:
             "scenario": self.benchmark.scenario,
             "method": method,
             "dataset": _without_folder(data.dataset_name),
-            "model": model.model_name_or_path,
+            "model": self.model,
             "image_size": data.image_size,
             "settings": settings,
         }
@@ -307,6 +321,8 @@ def run(method: str, seed: int) -> None:
     *_, training = comparison.arguments
     training.seed = seed
     experiment = importlib.import_module(comparison.benchmark.scenario).build(*comparison.arguments)
+    if comparison.benchmark.frozen_features:
+        freeze(experiment, comparison.benchmark.frozen_features)
     if "background_swap" in method:
         experiment.train = BackgroundSwap.of(experiment)
     started = time.process_time()
@@ -423,7 +439,7 @@ def table(records: Sequence[dict[str, Any]]) -> str:
 
 def caption(comparison: Comparison, records: Sequence[dict[str, Any]]) -> str:
     """What was compared, the budget, and what selects the checkpoint that is tested."""
-    recipe, data, model, training = comparison.arguments
+    recipe, data, _, training = comparison.arguments
     details = [
         f"{name} {_without_folder(value)}"
         for name, value in vars(recipe).items()
@@ -434,7 +450,7 @@ def caption(comparison: Comparison, records: Sequence[dict[str, Any]]) -> str:
         f"Scenario {comparison.benchmark.scenario}" + (f" ({', '.join(details)})" if details else ""),
         f"data {_without_folder(data.dataset_name)}"
         + (f", {' or '.join(f'{size:,}' for size in sizes)} training images" if sizes else ""),
-        f"{model.model_name_or_path}, {records[0]['parameters']:,} parameters",
+        f"{comparison.model}, {records[0]['parameters']:,} parameters",
     ]
     length = f"{training.max_steps} steps" if training.max_steps > 0 else f"{training.num_train_epochs:g} epochs"
     budget = (

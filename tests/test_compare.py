@@ -57,6 +57,16 @@ def in_this_process(monkeypatch):
 NOISE = ("--noise", "uniform", "--meta_images", "6")
 
 
+def test_methods_share_the_features_of_a_frozen_network(command, in_this_process, tmp_path):
+    command(*NOISE, "--methods", "erm", "meta_lp", "--seeds", "0", "--frozen_features", str(tmp_path / "features"))
+    compare.main()
+    assert len(list((tmp_path / "features").iterdir())) == 4  # training, meta, validation and test images
+    for method in ("erm", "meta_lp"):
+        record = json.loads((tmp_path / "results" / f"{method}-0.json").read_text())
+        assert record["model"] == "perceptron on the features of cifar_resnet20"
+        assert record["parameters"] == 64 * 256 + 256 + 2 * 256 + 256 * 3 + 3
+
+
 def test_seeds_are_added_to_one_table_and_nothing_runs_twice(command, in_this_process, tmp_path, capsys):
     command(*NOISE, "--methods", "erm", "clp", "--seeds", "0")
     compare.main()

@@ -20,6 +20,7 @@ from .characteristics import BACKGROUND_MARGIN, CHARACTERISTICS, check_character
 LABEL_EMBEDDING_SIZE = 8
 MAX_BACKGROUND_GATE = 3.0
 PERTURBED_LOGITS = "all", "own"
+MAX_COUNTED_WEIGHT = 10.0
 
 FILES = CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 RECENT_FILE = "characteristics.safetensors"
@@ -232,8 +233,25 @@ class PerturbationNetwork(MetaNetwork):
         return perturbation
 
     def training_loss(self, logits: Tensor, output: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
-        """Cross-entropy of the perturbed logits (CLP, Eq. 10)."""
-        return F.cross_entropy(at_least_float32(logits) + output, labels, label_smoothing=label_smoothing)
+        """Cross-entropy of the perturbed logits (CLP, Eq. 10); with `perturbed_logits="own"` over the mean weight.
+
+        To add m to the logit of the own class is to weigh the sample's gradient by w = (1 − p'_y)/(1 − p_y), p' the
+        perturbed probability. As in Meta-Weight-Net the weights decide between samples, not how large the step is: a
+        look-ahead of one step would always like a smaller one while the learning rate is high (Wu et al. 2018,
+        "Understanding short-horizon bias in stochastic meta-optimization").
+        """
+        logits = at_least_float32(logits)
+        loss = F.cross_entropy(logits + output, labels, label_smoothing=label_smoothing)
+        return loss / self._mean_weight(logits.detach(), output, labels) if self.perturbs_own else loss
+
+    def _mean_weight(self, logits: Tensor, output: Tensor, labels: Tensor) -> Tensor:
+        """Of the batch, over what the gradients are without m; a learned sample counts as ten, not as thousands."""
+        start = 0 if self.log_prior is None else self.log_prior
+        left, before = (
+            -torch.expm1(-F.cross_entropy(values, labels, reduction="none"))
+            for values in (logits + output, logits + start)
+        )
+        return (left / before.clamp(min=1e-6)).clamp(max=MAX_COUNTED_WEIGHT).mean()
 
     def level(self, output: Tensor, labels: Tensor) -> Tensor:
         """δ of the own class over the mean of the others."""

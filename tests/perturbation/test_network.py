@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from clp_hf import PerturbationNetwork
 
@@ -68,6 +69,17 @@ def test_of_the_own_class_alone_one_value_is_learned(tmp_path):
     assert torch.equal(network.raises_loss(logits, perturbation, LABELS), ~removed)
     network.save_pretrained(tmp_path)
     assert torch.equal(PerturbationNetwork.from_pretrained(tmp_path)(INPUTS, LABELS), perturbation)
+
+
+def test_perturbing_the_own_logit_weighs_samples_and_not_the_step():
+    network = PerturbationNetwork(4, perturbed_logits="own")
+    logits = torch.randn(64, 4, generator=torch.Generator().manual_seed(3)).requires_grad_()
+    perturbation = torch.linspace(-2, 4, 64)[:, None] * F.one_hot(LABELS, 4)
+    (found,) = torch.autograd.grad(network.training_loss(logits, perturbation, LABELS), logits)
+    (plain,) = torch.autograd.grad(F.cross_entropy(logits, LABELS, reduction="sum"), logits)
+    own = (torch.arange(64), LABELS)
+    weight = (1 - (logits + perturbation).softmax(-1)[own]) / (1 - logits.softmax(-1)[own])
+    torch.testing.assert_close(found, weight[:, None] * plain / weight.sum())
 
 
 def test_unknown_perturbed_logits_are_refused():
