@@ -80,6 +80,7 @@ SCENARIOS = {
     "metashift": (GROUP_METHODS, {}),
 }
 
+OWN_CLASS = {"perturbed_logits": "own", "perturbation_bound": 10.0}
 VARIANTS = {
     **METHODS,
     # the same masks, used as data augmentation: every other training image gets the background of another class
@@ -88,6 +89,9 @@ VARIANTS = {
     # from logit adjustment on: δ starts at the log class proportions
     "meta_lp_class_prior": {**METHODS["meta_lp"], "class_prior": True},
     "clp_class_prior": {"class_prior": True},
+    # of the own class alone: what wrong labels need. To silence a hard sample takes a large perturbation.
+    "meta_lp_own": {**METHODS["meta_lp"], **OWN_CLASS},
+    "clp_own": OWN_CLASS,
     # the paper's method without our extension, and its parts one at a time
     "clp_paper": {"background_evidence": False},
     # the evidence of the background taken as it is, the gate never learned: what does meta-learning add?
