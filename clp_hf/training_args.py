@@ -255,7 +255,9 @@ class CLPTrainingArguments(TrainingArguments):
         if self.background_evidence and self.perturb_meta_logits:
             raise ValueError("background_evidence is measured on training images only; set perturb_meta_logits=False.")
         logit_options = ("background_evidence", "perturb_meta_logits", "class_prior")
-        if self.meta_network == "weight" and any(getattr(self, name) for name in logit_options):
-            raise ValueError(f"meta_network='weight' goes without {', '.join(logit_options)}.")
+        asked = [name for name in logit_options if getattr(self, name)]
+        asked += ["perturbed_logits='own'"] if self.perturbed_logits == "own" else []
+        if self.meta_network == "weight" and asked:
+            raise ValueError(f"meta_network='weight' perturbs no logits, and goes without {', '.join(asked)}.")
         if self.class_prior and self.perturb_meta_logits:
             raise ValueError("class_prior is of the training set only; set perturb_meta_logits=False.")

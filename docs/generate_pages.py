@@ -9,6 +9,8 @@ import nbformat
 
 ROOT = Path(__file__).parent.parent
 RESULT_TITLES = {
+    "cifar10_flip_40": "CIFAR-10 with flipped labels, first seed",
+    "cifar10_flip_40_features": "CIFAR-10 with flipped labels, on frozen features",
     "cifar10_longtail_100": "CIFAR-10 with a long tail, first seed",
     "embedded": "The embedded birds",
     "hsfm_speed": "Speed of HSFM",

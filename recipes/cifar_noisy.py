@@ -1,13 +1,15 @@
 """CIFAR with wrong labels in the training split; validation, meta set and test are clean.
 
     clp-hf train cifar_noisy                                  # CIFAR-10, 40 % flipped, ResNet-32
+    clp-hf train cifar_noisy --perturbed_logits own --perturbation_bound 10
     clp-hf train cifar_noisy --noise uniform --noise_rate 0.6 \\
         --model_name_or_path wrn28_10 --weight_decay 5e-4 --num_train_epochs 40 --lr_decay_at 0.9 0.95
     clp-hf train cifar_noisy --dataset_name uoft-cs/cifar100 --flip_map similar.json --method meta_lp
 
 Flips go to the two most similar classes: those of --flip_map, or those that a linear classifier on thumbnails of the
 clean training images confuses most; they are printed. The meta set is 1,000 clean images, as many of every class. The
-defaults are the paper's for flips and, where it is silent (epochs), those of Shu et al. (2019), whom it follows.
+defaults are the paper's for flips and, where it is silent (epochs), those of Shu et al. (2019), whom it follows. The
+paper's perturbation of all classes hardly sees whose label is wrong: that of the own class alone does.
 """
 
 import json

@@ -251,7 +251,8 @@ class PerturbationNetwork(MetaNetwork):
             -torch.expm1(-F.cross_entropy(values, labels, reduction="none"))
             for values in (logits + output, logits + start)
         )
-        return (left / before.clamp(min=1e-6)).clamp(max=MAX_COUNTED_WEIGHT).mean()
+        mean = (left / before.clamp(min=1e-6)).clamp(max=MAX_COUNTED_WEIGHT).mean()
+        return mean.clamp(min=1e-8)  # all weights may come near zero together
 
     def level(self, output: Tensor, labels: Tensor) -> Tensor:
         """δ of the own class over the mean of the others."""

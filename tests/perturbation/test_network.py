@@ -80,6 +80,8 @@ def test_perturbing_the_own_logit_weighs_samples_and_not_the_step():
     own = (torch.arange(64), LABELS)
     weight = (1 - (logits + perturbation).softmax(-1)[own]) / (1 - logits.softmax(-1)[own])
     torch.testing.assert_close(found, weight[:, None] * plain / weight.sum())
+    silenced = 1e4 * F.one_hot(LABELS, 4).float()
+    assert network.training_loss(logits, silenced, LABELS) == 0
 
 
 def test_unknown_perturbed_logits_are_refused():
