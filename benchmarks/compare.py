@@ -172,8 +172,10 @@ class Comparison:
             jobs += [(method, seed) for seed in others for method in self.selected(self.records())]
         else:
             jobs += [(method, seed) for seed in others for method in self.methods]
-        # the longest first, so that no core waits for one of them at the end
-        jobs = sorted(jobs, key=lambda job: variant(job[0]).get("meta_every") == 0)
+        # Seed by seed, so that what is there after an interruption can be compared; the longest first, so that no core
+        # waits for one of them at the end.
+        order = self.benchmark.seeds.index
+        jobs = sorted(jobs, key=lambda job: (order(job[1]), variant(job[0]).get("meta_every") == 0))
         return [job for job in jobs if not self.path(*job).exists()]
 
     def selected(self, records: Sequence[dict[str, Any]]) -> list[str]:
