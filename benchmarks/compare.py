@@ -159,7 +159,8 @@ class Comparison:
     @property
     def model(self) -> str:
         """What is trained."""
-        name = self.arguments[-2].model_name_or_path
+        *_, model, _ = self.arguments
+        name = model.model_name_or_path
         return f"perceptron on the features of {name}" if self.benchmark.frozen_features else name
 
     def jobs(self) -> list[tuple[str, int]]:

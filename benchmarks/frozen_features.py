@@ -56,12 +56,8 @@ class FeatureDataset(torch.utils.data.Dataset):
     """The items of an image data set with features in the place of pixels."""
 
     def __init__(self, features: FeatureSet, images: ImageClassificationDataset):
-        self.features, self.labels, self.group, self.noisy = (
-            features.features,
-            images.labels,
-            images.group,
-            images.noisy,
-        )
+        self.features, self.labels, self.group = features.features, features.labels, features.groups
+        self.noisy = images.noisy
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -79,15 +75,19 @@ def freeze(experiment: Experiment, cache_dir: str) -> None:
     backbone, transform = experiment.build_model(), experiment.validation.transform
     for name in ("train", "meta", "validation", "test"):
         images = getattr(experiment, name)
+        if images is None:  # not every data set has a test split
+            continue
         images.transform = transform
         features = extract_features(backbone, images, experiment.args, Path(cache_dir))
         setattr(experiment, name, FeatureDataset(features, images))
 
+    config = PerceptronConfig(
+        num_features=experiment.train.features.shape[1], id2label=dict(enumerate(experiment.label_names))
+    )
+
     def build_model() -> Perceptron:
         set_seed(experiment.args.seed)
-        return Perceptron(
-            PerceptronConfig(num_features=features.features.shape[1], id2label=dict(enumerate(experiment.label_names)))
-        )
+        return Perceptron(config)
 
     experiment.build_model = build_model
     experiment.num_parameters = parameter_count(build_model())

@@ -336,7 +336,7 @@ class Experiment:
     def _subset(self, train: Dataset, size: int) -> Dataset:
         if size < 1:
             raise ValueError(f"max_train_samples is {size}; expected 1 or more.")
-        return train.shuffle(seed=self.args.seed).select(range(min(size, len(train)))).flatten_indices()
+        return train.shuffle(seed=self.args.seed).select(range(min(size, len(train))))
 
     def _check_attribution(self, model) -> None:
         """Find out before training what `attribution` would fail for after it."""

@@ -256,7 +256,8 @@ class CLPTrainingArguments(TrainingArguments):
             raise ValueError("background_evidence is measured on training images only; set perturb_meta_logits=False.")
         logit_options = ("background_evidence", "perturb_meta_logits", "class_prior")
         asked = [name for name in logit_options if getattr(self, name)]
-        asked += ["perturbed_logits='own'"] if self.perturbed_logits == "own" else []
+        if self.perturbed_logits == "own":
+            asked.append("perturbed_logits='own'")
         if self.meta_network == "weight" and asked:
             raise ValueError(f"meta_network='weight' perturbs no logits, and goes without {', '.join(asked)}.")
         if self.class_prior and self.perturb_meta_logits:

@@ -130,13 +130,13 @@ class PerturbationNetwork(MetaNetwork):
         hidden_size: width of the hidden layer.
         bound: τ > 0 keeps the output in (−τ, τ) by τ tanh(Ω/τ); 0 leaves it free, as in the paper.
         condition_on_label: add a learned embedding of the label to the inputs (our extension).
+        class_proportions: (C,), the share of every class in the training set, all above 0. With them their logarithms
+            are added to δ, so that training starts as logit adjustment (Menon et al., 2021) and Ω learns what is to be
+            added to that (our extension).
         perturbed_logits: "all", Ω gives a value for the logit of every class (paper); or "own", it gives one value m,
             and δ = m e_y raises or lowers the logit of the sample's own class, whichever that is (our extension). The
             inputs hardly name the class, so that with "all" samples of different classes get much the same δ, which
             cannot make those with a wrong label count less; m can: the larger it is, the less is there to learn.
-        class_proportions: (C,), the share of every class in the training set, all above 0. With them their logarithms
-            are added to δ, so that training starts as logit adjustment (Menon et al., 2021) and Ω learns what is to be
-            added to that (our extension).
 
     Raises:
         ValueError: for unknown characteristics or `perturbed_logits`, a negative `bound`, or a class of no images
@@ -209,7 +209,7 @@ class PerturbationNetwork(MetaNetwork):
 
         Args:
             characteristics: (n, k), in the order of `self.characteristics`.
-            labels: (n,), used where the network is conditioned on the label.
+            labels: (n,), used where the network is conditioned on the label or perturbs that of the own class alone.
             background_logits: u_z, (n, C), where `"background_margin"` is an input.
 
         Returns:
@@ -245,7 +245,7 @@ class PerturbationNetwork(MetaNetwork):
         return loss / self._mean_weight(logits.detach(), output, labels) if self.perturbs_own else loss
 
     def _mean_weight(self, logits: Tensor, output: Tensor, labels: Tensor) -> Tensor:
-        """Of the batch, over what the gradients are without m; a learned sample counts as ten, not as thousands."""
+        """Of the batch, over the gradients without what Ω adds; a learned sample counts as ten, not as thousands."""
         start = 0 if self.log_prior is None else self.log_prior
         left, before = (
             -torch.expm1(-F.cross_entropy(values, labels, reduction="none"))

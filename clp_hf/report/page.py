@@ -352,10 +352,8 @@ def _compared_pictures(runs: Sequence[Run], split: str) -> list[Picture]:
     ):
         series = {run.name: points for run in runs if len(points := logged([run.history], key, 100)) > 1}
         if series:
-            caption, figure = (
-                f"{title} while training went on.",
-                lines_figure(series, label, order=[r.name for r in runs]),
-            )
+            caption = f"{title} while training went on."
+            figure = lines_figure(series, label, order=[run.name for run in runs])
             pictures.append(Picture(key, title, caption, alt_text(title, series), figure))
     return pictures
 
