@@ -297,7 +297,8 @@ class CLPTrainer(PublishingTrainer, AtomicCheckpointTrainer, LossTrainer):
 
     def training_step(self, model, inputs, num_items_in_batch=None) -> Tensor:
         """One step of Algorithm 1: look ahead, update Ω, then leave W's gradient for the optimizer."""
-        if not self.args.meta_every:
+        deferred = self.state.global_step < self.args.perturbation_start * self.state.max_steps
+        if deferred or not self.args.meta_every:
             return super().training_step(model, inputs, num_items_in_batch)
         model.train()
         if callable(getattr(self.optimizer, "train", None)):

@@ -24,8 +24,8 @@ class CLPTrainingArguments(TrainingArguments):
 
     Parameters that control the perturbation network:
         perturbation_hidden_size, perturbation_learning_rate, perturbation_weight_decay, perturbation_bound,
-        perturbation_follows_schedule, perturbed_logits, condition_on_label, class_prior, characteristics,
-        background_evidence.
+        perturbation_follows_schedule, perturbation_start, perturbed_logits, condition_on_label, class_prior,
+        characteristics, background_evidence.
 
     Parameters that control the meta set and its causal augmentation:
         meta_batch_size, meta_samples, counterfactual_infills, factual_infills, mask_shape,
@@ -81,6 +81,13 @@ class CLPTrainingArguments(TrainingArguments):
     perturbation_follows_schedule: bool = field(
         default=False,
         metadata={"help": "Scale the learning rate of the perturbation network as the schedule scales the model's."},
+    )
+    perturbation_start: float = field(
+        default=0.0,
+        metadata={
+            "help": "Fraction of training before which there is plain cross-entropy, and neither perturbation nor "
+            "look-ahead: with a long tail, features are learned better so."
+        },
     )
     characteristics: list[str] = field(
         default_factory=lambda: list(CHARACTERISTICS),
@@ -233,6 +240,11 @@ class CLPTrainingArguments(TrainingArguments):
         for name in ("perturbation_hidden_size", "perturbation_learning_rate", "meta_samples", "augmented_copies"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected more than 0.")
+        if not 0 <= self.perturbation_start < 1:
+            raise ValueError(
+                f"perturbation_start is {self.perturbation_start}; expected a fraction of training, 0 or more and less "
+                "than 1."
+            )
         if not all(0 < fraction < 1 for fraction in self.lr_decay_at):
             raise ValueError(f"lr_decay_at is {self.lr_decay_at}; expected fractions of training, above 0 and below 1.")
         for name in ("meta_batch_size", "saliency_batch_size"):

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from conftest import SIZE, Squares, resnet, vit
 from torch import nn
 from torch.utils.data import Subset
-from transformers import AutoModelForImageClassification, EarlyStoppingCallback, Trainer
+from transformers import AutoModelForImageClassification, EarlyStoppingCallback, Trainer, TrainerCallback
 
 from clp_hf import CLPTrainer, PerturbationNetwork
 from clp_hf.perturbation import training_characteristics
@@ -492,6 +492,31 @@ def test_the_rate_of_the_perturbation_network_follows_the_schedule_where_asked(m
 
     assert trained(lr_decay_at=[0.4]) == 1e-3
     assert trained(lr_decay_at=[0.4], perturbation_follows_schedule=True) == pytest.approx(1e-4)
+
+
+def test_perturbation_starts_where_asked_and_training_is_plain_before(make_trainer):
+    """The plain run ends where the deferred one begins: same weights; then Ω learns, on the remaining steps alone."""
+    at_start = {}
+
+    class Snapshot(TrainerCallback):
+        def on_step_end(self, args, state, control, model=None, **kwargs):
+            if state.global_step == 3:
+                at_start.update({name: value.clone() for name, value in model.state_dict().items()})
+
+    data = Squares(60)
+    meta = Squares(12, start=500)
+    settings = {"train_dataset": data, "meta_dataset": meta, "max_steps": 6, **META_LP, **SGD}
+    deferred = make_trainer(vit(), perturbation_start=0.5, callbacks=[Snapshot()], **settings)
+    deferred.train()
+    early = dict(at_start)
+    plain = make_trainer(vit(), callbacks=[Snapshot()], **settings | {"meta_every": 0, "meta_dataset": None})
+    plain.train()
+    assert all(torch.equal(early[name], value) for name, value in at_start.items())
+    assert deferred.perturbation_network.num_updates == 3
+    logged = ["meta_loss" in entry for entry in deferred.state.log_history if "loss" in entry]
+    assert logged == [False] * 3 + [True] * 3
+    with pytest.raises(ValueError, match=r"perturbation_start is 1.0; expected a fraction of training"):
+        make_trainer(perturbation_start=1.0)
 
 
 def test_the_class_prior_is_that_of_the_training_set_without_the_meta_images(make_trainer):
