@@ -612,7 +612,7 @@ class CLPTrainer(PublishingTrainer, AtomicCheckpointTrainer, LossTrainer):
 
     def _load_perturbation_network(self, checkpoint: str) -> None:
         if self.perturbation_network is not None:
-            network = type(self.perturbation_network).from_pretrained(checkpoint)
+            network = type(self.perturbation_network).from_pretrained(checkpoint).to(self.args.device)
             self.perturbation_network.load_state_dict(network.state_dict())
             self.perturbation_network.recent = network.recent
 

@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent / "bilevel"))
 from test_hypergradient import MODELS, problem_of, relative_difference
 
 from clp_hf.hsfm.unrolled import unrolled
+from clp_hf.visualization.perturbations import partial_dependence
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 
@@ -83,6 +84,17 @@ def test_resumed_equals_uninterrupted(make_trainer, tmp_path):
     resumed = make_trainer(**settings)
     resumed.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-2"))
     torch.testing.assert_close(weights(resumed), weights(whole), rtol=1e-5, atol=1e-7)
+    assert (
+        partial_dependence(resumed.perturbation_network).keys() == partial_dependence(whole.perturbation_network).keys()
+    )
+
+
+def test_a_run_ends_with_the_best_network_and_its_pictures(make_trainer, tmp_path):
+    trainer = make_trainer(use_cpu=False, eval_strategy="epoch", save_strategy="epoch", load_best_model_at_end=True)
+    trainer.train()
+    trainer.create_model_card()
+    assert (tmp_path / "run" / "README.md").is_file()
+    assert any((tmp_path / "run" / "figures").glob("*.png"))
 
 
 def test_edits_of_features_are_those_of_a_cpu():

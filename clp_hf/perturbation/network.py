@@ -35,15 +35,32 @@ class MetaNetwork(nn.Module):
         FOLDER: where a repository or checkpoint of a classifier keeps the network it was trained with.
         config: the arguments it was built with.
         characteristics: names of its inputs, in their order.
-        recent: inputs (n, k) and labels (n,) of the latest training samples, at most 256, over which its response is
-            drawn; None before training. They are saved beside the weights and are no part of them.
     """
 
     NAME: str
     FOLDER: str
     config: dict[str, Any]
     characteristics: tuple[str, ...]
-    recent: tuple[Tensor, Tensor] | None = None
+
+    def __init__(self):
+        super().__init__()
+        # Buffers, so that they are on the network's device; no part of its weights.
+        self.register_buffer("_recent_characteristics", None, persistent=False)
+        self.register_buffer("_recent_labels", None, persistent=False)
+
+    @property
+    def recent(self) -> tuple[Tensor, Tensor] | None:
+        """Inputs (n, k) and labels (n,) of the latest training samples, at most 256; None before training.
+
+        Over them its response is drawn. They are saved beside the weights and are no part of them.
+        """
+        if self._recent_labels is None:
+            return None
+        return self._recent_characteristics, self._recent_labels
+
+    @recent.setter
+    def recent(self, values: tuple[Tensor, Tensor] | None) -> None:
+        self._recent_characteristics, self._recent_labels = values or (None, None)
 
     def remember(self, characteristics: Tensor, labels: Tensor) -> None:
         """Take a batch of inputs (n, k) and their labels (n,) into `recent`."""

@@ -109,6 +109,8 @@ def test_latest_samples_are_kept_beside_the_weights(tmp_path):
     network.save_pretrained(tmp_path)
     for found, expected in zip(PerturbationNetwork.from_pretrained(tmp_path).recent, network.recent, strict=True):
         assert torch.equal(found, expected)
+    network.to("meta")  # they move with the weights, as to a GPU
+    assert [values.device.type for values in network.recent] == ["meta", "meta"]
 
 
 def test_saved_and_loaded_without_pickle(tmp_path):
