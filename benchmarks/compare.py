@@ -251,7 +251,8 @@ def parse() -> Comparison:
     """The command line, checked.
 
     Raises:
-        ValueError: an unknown method, setting or sweep, a bad value, or fewer than one worker.
+        ValueError: an unknown method, setting or sweep, a bad value, fewer than one worker, or a method that changes
+            images where there are features only.
     """
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--scenario", choices=list(SCENARIOS), required=True)
@@ -274,8 +275,12 @@ def parse() -> Comparison:
     if benchmark.workers < 1:
         raise ValueError(f"workers is {benchmark.workers}; expected 1 or more.")
     comparison = Comparison(benchmark, tuple(arguments))
-    for method in comparison.methods:
-        variant(method)
+    changing = [method for method in comparison.methods if changes_images(method, arguments[-1])]
+    if benchmark.frozen_features and changing:
+        raise ValueError(
+            f"With frozen_features there are no images to change, as {', '.join(changing)} would. Give methods without "
+            "causal images (erm, meta_lp …), or leave frozen_features out."
+        )
     return comparison
 
 
@@ -300,6 +305,13 @@ def variant(method: str) -> dict[str, Any]:
     if changed:
         CLPTrainingArguments(**changed)  # checks the values
     return VARIANTS[name] | changed
+
+
+def changes_images(method: str, training: CLPTrainingArguments) -> bool:
+    """Whether a method takes images apart by their masks, for its meta set or the training set."""
+    settings = {**vars(training), **variant(method)}
+    causal = settings["counterfactual_infills"] or settings["factual_infills"]
+    return "background_swap" in method or bool(settings["meta_every"] and causal)
 
 
 def _value(text: str) -> Any:

@@ -202,6 +202,10 @@ def test_a_method_with_other_settings():
         (["--methods", "clp+saliency_weight=-1"], "saliency_weight is -1; expected 0 or more"),
         (["--sweeps", "width"], "no sweep width; choose out of saliency_weight, augmented_copies"),
         (["--workers", "0"], "workers is 0; expected 1 or more"),
+        (
+            ["--frozen_features", "x", "--methods", "erm", "clp", "background_swap"],
+            "change, as clp, background_swap would",
+        ),
     ],
 )
 def test_what_it_refuses_before_anything_runs(command, flags, message):
