@@ -299,12 +299,26 @@ def _evaluate(module: nn.Module, pixels: Tensor) -> Any:
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """`model.eval()` inside; afterwards every sub-module is in the mode it was in."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
+    with _evaluating(list(model.modules())):
+        yield
+
+
+@contextmanager
+def evaluation_layers(model: nn.Module) -> Iterator[None]:
+    """`evaluation_mode` of the layers alone: what holds them goes on to checkpoint activations, as in training."""
+    with _evaluating([module for module in model.modules() if not any(module.children())]):
+        yield
+
+
+@contextmanager
+def _evaluating(modules: Sequence[nn.Module]) -> Iterator[None]:
+    modes = [module.training for module in modules]
+    for module in modules:
+        module.training = False
     try:
         yield
     finally:
-        for module, training in modes:
+        for module, training in zip(modules, modes, strict=True):
             module.training = training
 
 

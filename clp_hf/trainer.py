@@ -33,6 +33,7 @@ from .data.seeding import SeededDataset
 from .hub import CardDetails
 from .loss_trainer import LossTrainer
 from .modeling import (
+    evaluation_layers,
     find_classifier_head,
     forward_with_features,
     head_layers,
@@ -183,7 +184,6 @@ class CLPTrainer(PublishingTrainer, AtomicCheckpointTrainer, LossTrainer):
             last = len(self.train_dataset) % args.train_batch_size if known else 0
             for name, size in (
                 ("per_device_train_batch_size", args.per_device_train_batch_size),
-                ("meta_batch_size", self.meta_batch_size),
                 ("the last batch of an epoch (set dataloader_drop_last=True)", last),
             ):
                 if size == 1:
@@ -313,7 +313,7 @@ class CLPTrainer(PublishingTrainer, AtomicCheckpointTrainer, LossTrainer):
         recording = Recording(pixel_values.device)
         with self.compute_loss_context_manager():
             with recording, dual_attention() if self.args.hypergradient == "double_backward" else nullcontext():
-                logits, features = self._forward_unrecorded(module, batch) if recompute else self._forward(model, batch)
+                logits, features = self._forward(module if recompute else model, batch)
             background_logits = self._background_logits(module, batch) if self.args.background_evidence else None
             characteristics = training_characteristics(
                 logits,
@@ -337,8 +337,8 @@ class CLPTrainer(PublishingTrainer, AtomicCheckpointTrainer, LossTrainer):
                     training_pass = TrainingPass(replay, logits, recording, penalty)
                 updated = self._update_perturbation_network(module, looking, training_pass, perturb, batch)
             if recompute:
-                with recording.random_state.replayed():
-                    logits, _ = self._forward(model, batch)
+                with recording.random_state.replayed():  # without moving the batch-norm statistics once more
+                    logits, _ = run_at(module, {}, lambda: self._forward(model, batch))
                 penalty = self._saliency(module, batch)
             with torch.no_grad():
                 perturbation = perturb()
@@ -458,8 +458,13 @@ class CLPTrainer(PublishingTrainer, AtomicCheckpointTrainer, LossTrainer):
         return meta_batch
 
     def _meta_loss(self, module: nn.Module, batch: Batch) -> Tensor:
-        """The meta loss at the parameters that `module` holds now (Eq. 9)."""
-        with self.compute_loss_context_manager():
+        """The meta loss at the parameters that `module` holds now (Eq. 9).
+
+        It asks for the classifier as it will be used: no dropout, and batch normalisation by its running statistics.
+        Those of the meta batch, where classes or groups are balanced as they are not in training, would put every image
+        elsewhere among the features, and Ω would correct for that.
+        """
+        with self.compute_loss_context_manager(), evaluation_layers(module):
             if self.args.lookahead_scope == "head":
                 # Below the head nothing looks ahead: no graph, and no move of batch-norm statistics.
                 with torch.no_grad():

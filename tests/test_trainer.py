@@ -494,6 +494,22 @@ def test_the_rate_of_the_perturbation_network_follows_the_schedule_where_asked(m
     assert trained(lr_decay_at=[0.4], perturbation_follows_schedule=True) == pytest.approx(1e-4)
 
 
+def test_the_meta_loss_is_that_of_the_classifier_as_it_will_be_used(make_trainer):
+    """At rate 0 the look-ahead stays in place: what is logged is the loss in evaluation mode, running statistics."""
+    meta = Squares(12, start=500)
+    settings = {"meta_dataset": meta, "meta_batch_size": 12, "max_steps": 1, "learning_rate": 0.0, **META_LP, **SGD}
+    trainer = make_trainer(resnet(), **settings)
+    trainer.train()
+    items = [meta[index] for index in range(len(meta))]
+    images, labels = torch.stack([item["pixel_values"] for item in items]), [item["labels"] for item in items]
+    model = trainer.model.eval()
+    with torch.no_grad():
+        expected = F.cross_entropy(model(images).logits, torch.tensor(labels)).item()
+        in_training = F.cross_entropy(model.train()(images).logits, torch.tensor(labels)).item()
+    assert logged(trainer, "meta_loss") == [pytest.approx(expected, rel=1e-4)]
+    assert in_training != pytest.approx(expected, rel=1e-3)
+
+
 def test_perturbation_starts_where_asked_and_training_is_plain_before(make_trainer):
     """The plain run ends where the deferred one begins: same weights; then Ω learns, on the remaining steps alone."""
     at_start = {}
