@@ -76,7 +76,12 @@ METHODS = {
     "group_reweighting": _plain(train_sampling="group"),
     "group_dro": _plain("group_dro", train_sampling="group"),
     "lisa": _plain("lisa", train_sampling="group"),
-    "meta_weight_net": {"meta_network": "weight", "perturb_meta_logits": False, **NO_CAUSAL_IMAGES},
+    "meta_weight_net": {
+        "meta_network": "weight",
+        "meta_in_training_mode": True,  # as its authors do: it weighs the tail up by that alone
+        "perturb_meta_logits": False,
+        **NO_CAUSAL_IMAGES,
+    },
     "meta_lp": NO_CAUSAL_IMAGES,
     "clp": {},
 }

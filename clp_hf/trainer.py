@@ -184,6 +184,7 @@ class CLPTrainer(PublishingTrainer, AtomicCheckpointTrainer, LossTrainer):
             last = len(self.train_dataset) % args.train_batch_size if known else 0
             for name, size in (
                 ("per_device_train_batch_size", args.per_device_train_batch_size),
+                ("meta_batch_size", self.meta_batch_size if args.meta_in_training_mode else None),
                 ("the last batch of an epoch (set dataloader_drop_last=True)", last),
             ):
                 if size == 1:
@@ -464,7 +465,8 @@ class CLPTrainer(PublishingTrainer, AtomicCheckpointTrainer, LossTrainer):
         Those of the meta batch, where classes or groups are balanced as they are not in training, would put every image
         elsewhere among the features, and Ω would correct for that.
         """
-        with self.compute_loss_context_manager(), evaluation_layers(module):
+        mode = nullcontext() if self.args.meta_in_training_mode else evaluation_layers(module)
+        with self.compute_loss_context_manager(), mode:
             if self.args.lookahead_scope == "head":
                 # Below the head nothing looks ahead: no graph, and no move of batch-norm statistics.
                 with torch.no_grad():

@@ -28,7 +28,7 @@ class CLPTrainingArguments(TrainingArguments):
         characteristics, background_evidence.
 
     Parameters that control the meta set and its causal augmentation:
-        meta_batch_size, meta_samples, counterfactual_infills, factual_infills, mask_shape,
+        meta_batch_size, meta_samples, meta_in_training_mode, counterfactual_infills, factual_infills, mask_shape,
         factual_mask_shape, augmented_copies, fgsm_epsilon, inpainting_model.
 
     Parameters that control the training batches and the learning rate with or without CLP:
@@ -145,6 +145,13 @@ class CLPTrainingArguments(TrainingArguments):
         metadata={
             "help": "Images per group (per class without groups) that are taken out of the training set for the meta "
             "set, when no meta_dataset is given."
+        },
+    )
+    meta_in_training_mode: bool = field(
+        default=False,
+        metadata={
+            "help": "Normalise meta images by the statistics of their own batch, with dropout, as Meta-Weight-Net's "
+            "authors do, and not as the classifier will be used."
         },
     )
     counterfactual_infills: list[str] = field(

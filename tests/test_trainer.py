@@ -498,8 +498,9 @@ def test_the_meta_loss_is_that_of_the_classifier_as_it_will_be_used(make_trainer
     """At rate 0 the look-ahead stays in place: what is logged is the loss in evaluation mode, running statistics."""
     meta = Squares(12, start=500)
     settings = {"meta_dataset": meta, "meta_batch_size": 12, "max_steps": 1, "learning_rate": 0.0, **META_LP, **SGD}
-    trainer = make_trainer(resnet(), **settings)
+    trainer, as_in_training = (make_trainer(resnet(), **settings, meta_in_training_mode=mode) for mode in (False, True))
     trainer.train()
+    as_in_training.train()
     items = [meta[index] for index in range(len(meta))]
     images, labels = torch.stack([item["pixel_values"] for item in items]), [item["labels"] for item in items]
     model = trainer.model.eval()
@@ -508,6 +509,7 @@ def test_the_meta_loss_is_that_of_the_classifier_as_it_will_be_used(make_trainer
         in_training = F.cross_entropy(model.train()(images).logits, torch.tensor(labels)).item()
     assert logged(trainer, "meta_loss") == [pytest.approx(expected, rel=1e-4)]
     assert in_training != pytest.approx(expected, rel=1e-3)
+    assert logged(as_in_training, "meta_loss") == [pytest.approx(in_training, rel=1e-4)]
 
 
 def test_perturbation_starts_where_asked_and_training_is_plain_before(make_trainer):
