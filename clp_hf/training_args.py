@@ -86,7 +86,7 @@ class CLPTrainingArguments(TrainingArguments):
         default=0.0,
         metadata={
             "help": "Fraction of training before which there is plain cross-entropy, and neither perturbation nor "
-            "look-ahead: with a long tail, features are learned better so."
+            "look-ahead, as in deferred re-weighting."
         },
     )
     characteristics: list[str] = field(

@@ -9,9 +9,12 @@ import nbformat
 
 ROOT = Path(__file__).parent.parent
 RESULT_TITLES = {
-    "cifar10_flip_40": "CIFAR-10 with flipped labels, first seed",
+    "cifar100_longtail_100_features": "CIFAR-100 with a long tail, on frozen features",
+    "cifar10_flip_40": "CIFAR-10 with flipped labels, ResNet-20",
     "cifar10_flip_40_features": "CIFAR-10 with flipped labels, on frozen features",
-    "cifar10_longtail_100": "CIFAR-10 with a long tail, first seed",
+    "cifar10_longtail_100": "CIFAR-10 with a long tail, ResNet-20",
+    "cifar10_longtail_100_features": "CIFAR-10 with a long tail, on frozen features",
+    "cifar10_uniform_60_features": "CIFAR-10 with uniform noise, on frozen features",
     "embedded": "The embedded birds",
     "hsfm_speed": "Speed of HSFM",
     "hsfm_waterbirds_like": "HSFM on waterbirds_like",
