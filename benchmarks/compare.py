@@ -504,7 +504,10 @@ def report(comparison: Comparison) -> str:
     text = f"{caption(comparison, records)}\n\n{table(records)}"
     (comparison.results / "table.md").write_text(text + "\n")
     *_, training = comparison.arguments
-    plots.write_plots(by_method(records), f"test_{training.metric_for_best_model}", comparison.results)
+    methods = by_method(records)
+    if comparison.benchmark.tune:  # one of each, which its name tells well enough
+        methods = {method.split("+")[0]: runs for method, runs in methods.items()}
+    plots.write_plots(methods, f"test_{training.metric_for_best_model}", comparison.results)
     return text
 
 

@@ -99,7 +99,7 @@ def test_seeds_are_added_to_one_table_and_nothing_runs_twice(command, in_this_pr
 
 
 def test_tuning_goes_on_with_the_settings_that_are_best_in_validation(command, in_this_process, tmp_path):
-    methods = ("erm+learning_rate=1e-30", "erm", "focal+learning_rate=1e-30", "focal")
+    methods = ("erm+learning_rate=1e-30", "erm", "meta_lp", "meta_lp+learning_rate=1e-30")
     command(*NOISE, "--methods", *methods, "--seeds", "0", "1", "--tune", "true")
     compare.main()
     results = tmp_path / "results"
@@ -107,12 +107,14 @@ def test_tuning_goes_on_with_the_settings_that_are_best_in_validation(command, i
         method: json.loads((results / f"{method}-0.json").read_text())["metrics"]["eval_accuracy"] for method in methods
     }
     best = [max(pair, key=score.get) for pair in (methods[:2], methods[2:])]
-    assert in_this_process == [*((method, 0) for method in methods), *((method, 1) for method in best)]
+    assert in_this_process[:4] == [(method, 0) for method in methods]
+    assert in_this_process[4:] == [(method, 1) for method in reversed(best)]  # the longest first
     table = (results / "table.md").read_text()
     assert "Of each method the settings with the best validation score on seed 0, out of 2." in table
-    assert [line.split(" | ")[:2] for line in table.splitlines() if line.startswith(("| erm", "| focal"))] == [
+    assert [line.split(" | ")[:2] for line in table.splitlines() if line.startswith(("| erm", "| meta_lp"))] == [
         [f"| {method}", "0, 1"] for method in best
     ]
+    assert (results / "loss_raised.png").is_file()
 
 
 def test_a_run_that_is_cut_off_leaves_no_record(command, in_this_process, tmp_path, monkeypatch):
