@@ -78,7 +78,7 @@ METHODS = {
     "lisa": _plain("lisa", train_sampling="group"),
     "meta_weight_net": {
         "meta_network": "weight",
-        "meta_in_training_mode": True,  # as its authors do: it weighs the tail up by that alone
+        "meta_in_training_mode": True,  # as its authors do; otherwise it gives a long tail up
         "perturb_meta_logits": False,
         **NO_CAUSAL_IMAGES,
     },

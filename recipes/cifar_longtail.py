@@ -2,12 +2,13 @@
 
     clp-hf train cifar_longtail                      # CIFAR-10, 100:1, from the Hub
     clp-hf train cifar_longtail --dataset_name uoft-cs/cifar100 --imbalance_ratio 10 --method meta_lp
+    clp-hf train cifar_longtail --method meta_lp --class_prior true --perturbation_learning_rate 1e-4
     clp-hf train cifar_longtail --dataset_name path/to/parquet_folder --num_train_epochs 10
 
 A tenth of the training images is held out, balanced, for validation and the meta set (ten of every class); the tail is
 made of the others: the canonical split of `clp_hf.data.long_tail`, whatever the seed. CIFAR has no masks: causal
-images use a box in the middle of the image. The defaults are the paper's; --num_train_epochs shortens the schedule in
-proportion. Writes what recipes/waterbirds.py does.
+images use a box in the middle of the image. --class_prior begins at logit adjustment, which was best. The defaults are
+the paper's; --num_train_epochs shortens the schedule in proportion. Writes what recipes/waterbirds.py does.
 """
 
 from dataclasses import dataclass, field
