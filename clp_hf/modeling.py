@@ -8,7 +8,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -296,18 +296,14 @@ def _evaluate(module: nn.Module, pixels: Tensor) -> Any:
         return module(pixels)
 
 
-@contextmanager
-def evaluation_mode(model: nn.Module) -> Iterator[None]:
+def evaluation_mode(model: nn.Module) -> AbstractContextManager[None]:
     """`model.eval()` inside; afterwards every sub-module is in the mode it was in."""
-    with _evaluating(list(model.modules())):
-        yield
+    return _evaluating(list(model.modules()))
 
 
-@contextmanager
-def evaluation_layers(model: nn.Module) -> Iterator[None]:
+def evaluation_layers(model: nn.Module) -> AbstractContextManager[None]:
     """`evaluation_mode` of the layers alone: what holds them goes on to checkpoint activations, as in training."""
-    with _evaluating([module for module in model.modules() if not any(module.children())]):
-        yield
+    return _evaluating([module for module in model.modules() if not any(module.children())])
 
 
 @contextmanager
