@@ -101,8 +101,9 @@ VARIANTS = {
         for name in CHARACTERISTICS
     },
 }
+# Besides CLP as it is, which has one copy, all characteristics, and by default no saliency regularisation.
 SWEEPS = {
-    "saliency_weight": [f"clp+saliency_weight={value}" for value in (0.2, 0.4, 0.6, 0.8, 1.0)],  # Figure 8
+    "saliency_weight": [f"clp+saliency_weight={value}" for value in (0.2, 0.4, 0.6, 0.8, 1.0)],  # Figures 7 and 8
     "augmented_copies": ["meta_lp", *(f"clp+augmented_copies={value}" for value in (2, 5, 10))],  # Figure 8
     "characteristics": [f"clp_without_{name}" for name in CHARACTERISTICS],  # Figure 9
 }
@@ -153,7 +154,7 @@ class Comparison:
 
     @property
     def methods(self) -> list[str]:
-        swept = [method for sweep in self.benchmark.sweeps for method in SWEEPS[sweep]]
+        swept = [method for sweep in self.benchmark.sweeps for method in ("clp", *SWEEPS[sweep])]
         return list(dict.fromkeys([*self.benchmark.methods, *swept]))
 
     @property
@@ -311,7 +312,11 @@ def changes_images(method: str, training: CLPTrainingArguments) -> bool:
     """Whether a method takes images apart by their masks, for its meta set or the training set."""
     settings = {**vars(training), **variant(method)}
     causal = settings["counterfactual_infills"] or settings["factual_infills"]
-    return "background_swap" in method or bool(settings["meta_every"] and causal)
+    return swaps_backgrounds(method) or bool(settings["meta_every"] and causal)
+
+
+def swaps_backgrounds(method: str) -> bool:
+    return "background_swap" in method.split("+")[0]
 
 
 def _value(text: str) -> Any:
@@ -342,7 +347,7 @@ def run(method: str, seed: int) -> None:
     experiment = importlib.import_module(comparison.benchmark.scenario).build(*comparison.arguments)
     if comparison.benchmark.frozen_features:
         freeze(experiment, comparison.benchmark.frozen_features)
-    if "background_swap" in method:
+    if swaps_backgrounds(method):
         experiment.train = BackgroundSwap.of(experiment)
     started = time.process_time()
     with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""Figures 4, 5, 8 and 9 of the CLP paper, of the records of benchmarks/compare.py."""
+"""Figures 4, 5 and 7 to 9 of the CLP paper, of the records of benchmarks/compare.py."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -32,8 +32,8 @@ def write_plots(methods: Runs, score: str, folder: Path) -> list[Path]:
     Returns:
         The files: `per_class.png`, accuracy by class from the largest to the smallest, of long-tailed training data
         (Figure 4); `loss_raised.png`, of data with label noise (Figure 5); `saliency_weight.png` and
-        `augmented_images.png`, where CLP was run at several values (Figure 8); `characteristics.png`, where it was run
-        without one of them (Figure 9).
+        `augmented_images.png`, where CLP was run at several values (Figures 7 and 8); `characteristics.png`, where it
+        was run without one of them (Figure 9).
     """
     compared = {name: runs for name, runs in methods.items() if "+" not in name and not name.startswith(WITHOUT)}
     drawings = {

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from . import __version__
-from .recipe import launch_recipe, recipes, run_recipe, user_errors
+from .recipe import launch_recipe, recipes, run_here, user_errors
 
 HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
 # What follows is for the recipe, or for accelerate, and is not read here.
@@ -105,7 +105,7 @@ def hsfm(arguments: Annotated[list[str] | None, typer.Argument()] = None):
 def masks(arguments: Annotated[list[str] | None, typer.Argument()] = None):
     """Run the recipe make_masks, whose help this is."""
     with user_errors():
-        run_recipe("make_masks", arguments or [], "clp-hf masks")
+        run_here("make_masks", arguments or [], "clp-hf masks")
 
 
 @app.command(short_help="Accuracy of checkpoints in every group.", no_args_is_help=True)

@@ -71,7 +71,7 @@ def find_recipe(name_or_settings: str) -> str:
     return name
 
 
-def run_recipe(name: str, arguments: Sequence[str], command: str) -> None:
+def run_here(name: str, arguments: Sequence[str], command: str) -> None:
     """Run a recipe in this process.
 
     Args:
@@ -142,7 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             arguments = arguments[1:]
         elif len(arguments) > 1:
             raise ValueError(f"All settings come from {arguments[0]!r}: put {' '.join(arguments[1:])} there too.")
-        run_recipe(name, arguments, f"clp-hf train {name}")
+        run_here(name, arguments, f"clp-hf train {name}")
 
 
 if __name__ == "__main__":

@@ -189,7 +189,7 @@ def test_a_recipes_errors_in_words(tmp_path, capsys, flags, message):
 def test_wrong_settings_are_refused(tmp_path, content, message):
     (tmp_path / "settings.yaml").write_text(f"{content}\noutput_dir: {tmp_path}")
     with pytest.raises(ValueError, match=message):
-        recipe.run_recipe("waterbirds", [str(tmp_path / "settings.yaml")], "clp-hf train waterbirds")
+        recipe.run_here("waterbirds", [str(tmp_path / "settings.yaml")], "clp-hf train waterbirds")
 
 
 def test_numbers_of_a_settings_file(tmp_path, monkeypatch):

@@ -196,6 +196,16 @@ def test_a_method_with_other_settings():
     assert changed == {"saliency_weight": 0.2, "optim_args": "momentum=0.5", "lr_decay_at": [0.5]}
 
 
+def test_a_sweep_has_clp_as_it_is_beside_every_other_value(command):
+    command("--methods", "clp", "--sweeps", "saliency_weight", "characteristics")
+    methods = compare.parse().methods
+    assert methods[:2] == ["clp", "clp+saliency_weight=0.2"]
+    assert len(methods) == len(set(methods)) == 1 + 5 + 10
+
+    command("--methods", "erm", "--sweeps", "augmented_copies")
+    assert compare.parse().methods[:2] == ["erm", "clp"]
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
