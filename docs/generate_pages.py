@@ -12,6 +12,7 @@ RESULT_TITLES = {
     "cifar100_longtail_100_features": "CIFAR-100 with a long tail, on frozen features",
     "cifar10_flip_40": "CIFAR-10 with flipped labels, ResNet-20",
     "cifar10_flip_40_features": "CIFAR-10 with flipped labels, on frozen features",
+    "cifar10_longtail_10_features": "CIFAR-10 with a mild long tail, on frozen features",
     "cifar10_longtail_100": "CIFAR-10 with a long tail, ResNet-20",
     "cifar10_longtail_100_features": "CIFAR-10 with a long tail, on frozen features",
     "cifar10_uniform_60_features": "CIFAR-10 with uniform noise, on frozen features",
