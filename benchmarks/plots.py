@@ -129,7 +129,7 @@ def _without_one(methods: Runs, score: str) -> dict[str, Any]:
 
 def _ablation(axes: Axes, ablation: Mapping[str, Any]) -> None:
     scores, everything = ablation["scores"], ablation["all"]
-    _errorbar(axes, range(len(scores)), list(scores.values()), label="without one")
+    _errorbar(axes, range(len(scores)), list(scores.values()), label="without one", linestyle="none")
     if everything:
         mean, spread = statistics.mean(everything), statistics.stdev(everything) if len(everything) > 1 else 0
         axes.axhline(mean, color="C1", label="all ten")

@@ -25,6 +25,7 @@ RESULT_TITLES = {
     "step_cost_vit_tiny": "Cost of a step, ViT-Tiny",
     "step_cost_h100": "Cost of a step, ResNet-50 on a GPU",
     "step_cost_resnet18": "Cost of a step, ResNet-18",
+    "waterbirds_like_sweeps": "CLP's settings, one at a time",
 }  # the others are called by their heading, or as their file is
 
 
