@@ -26,6 +26,7 @@ RESULT_TITLES = {
     "step_cost_h100": "Cost of a step, ResNet-50 on a GPU",
     "step_cost_resnet18": "Cost of a step, ResNet-18",
     "waterbirds_like_sweeps": "CLP's settings, one at a time",
+    "waterbirds_like_sweeps_three_seeds": "Two characteristics, on three seeds",
 }  # the others are called by their heading, or as their file is
 
 
