@@ -9,8 +9,8 @@ import nbformat
 
 ROOT = Path(__file__).parent.parent
 RESULT_TITLES = {
-    "cifar100_longtail_100_features": "CIFAR-100 with a long tail, on frozen features",
     "cifar100_flip_40_features": "CIFAR-100 with flipped labels, on frozen features",
+    "cifar100_longtail_100_features": "CIFAR-100 with a long tail, on frozen features",
     "cifar10_flip_40": "CIFAR-10 with flipped labels, ResNet-20",
     "cifar10_flip_40_features": "CIFAR-10 with flipped labels, on frozen features",
     "cifar10_longtail_10_features": "CIFAR-10 with a mild long tail, on frozen features",

@@ -7,8 +7,9 @@
 
 A tenth of the training images is held out, balanced, for validation and the meta set (ten of every class); the tail is
 made of the others: the canonical split of `clp_hf.data.long_tail`, whatever the seed. CIFAR has no masks: causal
-images use a box in the middle of the image. --class_prior begins at logit adjustment, which was best. The defaults are
-the paper's; --num_train_epochs shortens the schedule in proportion. Writes what recipes/waterbirds.py does.
+images use a box in the middle of the image. --class_prior begins at logit adjustment: of what is meta-learned the best.
+The defaults are the paper's; --num_train_epochs shortens the schedule in proportion. Writes what recipes/waterbirds.py
+does.
 """
 
 from dataclasses import dataclass, field
