@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from clp_hf.whole_files import write_whole
+from clp_hf.utils.files import write_whole
 
 
 def peak_memory(function: Callable[[], object]) -> float:

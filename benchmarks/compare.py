@@ -45,13 +45,13 @@ sys.path[:0] = [str(ROOT / "recipes"), str(ROOT / "benchmarks")]
 
 import plots  # noqa: E402
 import torch  # noqa: E402
-from background_swap import BackgroundSwap  # noqa: E402
 from common import mark_best, mean_and_spread, write_record  # noqa: E402
 from frozen_features import freeze  # noqa: E402
 from transformers import TrainingArguments  # noqa: E402
 from transformers.utils.logging import disable_progress_bar  # noqa: E402
 
 from clp_hf import CLPTrainingArguments  # noqa: E402
+from clp_hf.data.background_swap import BackgroundSwap  # noqa: E402
 from clp_hf.data.groups import counts  # noqa: E402
 from clp_hf.experiment import METHODS, DataArguments, ModelArguments, parse_arguments  # noqa: E402
 from clp_hf.perturbation import CHARACTERISTICS  # noqa: E402
@@ -348,7 +348,7 @@ def run(method: str, seed: int) -> None:
     if comparison.benchmark.frozen_features:
         freeze(experiment, comparison.benchmark.frozen_features)
     if swaps_backgrounds(method):
-        experiment.train = BackgroundSwap.of(experiment)
+        experiment.train = BackgroundSwap(experiment.splits["train"], experiment.train.transform, name="train")
     started = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
         metrics = experiment.run(variant(method), folder)

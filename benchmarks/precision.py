@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from clp_hf.bilevel import Recording, TrainingPass, hypergradient
 from clp_hf.modeling import freeze_batch_norm_statistics, load_image_classifier
-from clp_hf.precision import at_least_float32
+from clp_hf.utils.precision import at_least_float32
 
 RESULTS = Path(__file__).parent / "results"
 CLASSES, IMAGES, SIZE = 10, 16, 64

@@ -283,7 +283,7 @@ def data_path(s: Setup) -> Step:
         batch = default_data_collator(dataset.__getitems__(torch.randperm(len(dataset))[: s.batch_size].tolist()))
         indices, roles = zip(*next(sampler), strict=True)
         meta = default_data_collator(dataset.__getitems__(list(indices)))
-        role = augmentation.effective_role(torch.tensor(roles), meta["mask"])
+        role = torch.tensor(roles)
         augmentation(meta["pixel_values"], meta["labels"], meta["mask"], role, generator=generator, donors=batch)
 
     return step

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from . import __version__
-from .recipe import launch_recipe, recipes, run_here, user_errors
+from .experiment.launch import launch_recipe, recipes, run_here, user_errors
 
 HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
 # What follows is for the recipe, or for accelerate, and is not read here.
@@ -158,7 +158,7 @@ def evaluate(
     trains another one.
     """
     with user_errors():
-        from .evaluation import evaluate_checkpoint, format_evaluations, write_evaluations
+        from .experiment.evaluation import evaluate_checkpoint, format_evaluations, write_evaluations
 
         columns = {
             "image_column": image_column,
@@ -198,7 +198,7 @@ def report(
       clp-hf report runs/waterbirds/erm runs/waterbirds/clp --output birds.html
     """
     with user_errors():
-        from .report import write_report
+        from .report.page import write_report
 
         typer.echo(write_report(runs, output))
 
@@ -219,10 +219,10 @@ def demo(
       clp-hf demo                                what train waterbirds --compare wrote
       clp-hf demo --erm runs/plain --clp me/my-birds
 
-    Needs Gradio: pip install 'clp-hf[app]'. The folder demo/ of the repository is the same as a Hugging Face Space.
+    Needs Gradio: pip install 'clp-hf[app]'. recipes/space in the repository is the same as a Space of the Hub.
     """
     with user_errors():
-        from .demo import serve
+        from .visualization.demo import serve
 
         serve(erm, clp, port)
 

@@ -4,15 +4,13 @@ from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
 
-from .baselines.losses import TRAINING_LOSSES
-from .bilevel import ENGINES, LOOKAHEADS
+from .bilevel import ENGINES, LOOKAHEADS, SCOPES
 from .causal import COUNTERFACTUAL_INFILLS, FACTUAL_INFILLS
-from .perturbation import CHARACTERISTICS, PERTURBED_LOGITS, check_characteristics
+from .losses import TRAINING_LOSSES
+from .perturbation import CHARACTERISTICS, META_NETWORKS, PERTURBED_LOGITS, check_characteristics
 
-LOOKAHEAD_SCOPES = ("full", "head")
 TRAIN_SAMPLINGS = ("random", "class", "group")
 LOSS_NAMES = ("cross_entropy", *TRAINING_LOSSES)
-META_NETWORKS = ("perturbation", "weight")
 
 
 @dataclass
@@ -32,7 +30,7 @@ class CLPTrainingArguments(TrainingArguments):
         factual_mask_shape, augmented_copies, fgsm_epsilon, inpainting_model.
 
     Parameters that control the training batches and the learning rate with or without CLP:
-        train_sampling, lr_decay_at.
+        train_sampling, lr_decay_at, remove_unused_columns.
 
     Parameters of the methods CLP is compared with:
         training_loss, training_loss_options, meta_network.
@@ -46,9 +44,8 @@ class CLPTrainingArguments(TrainingArguments):
 
     _VALID_DICT_FIELDS = [*TrainingArguments._VALID_DICT_FIELDS, "training_loss_options"]  # noqa: RUF012
 
-    remove_unused_columns: bool | None = field(
-        default=False, metadata={"help": "Drop the columns that neither the model nor CLP uses."}
-    )
+    # the perturbation network
+
     perturbation_hidden_size: int = field(
         default=100, metadata={"help": "Width of the hidden layer of the perturbation network."}
     )
@@ -60,6 +57,17 @@ class CLPTrainingArguments(TrainingArguments):
     )
     perturbation_bound: float = field(
         default=5.0, metadata={"help": "Keeps every logit perturbation within ± this bound; 0 leaves it free (paper)."}
+    )
+    perturbation_follows_schedule: bool = field(
+        default=False,
+        metadata={"help": "Scale the learning rate of the perturbation network as the schedule scales the model's."},
+    )
+    perturbation_start: float = field(
+        default=0.0,
+        metadata={
+            "help": "Experimental, without gain so far: fraction of training before which there is plain cross-entropy, "
+            "and neither perturbation nor look-ahead, as in deferred re-weighting."
+        },
     )
     perturbed_logits: str = field(
         default="all",
@@ -78,52 +86,9 @@ class CLPTrainingArguments(TrainingArguments):
             "adjustment; the network learns what to add. Our extension, for long tails."
         },
     )
-    perturbation_follows_schedule: bool = field(
-        default=False,
-        metadata={"help": "Scale the learning rate of the perturbation network as the schedule scales the model's."},
-    )
-    perturbation_start: float = field(
-        default=0.0,
-        metadata={
-            "help": "Fraction of training before which there is plain cross-entropy, and neither perturbation nor "
-            "look-ahead, as in deferred re-weighting."
-        },
-    )
     characteristics: list[str] = field(
         default_factory=lambda: list(CHARACTERISTICS),
         metadata={"help": f"Inputs of the perturbation network, out of: {', '.join(CHARACTERISTICS)}."},
-    )
-    train_sampling: str = field(
-        default="random",
-        metadata={
-            "help": "How training images are drawn: random (each once an epoch), class or group (with replacement, all "
-            "classes or groups equally often). Holds for the plain Trainer (meta_every=0) too."
-        },
-    )
-    training_loss: str = field(
-        default="cross_entropy",
-        metadata={
-            "help": f"Training loss of the plain Trainer (meta_every=0): {', '.join(LOSS_NAMES)}. Evaluation keeps the "
-            "cross-entropy."
-        },
-    )
-    training_loss_options: dict | str | None = field(
-        default=None,
-        metadata={"help": 'Options of the training loss in place of the published ones, as JSON: {"gamma": 1.0}.'},
-    )
-    meta_network: str = field(
-        default="perturbation",
-        metadata={
-            "help": "What is meta-learned: perturbation, of the logits (CLP), or weight, of the samples "
-            "(Meta-Weight-Net)."
-        },
-    )
-    lr_decay_at: list[float] = field(
-        default_factory=list,
-        metadata={
-            "help": "Divide the learning rate by ten at these fractions of training (0.6 0.8), besides what "
-            "lr_scheduler_type does."
-        },
     )
     background_evidence: bool = field(
         default=False,
@@ -133,10 +98,9 @@ class CLPTrainingArguments(TrainingArguments):
             "the training set and counterfactual_infills."
         },
     )
-    meta_every: int = field(
-        default=1,
-        metadata={"help": "Update the perturbation network on every k-th optimizer step; 0 is the plain Trainer."},
-    )
+
+    # the meta set and its causal augmentation
+
     meta_batch_size: int | None = field(
         default=None, metadata={"help": "Meta images per device and update; by default per_device_train_batch_size."}
     )
@@ -192,6 +156,54 @@ class CLPTrainingArguments(TrainingArguments):
     inpainting_model: str = field(
         default="telea", metadata={"help": "For the inpaint infill: telea (OpenCV) or a diffusers inpainting pipeline."}
     )
+
+    # the training batches and the learning rate, with or without CLP
+
+    train_sampling: str = field(
+        default="random",
+        metadata={
+            "help": "How training images are drawn: random (each once an epoch), class or group (with replacement, all "
+            "classes or groups equally often). Holds for the plain Trainer (meta_every=0) too."
+        },
+    )
+    lr_decay_at: list[float] = field(
+        default_factory=list,
+        metadata={
+            "help": "Divide the learning rate by ten at these fractions of training (0.6 0.8), besides what "
+            "lr_scheduler_type does."
+        },
+    )
+    remove_unused_columns: bool | None = field(
+        default=False, metadata={"help": "Drop the columns that neither the model nor CLP uses."}
+    )
+
+    # the methods CLP is compared with
+
+    training_loss: str = field(
+        default="cross_entropy",
+        metadata={
+            "help": f"Training loss of the plain Trainer (meta_every=0): {', '.join(LOSS_NAMES)}. Evaluation keeps the "
+            "cross-entropy."
+        },
+    )
+    training_loss_options: dict | str | None = field(
+        default=None,
+        metadata={"help": 'Options of the training loss in place of the published ones, as JSON: {"gamma": 1.0}.'},
+    )
+    meta_network: str = field(
+        default="perturbation",
+        metadata={
+            "help": "What is meta-learned: perturbation, of the logits (CLP), or weight, of the samples "
+            "(Meta-Weight-Net)."
+        },
+    )
+
+    # the look-ahead and its cost
+
+    meta_every: int = field(
+        default=1,
+        metadata={"help": "Update the perturbation network on every k-th optimizer step; 0 is the plain Trainer."},
+    )
     lookahead: str = field(
         default="match",
         metadata={"help": "Step of the look-ahead: match (what the optimizer really does) or sgd (paper)."},
@@ -213,8 +225,14 @@ class CLPTrainingArguments(TrainingArguments):
     )
     perturb_meta_logits: bool = field(
         default=False,
-        metadata={"help": "Add perturbations to the meta logits too: Eq. 9 literally. It made things worse here."},
+        metadata={
+            "help": "Experimental: add perturbations to the meta logits too, Eq. 9 literally. It made things worse "
+            "here."
+        },
     )
+
+    # the saliency regularisation
+
     saliency_weight: float = field(
         default=0.0, metadata={"help": "Weight λ of the saliency regularisation (Eq. 6); 0 switches it off."}
     )
@@ -231,12 +249,12 @@ class CLPTrainingArguments(TrainingArguments):
         super().__post_init__()
         for name, valid in (
             ("lookahead", LOOKAHEADS),
-            ("lookahead_scope", LOOKAHEAD_SCOPES),
+            ("lookahead_scope", tuple(SCOPES)),
             ("hypergradient", ENGINES),
             ("mask_shape", ("box", "exact")),
             ("train_sampling", TRAIN_SAMPLINGS),
             ("training_loss", LOSS_NAMES),
-            ("meta_network", META_NETWORKS),
+            ("meta_network", tuple(META_NETWORKS)),
             ("perturbed_logits", PERTURBED_LOGITS),
         ):
             if getattr(self, name) not in valid:
@@ -269,6 +287,7 @@ class CLPTrainingArguments(TrainingArguments):
                     "exact, and does."
                 )
         check_characteristics(self.characteristics)
+        self._check_training_loss()
         if self.background_evidence and not self.counterfactual_infills:
             raise ValueError("background_evidence needs counterfactual_infills, to take the foreground out of images.")
         if self.background_evidence and self.perturb_meta_logits:
@@ -281,3 +300,18 @@ class CLPTrainingArguments(TrainingArguments):
             raise ValueError(f"meta_network='weight' perturbs no logits, and goes without {', '.join(asked)}.")
         if self.class_prior and self.perturb_meta_logits:
             raise ValueError("class_prior is of the training set only; set perturb_meta_logits=False.")
+
+    def _check_training_loss(self):
+        name, options = self.training_loss, self.training_loss_options
+        if name == "cross_entropy":
+            if options:
+                raise ValueError(f"training_loss='cross_entropy' has no options; found {options}.")
+            return
+        for setting, expected in (("meta_every", 0), ("label_smoothing_factor", 0.0)):
+            if (value := getattr(self, setting)) != expected:
+                raise ValueError(f"training_loss={name!r} goes with {setting}={expected} only; found {value}.")
+
+    @property
+    def needs_masks(self) -> bool:
+        """Whether meta images are augmented causally; False for Meta-LP."""
+        return bool(self.counterfactual_infills or self.factual_infills)

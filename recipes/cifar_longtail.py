@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from clp_hf import CLPTrainingArguments
-from clp_hf.data.long_tail import PROFILES, long_tail
+from clp_hf.data import long_tail
+from clp_hf.data.scenarios.long_tail import PROFILES
 from clp_hf.experiment import METHODS, DataArguments, Experiment, ModelArguments, run_recipe
 
 

@@ -21,7 +21,7 @@ import cifar_longtail
 from datasets import Dataset
 
 from clp_hf import CLPTrainingArguments
-from clp_hf.data.label_noise import flip_noise, similar_classes, thumbnail_confusion, uniform_noise
+from clp_hf.data.scenarios.label_noise import flip_noise, similar_classes, thumbnail_confusion, uniform_noise
 from clp_hf.experiment import METHODS, DataArguments, Experiment, ModelArguments, run_recipe
 
 

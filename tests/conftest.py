@@ -17,8 +17,8 @@ from transformers import (
 )
 
 from clp_hf import CLPTrainer, CLPTrainingArguments
+from clp_hf.base.publishing import PublishingTrainer
 from clp_hf.hsfm import FeatureSet
-from clp_hf.publishing import PublishingTrainer
 
 # Tiny models gain nothing from threads, and lose much where several processes share the cores.
 torch.set_num_threads(1)

@@ -68,9 +68,10 @@ def outcome(trainer: CLPTrainer) -> dict:
     parts = {
         "model": trainer.model,
         "network": trainer.perturbation_network,
-        "statistics": trainer.class_statistics,
-        "probe": trainer.background_probe,
+        "statistics": trainer.objective.statistics,
     }
+    if trainer.objective.evidence is not None:
+        parts["probe"] = trainer.objective.evidence.probe
     tensors = {
         f"{part}.{name}": tensor.clone()
         for part, module in parts.items()

@@ -14,10 +14,12 @@ import yaml
 from accelerate.commands import launch
 from typer.testing import CliRunner
 
-from clp_hf import CLPTrainingArguments, __version__, recipe
+from clp_hf import CLPTrainingArguments, __version__
 from clp_hf.cli import app
 from clp_hf.data import embedded_birds
+from clp_hf.experiment import launch as recipes_launch
 from clp_hf.experiment import parse_arguments
+from clp_hf.utils import shipped
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted(path.stem for path in (ROOT / "recipes").glob("*.py") if path.stem != "make_masks")
@@ -105,7 +107,7 @@ def test_what_stands_before_the_recipe_is_accelerates(run, launched):
     done = run("train", "--num_processes", "2", "--mixed_precision=bf16", "waterbirds", *flags)
     (args,) = launched
     assert (args.num_processes, args.mixed_precision) == (2, "bf16")
-    assert (args.module, args.training_script) == (True, "clp_hf.recipe")
+    assert (args.module, args.training_script) == (True, "clp_hf.experiment.launch")
     assert args.training_script_args == ["waterbirds", *flags]
     assert done.exit_code == 0
 
@@ -139,7 +141,7 @@ def test_bad_settings_files(tmp_path, content, message):
     if content is not None:
         path.write_text(content)
     with pytest.raises(ValueError, match=message):
-        recipe.find_recipe(str(path))
+        recipes_launch.find_recipe(str(path))
 
 
 @pytest.mark.parametrize("status", [1, 2, 137])
@@ -171,7 +173,7 @@ def test_errors_of_the_user_are_told_without_a_traceback(run, tmp_path, capfd, m
 )
 def test_a_recipes_errors_in_words(tmp_path, capsys, flags, message):
     with pytest.raises(SystemExit, match="1"):
-        recipe.main(["waterbirds", "--output_dir", str(tmp_path), "--use_cpu", "true", *flags])
+        recipes_launch.main(["waterbirds", "--output_dir", str(tmp_path), "--use_cpu", "true", *flags])
     error = capsys.readouterr().err
     assert error.startswith("Error: ")
     assert message in error
@@ -189,7 +191,7 @@ def test_a_recipes_errors_in_words(tmp_path, capsys, flags, message):
 def test_wrong_settings_are_refused(tmp_path, content, message):
     (tmp_path / "settings.yaml").write_text(f"{content}\noutput_dir: {tmp_path}")
     with pytest.raises(ValueError, match=message):
-        recipe.run_here("waterbirds", [str(tmp_path / "settings.yaml")], "clp-hf train waterbirds")
+        recipes_launch.run_here("waterbirds", [str(tmp_path / "settings.yaml")], "clp-hf train waterbirds")
 
 
 def test_numbers_of_a_settings_file(tmp_path, monkeypatch):
@@ -200,9 +202,9 @@ def test_numbers_of_a_settings_file(tmp_path, monkeypatch):
 
 
 def test_other_errors_keep_their_traceback():
-    with pytest.raises(ValueError, match="could not convert"), recipe.user_errors():
+    with pytest.raises(ValueError, match="could not convert"), recipes_launch.user_errors():
         float("fast")
-    with pytest.raises(RuntimeError), recipe.user_errors():
+    with pytest.raises(RuntimeError), recipes_launch.user_errors():
         torch.zeros(2) + torch.zeros(3)
 
 
@@ -220,10 +222,10 @@ def test_report_hands_its_runs_on(run, monkeypatch):
 
 
 def test_recipes_of_an_installation_come_first(tmp_path, monkeypatch):
-    assert recipe.recipes_folder() == ROOT / "recipes"
-    monkeypatch.setattr(recipe, "__file__", str(tmp_path / "clp_hf" / "recipe.py"))
+    assert shipped.shipped("recipes") == ROOT / "recipes"
+    monkeypatch.setattr(shipped, "PACKAGE", tmp_path / "clp_hf")
     (tmp_path / "clp_hf" / "recipes").mkdir(parents=True)
-    assert recipe.recipes_folder() == tmp_path / "clp_hf" / "recipes"
+    assert shipped.shipped("recipes") == tmp_path / "clp_hf" / "recipes"
 
 
 def test_the_installed_package_has_command_and_recipes():
@@ -233,7 +235,9 @@ def test_the_installed_package_has_command_and_recipes():
         pytest.skip("clp-hf is not installed, but run from the checkout")
     if any(str(path).endswith(".pth") for path in distribution.files):
         pytest.skip("clp-hf is installed in development mode: its recipes are the checkout's")
-    assert {f"clp_hf/recipes/{name}.py" for name in [*RECIPES, "make_masks"]} <= set(map(str, distribution.files))
+    files = set(map(str, distribution.files))
+    assert {f"clp_hf/recipes/{name}.py" for name in [*RECIPES, "make_masks"]} <= files
+    assert {"clp_hf/recipes/accelerate/multi_gpu.yaml", "clp_hf/hub_cards/clp.md"} <= files
     assert ("clp-hf", "clp_hf.cli:app") in {(entry.name, entry.value) for entry in distribution.entry_points}
 
 

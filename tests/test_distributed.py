@@ -25,7 +25,7 @@ def folder(tmp_path_factory):
     done = subprocess.run(
         [
             *launch,
-            str(HERE.parent / "accelerate_configs" / "cpu.yaml"),
+            str(HERE.parent / "recipes" / "accelerate" / "cpu.yaml"),
             "--main_process_port",
             "0",
             str(HERE / "distributed_run.py"),
@@ -61,7 +61,7 @@ def test_two_processes_are_one_with_the_joint_batch(folder, tmp_path, name):
 
 
 @pytest.mark.parametrize(
-    "path", sorted((HERE.parent / "accelerate_configs").glob("*.yaml")), ids=lambda path: path.stem
+    "path", sorted((HERE.parent / "recipes" / "accelerate").glob("*.yaml")), ids=lambda path: path.stem
 )
 def test_accelerate_reads_every_configuration(path):
     load_config_from_file(str(path))

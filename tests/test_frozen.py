@@ -50,6 +50,8 @@ def test_a_checkpoint_of_before_is_resumed_and_ends_as_it_did_then(name, tmp_pat
     for path in sorted(expected.glob("*.pt")):
         found, then = (torch.load(folder / path.name, weights_only=True) for folder in (ended, expected))
         then.pop("generators", None)  # compared below, to the bit
+        if not METHODS[name].get("background_evidence"):
+            then.pop("background_probe", None)  # which had learned nothing
         assert_close(found, then, path.name)
     logs = [json.loads((folder / "trainer_state.json").read_text())["log_history"] for folder in (ended, expected)]
     for entries in logs:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from conftest import resnet, vit
 
-from clp_hf import trainer as trainer_module
+from clp_hf import algorithm
 
 
 def vector(module):
@@ -54,7 +54,7 @@ def states(trainer):
     on_step_end = trainer.callback_handler.on_step_end
 
     def keep(*args, **kwargs):
-        moments = [state["exp_avg"] for state in trainer.perturbation_optimizer.state.values()]
+        moments = [state["exp_avg"] for state in trainer.objective.optimizer.state.values()]
         kept.append(
             (
                 vector(trainer.model),
@@ -86,7 +86,7 @@ def test_an_overflow_of_the_classifier_skips_both_updates(make_trainer):
 
 def test_an_overflow_of_the_hypergradient_skips_both_updates(make_trainer, monkeypatch):
     trainer = with_scaler(make_trainer(max_grad_norm=0.0))
-    exact = trainer_module.hypergradient
+    exact = algorithm.hypergradient
 
     def overflowing(*args, **kwargs):
         result = exact(*args, **kwargs)
@@ -94,13 +94,13 @@ def test_an_overflow_of_the_hypergradient_skips_both_updates(make_trainer, monke
             result.total[0].fill_(torch.inf)
         return result
 
-    monkeypatch.setattr(trainer_module, "hypergradient", overflowing)
+    monkeypatch.setattr(algorithm, "hypergradient", overflowing)
     assert_step_was_skipped(trainer, states(trainer), 2)
 
 
 def test_without_scaling_a_bad_meta_loss_skips_omega_alone(make_trainer, monkeypatch):
     trainer = make_trainer()
-    exact = trainer_module.hypergradient
+    exact = algorithm.hypergradient
 
     def bad(*args, **kwargs):
         result = exact(*args, **kwargs)
@@ -108,7 +108,7 @@ def test_without_scaling_a_bad_meta_loss_skips_omega_alone(make_trainer, monkeyp
             result.total[0].fill_(torch.nan)
         return result
 
-    monkeypatch.setattr(trainer_module, "hypergradient", bad)
+    monkeypatch.setattr(algorithm, "hypergradient", bad)
     kept = states(trainer)
     assert not torch.equal(kept[1][0], kept[2][0])
     assert torch.equal(kept[1][1], kept[2][1])

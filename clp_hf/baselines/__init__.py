@@ -4,12 +4,12 @@ Methods on frozen features, with one interface and one rule of selection; traini
 Meta-Weight-Net, another network for CLP's hypergradient.
 """
 
+from ..losses import TRAINING_LOSSES, build_loss
+from ..perturbation import WeightNetwork
 from .afr import afr
 from .dfr import dfr
 from .head import HeadResult, select, worst_and_average
 from .logistic_regression import logistic_regression
-from .losses import TRAINING_LOSSES, build_loss
-from .meta_weight_net import WeightNetwork
 
 __all__ = [
     "TRAINING_LOSSES",

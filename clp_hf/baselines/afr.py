@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..hsfm.features import FeatureSet
-from .head import Head, HeadResult, Settings, check, fold, select, standardiser
+from ..features.feature_set import FeatureSet, Head
+from .head import HeadResult, Settings, check, fold, select, standardiser
 
 # Around the published settings (Qiu et al. 2023): gamma 14 on Waterbirds and 1.8 on CelebA, penalties of 0 and 0.2, 500
 # and 100 steps. Their penalty was on raw features, so our values of it are spread more widely.

@@ -10,8 +10,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 from torch import Tensor
 
-from ..hsfm.features import FeatureSet
-from .head import Head, HeadResult, Settings, check, fold, select, standardiser
+from ..features.feature_set import FeatureSet, Head
+from .head import HeadResult, Settings, check, fold, select, standardiser
 
 # Kirichenko et al. 2023, the grid of the published code.
 DEFAULT_SETTINGS = [{"C": strength} for strength in (1.0, 0.7, 0.3, 0.1, 0.07, 0.03, 0.01)]

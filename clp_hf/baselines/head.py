@@ -11,8 +11,7 @@ import torch
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from ..hsfm.editor import Head
-from ..hsfm.features import FeatureSet
+from ..features.feature_set import FeatureSet, Head
 
 Settings = Sequence[Mapping[str, Any]]
 

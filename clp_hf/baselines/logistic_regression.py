@@ -5,8 +5,8 @@ from __future__ import annotations
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils.class_weight import compute_sample_weight
 
-from ..hsfm.features import FeatureSet
-from .head import Head, HeadResult, Settings, check, fold, select, standardiser
+from ..features.feature_set import FeatureSet, Head
+from .head import HeadResult, Settings, check, fold, select, standardiser
 
 # Ours: on standardised features, from almost the class prior to almost no penalty.
 DEFAULT_SETTINGS = [{"C": strength} for strength in (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)]

@@ -5,10 +5,13 @@ from .dual import Recording, dual_attention
 from .functional import run_at
 from .hypergradient import ENGINES, Hypergradient, TrainingPass, hypergradient
 from .lookahead import LOOKAHEADS, step_sizes
+from .scope import SCOPES, Classifier
 
 __all__ = [
     "ENGINES",
     "LOOKAHEADS",
+    "SCOPES",
+    "Classifier",
     "Hypergradient",
     "Recording",
     "TrainingPass",

@@ -5,9 +5,11 @@ from .background_attack import fgsm
 from .infills import COUNTERFACTUAL_INFILLS, FACTUAL_INFILLS, composite, draw_donors, largest_rectangle
 from .inpainting import DiffusersInpainter, TeleaInpainter, build_inpainter
 from .losses import counterfactual_loss, meta_loss
-from .masks import boxes_to_masks, enclosing_box, mask_iou, maskable, prepare_masks, trimap
-from .meta_set import MaskReport, MetaSampler, Role, check_masks, select_meta_indices
+from .mask_report import MaskReport, check_masks
+from .masks import Masks, boxes_to_masks, enclosing_box, mask_iou, maskable, prepare_masks, trimap
+from .meta_batches import MetaBatches
 from .saliency import saliency_penalty
+from .sampling import MetaSampler, Role, select_meta_indices
 
 __all__ = [
     "COUNTERFACTUAL_INFILLS",
@@ -15,6 +17,8 @@ __all__ = [
     "CausalAugmentation",
     "DiffusersInpainter",
     "MaskReport",
+    "Masks",
+    "MetaBatches",
     "MetaSampler",
     "Role",
     "TeleaInpainter",

@@ -9,8 +9,8 @@ from torch import Generator, Tensor
 from .background_attack import DEFAULT_EPSILON
 from .infills import COUNTERFACTUAL_INFILLS, FACTUAL_INFILLS, composite, draw_donors
 from .inpainting import Inpainter, build_inpainter
-from .masks import check_mask_shape, maskable, prepare_masks
-from .meta_set import Role
+from .masks import Masks, check_mask_shape, maskable
+from .sampling import Role
 
 
 class CausalAugmentation:
@@ -71,32 +71,25 @@ class CausalAugmentation:
         """False for Meta-LP."""
         return self.roles != (Role.ORIGINAL,)
 
-    def effective_role(self, role: Tensor, mask: Tensor) -> Tensor:
-        """`role` with the rows that cannot be masked set to `ORIGINAL`.
-
-        A random crop can cut the foreground off an image that had one. Such a row is left as it is, so it must not be
-        labelled "not y": use these roles for the loss.
-        """
-        return self._effective_role(role, self._prepare(mask))
-
     @torch.no_grad()
     def __call__(
         self,
         pixel_values: Tensor,
         labels: Tensor,
-        mask: Tensor | None,
+        mask: Masks | Tensor | None,
         role: Tensor,
         *,
         generator: Generator,
         logits_fn: Callable[[Tensor], Tensor] | None = None,
-        donors: Mapping[str, Tensor] | None = None,
-    ) -> Tensor:
+        donors: Mapping[str, Any] | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """Augment a batch.
 
         Args:
             pixel_values: float32 `(n, channels, height, width)`, normalised.
             labels: `(n,)`, the original ones.
-            mask: `(n, 1, height, width)` in [0, 1], 1 = foreground; `None` only if every role is original.
+            mask: `(n, 1, height, width)` in [0, 1], 1 = foreground, or `Masks` of them, which keep the shapes that are
+                made here; `None` only if every role is original.
             role: `(n,)` int64 of `Role`.
             generator: the only source of randomness, on any device.
             logits_fn: the current classifier, `pixel_values` to logits; for `fgsm`.
@@ -104,26 +97,29 @@ class CausalAugmentation:
                 `mix_rand` takes backgrounds too.
 
         Returns:
-            A new tensor like `pixel_values`. Original rows, rows that cannot be masked (see `effective_role`) and the
-            kept part of all others are equal to the input bit for bit.
+            A new tensor like `pixel_values`, and the roles that its rows really have: a random crop can cut the
+            foreground off an image that had one, such a row stays as it is and is an original, not to be labelled
+            "not y". Original rows and the kept part of all others are equal to the input bit for bit.
 
         Raises:
             ValueError: a role without infill or without mask, a mask of another size, or what the infill raises.
         """
         if not (role != Role.ORIGINAL).any():
-            return pixel_values.clone()
+            return pixel_values.clone(), role
         if mask is None:
             raise ValueError(
                 "Counterfactual and factual images need masks. Give the data set a mask or box column, or leave "
                 "counterfactual_infills and factual_infills empty (Meta-LP)."
             )
-        if len(mask) != len(pixel_values) or mask.shape[2:] != pixel_values.shape[2:]:
+        mask = Masks.of(mask)
+        if len(mask.soft) != len(pixel_values) or mask.soft.shape[2:] != pixel_values.shape[2:]:
             raise ValueError(
-                f"Masks must have the size of their images: found masks {tuple(mask.shape)} for images "
+                f"Masks must have the size of their images: found masks {tuple(mask.soft.shape)} for images "
                 f"{tuple(pixel_values.shape)}."
             )
-        masks = self._prepare(mask)
-        role = self._effective_role(role, masks)
+        masks = {kind: mask.shaped(shape) for kind, shape in self.mask_shapes.items()}
+        for kind, shaped in masks.items():
+            role = torch.where((role == kind) & ~maskable(shaped), int(Role.ORIGINAL), role)
         draw = torch.rand(len(role), generator=generator, device=generator.device).to(role.device)
         # The result is picked from all parts at once: writing rows into a copy of the batch is several times slower.
         parts, position, size = [pixel_values], torch.arange(len(role), device=role.device), len(role)
@@ -142,17 +138,7 @@ class CausalAugmentation:
                 parts.append(composite(kept, self._normalize(filled), hole))
                 position[rows] = torch.arange(size, size + len(rows), device=role.device)
                 size += len(rows)
-        return torch.cat(parts).index_select(0, position)
-
-    def _prepare(self, mask: Tensor) -> dict[Role, Tensor]:
-        masks = {shape: prepare_masks(mask, shape) for shape in set(self.mask_shapes.values())}
-        return {kind: masks[shape] for kind, shape in self.mask_shapes.items()}
-
-    @staticmethod
-    def _effective_role(role: Tensor, masks: dict[Role, Tensor]) -> Tensor:
-        for kind, mask in masks.items():
-            role = torch.where((role == kind) & ~maskable(mask), int(Role.ORIGINAL), role)
-        return role
+        return torch.cat(parts).index_select(0, position), role
 
     def _arguments(
         self,
@@ -160,10 +146,10 @@ class CausalAugmentation:
         rows: Tensor,
         pixel_values: Tensor,
         labels: Tensor,
-        mask: Tensor,
+        mask: Masks,
         generator: Generator,
         logits_fn: Callable[[Tensor], Tensor] | None,
-        donors: Mapping[str, Tensor] | None,
+        donors: Mapping[str, Any] | None,
     ) -> dict[str, Any]:
         """What the infill takes beside image, region and generator."""
         if name == "inpaint":
@@ -172,7 +158,7 @@ class CausalAugmentation:
             pool = [{"pixel_values": pixel_values, "mask": mask, "labels": labels}]
             if donors is not None:
                 pool.append(donors)
-            boxes = torch.cat([prepare_masks(part["mask"], "box") for part in pool])
+            boxes = torch.cat([Masks.of(part["mask"]).shaped("box") for part in pool])
             pool_labels = torch.cat([part["labels"] for part in pool])
             drawn = draw_donors(labels[rows], pool_labels, maskable(boxes), generator, own=rows)
             pictures = _rows_of([part["pixel_values"] for part in pool], drawn)

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from ..precision import at_least_float32
+from ..utils.precision import at_least_float32
 from .draws import random_integers
 
 DEFAULT_EPSILON = 0.1

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..precision import at_least_float32
+from ..utils.precision import at_least_float32
 
 
 def counterfactual_loss(logits: Tensor, labels: Tensor) -> Tensor:

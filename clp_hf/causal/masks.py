@@ -1,5 +1,7 @@
 """Causal masks: 1 = foreground, the causal part of the image; 0 = background. Shape `(n, 1, height, width)`."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 import torch
@@ -101,15 +103,46 @@ def prepare_masks(mask: Tensor, shape: str = "box") -> Tensor:
         ValueError: unknown `shape`, or `mask` is not `(n, 1, height, width)`.
     """
     check_mask_shape(shape)
-    if mask.ndim != 4 or mask.shape[1] != 1:
-        raise ValueError(f"Masks must have shape (n, 1, height, width), found {tuple(mask.shape)}.")
+    _check_dimensions(mask)
     return enclosing_box(mask) if shape == "box" else binarize(mask).to(mask.dtype)
+
+
+class Masks:
+    """The masks of a batch; each shape of them is made once, whoever asks for it.
+
+    Args:
+        soft: `(n, 1, height, width)` in [0, 1], as they are loaded.
+
+    Raises:
+        ValueError: `soft` has another shape.
+    """
+
+    def __init__(self, soft: Tensor):
+        _check_dimensions(soft)
+        self.soft = soft
+        self._shaped: dict[str, Tensor] = {}
+
+    @classmethod
+    def of(cls, masks: Tensor | Masks) -> Masks:
+        """Masks from a tensor; those that are such already as they are."""
+        return masks if isinstance(masks, cls) else cls(masks)
+
+    def shaped(self, shape: str) -> Tensor:
+        """As `prepare_masks`: zeros and ones, `"box"` or `"exact"`."""
+        if shape not in self._shaped:
+            self._shaped[shape] = prepare_masks(self.soft, shape)
+        return self._shaped[shape]
 
 
 def check_mask_shape(shape: str) -> None:
     """Raise a ValueError that lists the valid shapes if this is none."""
     if shape not in MASK_SHAPES:
         raise ValueError(f"Unknown mask shape {shape!r}; valid are {', '.join(map(repr, MASK_SHAPES))}.")
+
+
+def _check_dimensions(mask: Tensor) -> None:
+    if mask.ndim != 4 or mask.shape[1] != 1:
+        raise ValueError(f"Masks must have shape (n, 1, height, width), found {tuple(mask.shape)}.")
 
 
 def maskable(mask: Tensor) -> Tensor:

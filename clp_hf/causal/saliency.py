@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ..precision import at_least_float32
+from ..utils.precision import at_least_float32
 from .masks import maskable
 
 

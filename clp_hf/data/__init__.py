@@ -1,14 +1,14 @@
 """Data: one loader for every source, batched transforms, groups, embedded birds, and the scenarios to learn under."""
 
 from .dataset import ImageClassificationDataset
-from .dominoes import dominoes
 from .embedded import embedded_birds
-from .glt import generalised_long_tail
 from .groups import group_proportions
-from .label_noise import flip_noise, similar_classes, uniform_noise
 from .loading import load_classification_dataset
-from .long_tail import index_hash, long_tail
-from .pseudo_attributes import add_pseudo_attributes
+from .scenarios.dominoes import dominoes
+from .scenarios.glt import generalised_long_tail
+from .scenarios.label_noise import flip_noise, similar_classes, uniform_noise
+from .scenarios.long_tail import index_hash, long_tail
+from .scenarios.pseudo_attributes import add_pseudo_attributes
 from .transforms import EvalTransform, PaddedCropTransform, TrainTransform
 
 __all__ = [

@@ -12,7 +12,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Value, load_dataset
 from datasets import Image as ImageFeature
 from datasets import Sequence as SequenceFeature
 
-from ..hub import hub_failure
+from ..utils.connection import hub_failure
 from .embedded import embedded_birds
 from .groups import add_groups
 

@@ -1,7 +1,7 @@
 """HSFM: hard-set-guided meta-learning of a linear head in the feature space of a frozen backbone."""
 
-from .editor import PRESETS, SELECTIONS, Head, HSFMResult, HSFMSettings, best, hsfm
-from .features import FeatureSet, extract_features
+from ..features import FeatureSet, Head, extract_features
+from .editor import PRESETS, SELECTIONS, HSFMResult, HSFMSettings, best, hsfm
 from .search import random_settings
 from .trainer import HSFMArguments, HSFMTrainer
 from .unrolled import unrolled

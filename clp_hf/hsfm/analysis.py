@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel
 
 from ..data.dataset import to_rgb
-from .features import FeatureSet
+from ..features.feature_set import FeatureSet
 
 PLACES = tuple(
     "land water forest grass bamboo desert mountain snow sky beach sea lake river street room".split()  # noqa: SIM905

@@ -12,26 +12,18 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.optim.adam import adam
 
-from .features import FeatureSet
+from ..features.feature_set import FeatureSet, Head
 from .unrolled import linear, unrolled
 
 GRADIENT_NORM = 10.0
 ADAM = {"amsgrad": False, "beta1": 0.9, "beta2": 0.999, "weight_decay": 0.0, "eps": 1e-8, "maximize": False}
 SELECTIONS = ("worst_group", "worst_class", "hard_loss")
-
-
-class Head(NamedTuple):
-    """A linear head: `weight` (C, d) and `bias` (C,)."""
-
-    weight: Tensor
-    bias: Tensor
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,13 @@ from typing import Any
 from transformers import TrainingArguments
 from transformers.trainer_utils import TrainOutput
 
-from ..data.contract import check_labels, column
-from ..group_trainer import GroupTrainer
-from ..hub import CardDetails
-from ..modeling import find_classifier_head, set_head
-from ..publishing import PublishingTrainer
-from .editor import PRESET_CLASSES, PRESETS, SELECTIONS, Head, HSFMResult, HSFMSettings, best, hsfm
-from .features import FeatureSet, extract_features
+from ..base.publishing import PublishingTrainer
+from ..data.checks import check_labels, column
+from ..features.extraction import extract_features
+from ..features.feature_set import FeatureSet, Head
+from ..hub.card import CardDetails
+from ..modeling.head import find_classifier_head, set_head
+from .editor import PRESET_CLASSES, PRESETS, SELECTIONS, HSFMResult, HSFMSettings, best, hsfm
 from .search import random_settings
 
 
@@ -66,7 +66,7 @@ class HSFMArguments(TrainingArguments):
         )
 
 
-class HSFMTrainer(PublishingTrainer, GroupTrainer):
+class HSFMTrainer(PublishingTrainer):
     """Retrains the final linear layer of a classifier on edited features; the backbone stays as it is.
 
     Args:

@@ -1,24 +1,34 @@
-"""The perturbation network, its ten inputs, and the class statistics that some of them need."""
+"""The perturbation network, its ten inputs, what they are compared with, and the evidence it intervenes on."""
 
-from .background import BackgroundProbe
+from .base import MetaNetwork
 from .characteristics import (
     BACKGROUND_MARGIN,
     CHARACTERISTICS,
-    ClassStatistics,
     check_characteristics,
     own_margin,
     training_characteristics,
 )
-from .network import PERTURBED_LOGITS, MetaNetwork, PerturbationNetwork
+from .evidence import EVIDENCES, BackgroundEvidence, BackgroundProbe, Evidence
+from .network import PERTURBED_LOGITS, PerturbationNetwork
+from .statistics import ClassStatistics
+from .weight import WeightNetwork
+
+# by the value of `meta_network`
+META_NETWORKS = {network.NAME: network for network in (PerturbationNetwork, WeightNetwork)}
 
 __all__ = [
     "BACKGROUND_MARGIN",
     "CHARACTERISTICS",
+    "EVIDENCES",
+    "META_NETWORKS",
     "PERTURBED_LOGITS",
+    "BackgroundEvidence",
     "BackgroundProbe",
     "ClassStatistics",
+    "Evidence",
     "MetaNetwork",
     "PerturbationNetwork",
+    "WeightNetwork",
     "check_characteristics",
     "own_margin",
     "training_characteristics",

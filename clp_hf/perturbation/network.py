@@ -1,134 +1,22 @@
-"""What is meta-learned: the perturbation network Ω, from the training characteristics of a sample to its δ."""
+"""The perturbation network Ω, from the training characteristics of a sample to its δ."""
 
-import json
 import math
-import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from huggingface_hub import hf_hub_download
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ..bilevel import all_reduce_mean
-from ..precision import at_least_float32
+from ..bilevel.distributed import all_reduce_mean
+from ..utils.precision import at_least_float32
+from .base import MetaNetwork
 from .characteristics import BACKGROUND_MARGIN, CHARACTERISTICS, check_characteristics, own_margin
 
 LABEL_EMBEDDING_SIZE = 8
 MAX_BACKGROUND_GATE = 3.0
 PERTURBED_LOGITS = "all", "own"
 MAX_COUNTED_WEIGHT = 10.0
-
-FILES = CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
-RECENT_FILE = "characteristics.safetensors"
-RECENT = 256  # samples: enough for a mean response, and some kilobytes
-
-
-class MetaNetwork(nn.Module):
-    """Ω: a small network that says how each training sample changes the training loss, itself trained by the meta loss.
-
-    Attributes:
-        NAME: of what it gives, as it is logged.
-        FOLDER: where a repository or checkpoint of a classifier keeps the network it was trained with.
-        config: the arguments it was built with.
-        characteristics: names of its inputs, in their order.
-    """
-
-    NAME: str
-    FOLDER: str
-    config: dict[str, Any]
-    characteristics: tuple[str, ...]
-
-    def __init__(self):
-        super().__init__()
-        # Buffers, so that they are on the network's device; no part of its weights.
-        self.register_buffer("_recent_characteristics", None, persistent=False)
-        self.register_buffer("_recent_labels", None, persistent=False)
-
-    @property
-    def recent(self) -> tuple[Tensor, Tensor] | None:
-        """Inputs (n, k) and labels (n,) of the latest training samples, at most 256; None before training.
-
-        Over them its response is drawn. They are saved beside the weights and are no part of them.
-        """
-        if self._recent_labels is None:
-            return None
-        return self._recent_characteristics, self._recent_labels
-
-    @recent.setter
-    def recent(self, values: tuple[Tensor, Tensor] | None) -> None:
-        self._recent_characteristics, self._recent_labels = values or (None, None)
-
-    def remember(self, characteristics: Tensor, labels: Tensor) -> None:
-        """Take a batch of inputs (n, k) and their labels (n,) into `recent`."""
-        batch = characteristics, labels
-        kept = batch if self.recent is None else map(torch.cat, zip(self.recent, batch, strict=True))
-        self.recent = tuple(values[-RECENT:] for values in kept)
-
-    def update_statistics(self, characteristics: Tensor) -> None:
-        """Take a batch of inputs (n, k) into the running statistics, where there are any."""
-
-    def training_loss(self, logits: Tensor, output: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
-        """The training loss of a batch, which sees Ω through `output`.
-
-        Args:
-            logits: (n, C), of the classifier.
-            output: of this network for the batch, (n, …).
-            labels: (n,).
-            label_smoothing: of the cross-entropy.
-
-        Returns:
-            A scalar, in float32 or float64.
-        """
-        raise NotImplementedError
-
-    def level(self, output: Tensor, labels: Tensor) -> Tensor:
-        """What the log shows of an output, (n,)."""
-        raise NotImplementedError
-
-    def raises_loss(self, logits: Tensor, output: Tensor, labels: Tensor) -> Tensor:
-        """Whether a sample's part in the training loss is larger than without this network, bool (n,)."""
-        raise NotImplementedError
-
-    def signal(self, derivative: Tensor, labels: Tensor) -> Tensor:
-        """(n,), positive where a sample should weigh more, from the derivative of the meta loss in the output."""
-        raise NotImplementedError
-
-    def save_pretrained(self, folder: str | os.PathLike) -> None:
-        """Write `config.json`, `model.safetensors` and, after training, `characteristics.safetensors` to a folder."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / CONFIG_FILE).write_text(json.dumps(self.config, indent=2) + "\n")
-        save_file(self.state_dict(), folder / WEIGHTS_FILE)
-        if self.recent is not None:
-            save_file(dict(zip(("characteristics", "labels"), self.recent, strict=True)), folder / RECENT_FILE)
-
-    @classmethod
-    def from_pretrained(cls, name_or_path: str | os.PathLike, **hub_kwargs) -> "MetaNetwork":
-        """Load the network from a folder, or from the `FOLDER` of a checkpoint or Hub repository (without `recent`).
-
-        Args:
-            name_or_path: a folder, or a repository on the Hub.
-            **hub_kwargs: for `huggingface_hub.hf_hub_download`: `revision`, `token`, `cache_dir` …
-        """
-        folder = Path(name_or_path)
-        if folder.is_dir():
-            folder = folder / cls.FOLDER if (folder / cls.FOLDER).is_dir() else folder
-            config, weights = folder / CONFIG_FILE, folder / WEIGHTS_FILE
-        else:
-            config, weights = (
-                hf_hub_download(str(name_or_path), file, subfolder=cls.FOLDER, **hub_kwargs) for file in FILES
-            )
-        state = load_file(weights)
-        network = cls(**json.loads(Path(config).read_text())).to(next(iter(state.values())).dtype)
-        network.load_state_dict(state)
-        if (recent := Path(config).parent / RECENT_FILE).is_file():
-            values = load_file(recent)
-            network.recent = values["characteristics"], values["labels"]
-        return network
 
 
 class PerturbationNetwork(MetaNetwork):
@@ -162,6 +50,13 @@ class PerturbationNetwork(MetaNetwork):
 
     NAME = "perturbation"
     FOLDER = "perturbation_network"
+    CARD = "clp"
+    LEVEL = "δ of the own class, logits"
+    TITLE = "Perturbation by {}"
+    CAPTION = (
+        "Mean δ of a sample's own class over the mean of the others. Above 0, δ makes the sample count less; below 0, "
+        "more."
+    )
 
     def __init__(
         self,
@@ -205,6 +100,20 @@ class PerturbationNetwork(MetaNetwork):
         self.output = nn.Linear(hidden_size, (1 if self.perturbs_own else num_labels) + self.uses_background)
         nn.init.zeros_(self.output.weight)
         nn.init.zeros_(self.output.bias)
+
+    @classmethod
+    def of(cls, settings: Any, num_labels: int, class_proportions: Tensor) -> "PerturbationNetwork":
+        """As of `MetaNetwork`; with background evidence its margin is an input."""
+        evidence = [BACKGROUND_MARGIN] if settings.background_evidence else []
+        return cls(
+            num_labels,
+            characteristics=[*settings.characteristics, *evidence],
+            hidden_size=settings.perturbation_hidden_size,
+            bound=settings.perturbation_bound,
+            condition_on_label=settings.condition_on_label,
+            class_proportions=class_proportions.tolist() if settings.class_prior else None,
+            perturbed_logits=settings.perturbed_logits,
+        )
 
     @torch.no_grad()
     def update_statistics(self, characteristics: Tensor, momentum: float = 0.99) -> None:

@@ -10,7 +10,7 @@ import jinja2
 from matplotlib.figure import Figure
 
 from .. import __version__
-from ..run_record import RunRecord
+from ..hub.record import RunRecord
 from ..visualization.pictures import CURVES, GRAD_CAM_CAPTION, Picture, alt_text, run_pictures
 from ..visualization.style import to_svg
 from ..visualization.training import accuracies_figure, lines_figure, logged

@@ -8,10 +8,9 @@ from typing import Any
 
 from transformers.trainer import TRAINER_STATE_NAME
 
-from ..baselines.meta_weight_net import WeightNetwork
-from ..perturbation import MetaNetwork, PerturbationNetwork
-from ..perturbation.network import FILES
-from ..run_record import GRAD_CAM_FILE, RECORD_FILE, RunRecord
+from ..hub.record import GRAD_CAM_FILE, RECORD_FILE, RunRecord
+from ..perturbation import META_NETWORKS, MetaNetwork
+from ..perturbation.base import FILES
 from ..visualization.training import of_training
 
 RESULTS_FILE = "all_results.json"
@@ -20,7 +19,6 @@ WRITTEN_BY = {
     TRAINER_STATE_NAME: "trainer.save_state()",
     RESULTS_FILE: "trainer.save_metrics(split, trainer.evaluate(…))",
 }
-NETWORKS = {"clp": PerturbationNetwork, "meta-weight-net": WeightNetwork}
 SPLITS = {"eval": "validation", "test": "test"}
 
 
@@ -91,9 +89,8 @@ def _load(folder: Path, name: str) -> Run:
         record = RunRecord.load(folder)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{folder / RECORD_FILE} is not the record of a run: {error}") from error
-    network = None
-    if record.method in NETWORKS:
-        kind = NETWORKS[record.method]
+    network, kind = None, {network.CARD: network for network in META_NETWORKS.values()}.get(record.method)
+    if kind is not None:
         _check_files(folder, {f"{kind.FOLDER}/{file}": "trainer.save_model()" for file in FILES})
         network = kind.from_pretrained(folder)
     history, results = _read(folder / TRAINER_STATE_NAME)["log_history"], _read(folder / RESULTS_FILE)

@@ -22,11 +22,11 @@ from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..causal import check_masks, mask_iou, prepare_masks
-from ..causal.masks import check_mask_shape
+from ..causal.mask_report import check_masks
+from ..causal.masks import check_mask_shape, mask_iou, prepare_masks
 from ..data.dataset import DECODER, to_grey, to_rgb
 from ..data.loading import IMAGE_COLUMNS, read_splits
-from ..whole_files import write_whole
+from ..utils.files import write_whole
 from .segmenters import Segmenter, load_segmenter
 from .sheet import contact_sheet
 

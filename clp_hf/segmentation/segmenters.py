@@ -30,9 +30,9 @@ from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from transformers.models.auto import modeling_auto
 from transformers.utils import logging
 
-from ..causal import trimap
-from ..hub import hub_failure
-from ..modeling import model_fingerprint
+from ..causal.masks import trimap
+from ..modeling.identity import model_fingerprint
+from ..utils.connection import hub_failure
 from .centre_prior import CENTRE_SIDE, GRABCUT_ITERATIONS, GRABCUT_LEAST, GRABCUT_SIDE, centre_box, grabcut
 
 GRABCUT_PIXELS = 256  # of the longer side: its time grows with the area, its outline hardly gets better

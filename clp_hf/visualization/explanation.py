@@ -10,7 +10,9 @@ from PIL import Image
 from torchvision.transforms.functional import to_pil_image
 
 from ..data.dataset import to_rgb
-from ..modeling import image_settings, label_names, load_image_classifier, load_image_processor
+from ..modeling.identity import label_names
+from ..modeling.loading import load_image_classifier
+from ..modeling.preprocessing import image_settings, load_image_processor
 from .grad_cam import Attribution, heat_overlay
 
 

@@ -16,8 +16,10 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, default_data_collator
 
 from .. import modeling
-from ..causal import maskable, prepare_masks
-from ..modeling import architecture_name, evaluation_mode, find_classifier_head, forward_with_features
+from ..causal.masks import maskable, prepare_masks
+from ..modeling.head import find_classifier_head, forward_with_features
+from ..modeling.identity import architecture_name
+from ..modeling.modes import evaluation_mode
 
 try:
     from matplotlib import pyplot

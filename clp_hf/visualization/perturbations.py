@@ -9,10 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ..perturbation import MetaNetwork
+from ..perturbation.base import MetaNetwork
 from .style import LINES, MARKERS, MOST_NAMED, PALETTE, WIDTH, Points, draw_legend, draw_lines, over_epochs, styled
 
-LEVELS = {"perturbation": "δ of the own class, logits", "weight": "sample weight"}
 LOSS_RAISED = "samples whose loss is raised, %"
 UNITS = {
     "loss": "loss, nats",
@@ -136,7 +135,7 @@ def partial_dependence_figure(network: MetaNetwork, label_names: Sequence[str], 
             line.set_marker("")
         panel.set_xlabel(UNITS.get(name, name), fontsize=8)
         panel.locator_params(axis="x", nbins=4)
-    figure.supylabel(LEVELS[network.NAME], fontsize=9)
+    figure.supylabel(network.LEVEL, fontsize=9)
     draw_legend(axes.flat[0])
     return figure
 

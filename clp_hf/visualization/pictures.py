@@ -8,8 +8,8 @@ from functools import partial
 
 from matplotlib.figure import Figure
 
-from ..perturbation import MetaNetwork
-from .perturbations import LEVELS, LOSS_RAISED, loss_raised_figure, partial_dependence, partial_dependence_figure
+from ..perturbation import META_NETWORKS, MetaNetwork
+from .perturbations import LOSS_RAISED, loss_raised_figure, partial_dependence, partial_dependence_figure
 from .style import MOST_NAMED, Points
 from .training import History, lines_figure, logged, logged_each, of_training
 
@@ -92,19 +92,12 @@ def _accuracy(history: History, label_names, group_names, selected: float | None
 
 
 def _perturbations(history, label_names, group_names) -> Iterator[Picture]:
-    told: dict[str, tuple[str, str]] = {
-        "perturbation": (
-            "Perturbation by {}",
-            "Mean δ of a sample's own class over the mean of the others. Above 0, δ makes the sample count less; below "
-            "0, more.",
-        ),
-        "weight": ("Sample weight by {}", "Mean weight of the training samples."),
-    }
     for kind, names in (("group", group_names), ("class", label_names)):
         titles = {f"{index}": name for index, name in enumerate(names or [])}
-        for level, (title, caption) in told.items():
-            if series := logged_each(history, f"{level}_{kind}_", titles):
-                yield _lines(f"{level}_by_{kind}", title.format(kind), caption, series, LEVELS[level], order=names)
+        for told in META_NETWORKS.values():
+            if series := logged_each(history, f"{told.NAME}_{kind}_", titles):
+                title = told.TITLE.format(kind)
+                yield _lines(f"{told.NAME}_by_{kind}", title, told.CAPTION, series, told.LEVEL, order=names)
         if series := logged_each(history, f"loss_raised_{kind}_", titles, 100):
             caption = "Share of the training samples whose loss the network raises; it lowers that of the others."
             yield _lines(f"loss_raised_by_{kind}", f"Loss raised, by {kind}", caption, series, LOSS_RAISED, order=names)

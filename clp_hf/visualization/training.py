@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..hub import end_of_training
+from ..hub.history import end_of_training
 from .style import HEIGHT, INK, MARKERS, PALETTE, WIDTH, Points, draw_legend, draw_lines, over_epochs, styled
 
 History = Sequence[Mapping[str, float]]

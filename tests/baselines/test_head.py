@@ -9,7 +9,7 @@ from sklearn.preprocessing import StandardScaler
 
 from clp_hf.baselines import afr, dfr, logistic_regression, select, worst_and_average
 from clp_hf.baselines.head import fold
-from clp_hf.hsfm.features import FeatureSet
+from clp_hf.features import FeatureSet
 
 METHODS = {
     logistic_regression: [{"C": 0.1}],

@@ -30,6 +30,10 @@ def classifier():
 
 
 def run(augment, batch, seed=0, **more):
+    return with_roles(augment, batch, seed, **more)[0]
+
+
+def with_roles(augment, batch, seed=0, **more):
     return augment(**batch, generator=torch.Generator().manual_seed(seed), **more)
 
 
@@ -86,7 +90,7 @@ def test_a_box_around_the_mask_or_its_exact_shape(batch):
 def test_factual_images_can_have_another_shape(batch):
     batch["mask"] = torch.eye(16).expand(30, 1, 16, 16).clone()  # its box is the whole image
     augment = CausalAugmentation(["grey"], ["random"], MEAN, STD, factual_mask_shape="exact")
-    assert augment.effective_role(batch["role"], batch["mask"]).tolist() == [0, 0, 2] * 10
+    assert with_roles(augment, batch)[1].tolist() == [0, 0, 2] * 10
     batch["mask"][:, :, 10:] = 0
     changed = (run(augment, batch) != batch["pixel_values"]).any(1).sum((1, 2))
     assert (changed[1::3] == 100).all()
@@ -111,8 +115,7 @@ def test_rows_that_cannot_be_masked_stay_original(batch):
     batch["mask"][1::3] = 0  # the counterfactual rows
     batch["mask"][2] = 1
     augment = CausalAugmentation(["grey"], ["random"], MEAN, STD)
-    result = run(augment, batch)
-    role = augment.effective_role(batch["role"], batch["mask"])
+    result, role = with_roles(augment, batch)
     assert role.tolist() == [0, 0, 0] + [0, 0, 2] * 9
     assert torch.equal(result[role == 0], batch["pixel_values"][role == 0])
     assert (result[role == 2] != batch["pixel_values"][role == 2]).any()

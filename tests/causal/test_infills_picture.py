@@ -32,7 +32,7 @@ def contact_sheet(images, mask, labels, logits_fn, seed=0) -> Image.Image:
                 augment = CausalAugmentation(*chosen, [0.0] * 3, [1.0] * 3, mask_shape=shape)
                 generator = torch.Generator().manual_seed(seed)
                 roles = torch.full_like(labels, int(role))
-                rows.append(augment(images, labels, mask, roles, generator=generator, logits_fn=logits_fn))
+                rows.append(augment(images, labels, mask, roles, generator=generator, logits_fn=logits_fn)[0])
             columns.append(torch.stack(rows, 1).flatten(0, 1))
             titles.append(f"{'CF' if role == Role.COUNTERFACTUAL else 'F'} {name}")
     height, width = images.shape[2:]

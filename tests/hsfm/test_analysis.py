@@ -19,6 +19,7 @@ from transformers import (
     ViTModel,
 )
 
+from clp_hf.features import FeatureSet
 from clp_hf.hsfm.analysis import (
     PLACES,
     clip_features,
@@ -27,7 +28,6 @@ from clp_hf.hsfm.analysis import (
     nearest_images,
     nearest_words,
 )
-from clp_hf.hsfm.features import FeatureSet
 
 
 def feature_set(num_classes=2, num_attributes=2, n=900, noise=0.3, seed=0):

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from browser import open_browser
 
+from clp_hf.base.publishing import PublishingTrainer
 from clp_hf.data import embedded_birds
-from clp_hf.publishing import PublishingTrainer
 from clp_hf.segmentation import mask_counts
 
 pytest.importorskip("pytorch_grad_cam")

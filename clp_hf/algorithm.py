@@ -1,0 +1,331 @@
+"""Algorithm 1 of CLP, in PyTorch alone: `MetaLearner.training_loss` is the algorithm, read from top to bottom.
+
+Notation of the paper: W are the weights of the classifier, U = U(W) its logits, Ω those of the perturbation network,
+g the training characteristics (Table 1), δ = Ω(g) the perturbations of the logits, η the step of the optimizer.
+"""
+
+import copy
+import os
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .bilevel import Classifier, Recording, TrainingPass, dual_attention, hypergradient, step_sizes
+from .bilevel.scope import FullScope
+from .causal import Masks, MetaBatches, meta_loss, saliency_penalty
+from .losses.objective import Objective, Run
+from .modeling.head import head_layers
+from .modeling.modes import evaluation_layers
+from .perturbation import ClassStatistics, Evidence, MetaNetwork, training_characteristics
+from .perturbation.base import FILES
+
+# A short second moment: hypergradients shrink a thousandfold in the first steps, and 0.999 would stall Ω after them.
+PERTURBATION_BETAS = (0.9, 0.95)
+MOST_LOGGED_CLASSES = 20  # of more, a line of the log could not be read
+
+Batch = dict[str, Any]
+
+
+class MetaLearner(Objective):
+    """CLP: a perturbation network changes the training loss, and is itself trained one step ahead on a meta set.
+
+    With another network, such as `WeightNetwork`, the same algorithm is another method.
+
+    Args:
+        classifier: W, and how it is run.
+        network: Ω.
+        statistics: the running class means that some characteristics need.
+        evidence: gives u_z, what something other than the object says about the label; None without it.
+        meta_batches: the meta set, in its roles.
+        scope: what looks ahead, of `bilevel.SCOPES`.
+        settings: has the fields of `CLPTrainingArguments`, by which the trainer checks them.
+        meta_facts: what the card tells of the meta set, name -> value.
+    """
+
+    STATE_FILE = "meta_state.pt"
+    seeds_batches = True
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        network: MetaNetwork,
+        statistics: ClassStatistics,
+        evidence: Evidence | None,
+        meta_batches: MetaBatches,
+        scope: type[FullScope],
+        settings: Any,
+        meta_facts: Mapping[str, Any],
+    ):
+        super().__init__()
+        self.CARD = network.CARD
+        self.classifier, self.network, self.statistics, self.evidence = classifier, network, statistics, evidence
+        self.meta_batches, self.scope, self.settings, self.meta_facts = meta_batches, scope, settings, meta_facts
+        self.optimizer: torch.optim.Optimizer | None = None
+        self._before_overflow: tuple[float, tuple[dict, dict]] | None = None
+
+    def is_of(self, model: nn.Module) -> bool:
+        """Whether the head is this model's."""
+        return any(module is head_layers(self.classifier.head)[0] for module in model.modules())
+
+    def begin(self, optimizer: torch.optim.Optimizer) -> None:
+        """Ω starts a run with an optimizer of its own, which no wrapper may skip between micro-batches."""
+        self.optimizer = torch.optim.AdamW(
+            self.network.parameters(),
+            lr=self.settings.perturbation_learning_rate,
+            betas=PERTURBATION_BETAS,
+            weight_decay=self.settings.perturbation_weight_decay,
+        )
+
+    def takes_step(self, run: Run) -> bool:
+        """From `perturbation_start` on; before there is plain cross-entropy."""
+        return run.step >= self.settings.perturbation_start * run.max_steps
+
+    # ---- Algorithm 1 -------------------------------------------------------------------------------------------------
+
+    def training_loss(self, run: Run, batch: Batch) -> tuple[Tensor, bool]:
+        """One batch of Algorithm 1: the loss whose gradient is that of W in Eq. 10. Ω has been updated before it.
+
+        Args:
+            run: where the run is.
+            batch: `pixel_values` (n, 3, H, W), `labels` (n,) and, where there are any, `mask`, `group` and `noisy`.
+
+        Returns:
+            A scalar with its graph, and whether an update of Ω was due that could not be made, its gradient not being
+            finite.
+        """
+        self.classifier.wrapped = run.model
+        batch = {**batch, **({"mask": Masks.of(batch["mask"])} if "mask" in batch else {})}
+        labels = batch["labels"]
+        meta_due = run.steps_now and run.step % self.settings.meta_every == 0  # the last micro-batch stands for all
+        recompute = meta_due and self.settings.recompute_training_forward
+
+        U, features, recording = self._training_pass(batch, recompute)
+        u_z = None if self.evidence is None else self.evidence(batch, self.classifier.features)
+        g = self._characteristics(U, features, labels, u_z)  # Table 1
+        self.network.update_statistics(g)
+        self.network.remember(g, labels)
+        delta = partial(self.network, g, labels, u_z)  # δ(Ω)
+        R = self._saliency(batch)  # λ Eq. 6
+        failed = False
+        if meta_due:
+            training_pass = self.scope.training_pass(self.classifier, batch["pixel_values"], U, features, recording, R)
+            failed = not self._update_network(run, training_pass, delta, batch)  # Ωᵗ⁺¹ (Eq. 8, 9)
+        if recompute:
+            U, R = self._recomputed(batch, recording)
+        with torch.no_grad():
+            fixed = delta()
+        loss = self._inner_loss(U, fixed, labels)  # Eq. 10
+        self._record_perturbation(U.detach(), fixed, batch)
+        return (loss if R is None else loss + R), failed
+
+    def _training_pass(self, batch: Batch, recompute: bool) -> tuple[Tensor, Tensor, Recording]:
+        """U and the features of the training batch, recorded; where it is run again later, past the wrapper's hooks."""
+        recording = Recording(batch["pixel_values"].device)
+        second_order = self.settings.hypergradient == "double_backward"
+        with recording, dual_attention() if second_order else nullcontext():
+            model = self.classifier.module if recompute else self.classifier.wrapped
+            logits, features = self.classifier(batch["pixel_values"], model)
+        return logits, features, recording
+
+    def _recomputed(self, batch: Batch, recording: Recording) -> tuple[Tensor, Tensor | None]:
+        """U and R once more, so that their first graph need not have outlived the meta pass."""
+        with recording.random_state.replayed():  # without moving the batch-norm statistics once more
+            logits, _ = self.classifier.aside(batch["pixel_values"], self.classifier.wrapped)
+        return logits, self._saliency(batch)
+
+    def _characteristics(self, logits, features, labels, u_z=None, update: bool = True) -> Tensor:
+        return training_characteristics(
+            logits,
+            features,
+            labels,
+            self.classifier.head.weight,
+            self.statistics,
+            self.network.characteristics,
+            update=update,
+            background_logits=u_z,
+        )
+
+    def _inner_loss(self, logits: Tensor, output: Tensor, labels: Tensor) -> Tensor:
+        """mean ℓ(U + δ, y), or what the network makes of its output."""
+        return self.network.training_loss(logits, output, labels, self.settings.label_smoothing_factor)
+
+    def _saliency(self, batch: Batch) -> Tensor | None:
+        """λ times Eq. 6 on the first `saliency_batch_size` images; None when it is off or there are no masks."""
+        if not self.settings.saliency_weight or "mask" not in batch:
+            return None
+        rows = slice(self.settings.saliency_batch_size)
+        masks = batch["mask"].shaped(self.settings.mask_shape)[rows]
+        pixel_values, labels = batch["pixel_values"][rows], batch["labels"][rows]
+        return self.settings.saliency_weight * saliency_penalty(self.classifier.logits, pixel_values, labels, masks)
+
+    def _update_network(self, run: Run, training_pass: TrainingPass, delta: Callable[[], Tensor], batch: Batch) -> bool:
+        """Steps 2 and 3: look ahead, Ŵ(Ω) = W − η ∇[mean ℓ(U + δ(Ω), y) + R] (Eq. 8), and update Ω by the gradient of
+        the meta loss at Ŵ (Eq. 9).
+
+        Returns:
+            Whether Ω was updated: not by what is not finite.
+        """
+        settings, labels = self.settings, batch["labels"]
+        looking = self.scope.module(self.classifier)
+        meta_batch = self.meta_batches.draw(self.classifier.logits, batch if "mask" in batch else None)
+
+        def steps(gradients: Mapping[str, Tensor]) -> Mapping[str, Tensor | float]:  # η
+            weights = {name: weight for name, weight in looking.named_parameters() if name in gradients}
+            return step_sizes(run.optimizer, weights, gradients, settings.lookahead, settings.max_grad_norm)
+
+        result = hypergradient(
+            looking,
+            training_pass,
+            lambda logits: self._inner_loss(logits, delta(), labels),
+            lambda: self._meta_loss(meta_batch),
+            list(self.network.parameters()),
+            steps,
+            engine=settings.hypergradient,
+            keep_graph=not settings.recompute_training_forward,
+            loss_scale=1.0 if run.loss_scale is None else run.loss_scale,
+        )
+        norm = torch.nn.utils.get_total_norm
+        # A non-finite step would poison Ω, and through it the classifier, for good.
+        skip = not torch.isfinite(result.outer_loss + norm(result.total))
+        self.means.add("meta_updates_skipped", torch.tensor(float(skip)))
+        if skip:
+            return False
+        self._step(result.total, run)
+        self.means.add("meta_loss", result.outer_loss)
+        self.means.add("hypergradient_direct", norm(result.direct))
+        self.means.add("hypergradient_indirect", norm(result.indirect))
+        if result.logit_tangent is not None and "group" in batch:
+            derivative = self._derivative_in_output(training_pass.logits, delta(), labels, result.logit_tangent)
+            self.means.add_each("signal_group", self.network.signal(derivative, labels), batch["group"])
+        return True
+
+    def _meta_loss(self, batch: Batch) -> Tensor:
+        """The meta loss at the parameters that the classifier holds now (Eq. 9).
+
+        It asks for the classifier as it will be used: no dropout, and batch normalisation by its running statistics.
+        Those of the meta batch, where classes or groups are balanced as they are not in training, would put every image
+        elsewhere among the features, and Ω would correct for that.
+        """
+        settings, labels = self.settings, batch["labels"]
+        mode = nullcontext() if settings.meta_in_training_mode else evaluation_layers(self.classifier.module)
+        with mode:
+            logits, features = self.scope.meta_pass(self.classifier, batch["pixel_values"])
+            if settings.perturb_meta_logits:  # Eq. 9 literally
+                logits = logits + self.network(self._characteristics(logits, features, labels, update=False), labels)
+            loss, penalty = meta_loss(logits, labels, batch["counterfactual"]), self._saliency(batch)
+        return loss if penalty is None else loss + penalty
+
+    def _step(self, gradient: list[Tensor], run: Run) -> None:
+        """One step of Ω's optimizer."""
+        if run.loss_scale is not None:
+            self._before_overflow = run.loss_scale, copy.deepcopy(self._trained())
+        for parameter, part in zip(self.network.parameters(), gradient, strict=True):
+            parameter.grad = part
+        if self.settings.perturbation_follows_schedule:
+            schedule = run.optimizer.param_groups[0]
+            share = schedule["lr"] / schedule["initial_lr"]
+            self.optimizer.param_groups[0]["lr"] = self.settings.perturbation_learning_rate * share
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    def _derivative_in_output(self, logits: Tensor, output: Tensor, labels: Tensor, tangent: Tensor) -> Tensor:
+        """n times that of the meta loss in the output of Ω, through the look-ahead."""
+        logits, output = logits.detach().requires_grad_(), output.detach().requires_grad_()
+        (q,) = torch.autograd.grad(self._inner_loss(logits, output, labels), logits, create_graph=True)
+        return -len(labels) * torch.autograd.grad((tangent.to(q.dtype) * q).sum(), output)[0]
+
+    def _trained(self) -> tuple[dict, dict]:
+        return self.network.state_dict(), self.optimizer.state_dict()
+
+    def after_step(self, loss_scale: float | None) -> None:
+        """Take the last update of Ω back where the scaler has skipped that of W: both see an overflow, or none does."""
+        if self._before_overflow is None:
+            return
+        scale, (network, optimizer) = self._before_overflow
+        # The scale tells; accelerate's `optimizer_step_was_skipped` does not know of fused optimizers.
+        if loss_scale < scale:
+            self.network.load_state_dict(network)
+            self.optimizer.load_state_dict(optimizer)
+        self._before_overflow = None
+
+    # ---- what is logged ----------------------------------------------------------------------------------------------
+
+    def _record_perturbation(self, logits: Tensor, perturbation: Tensor, batch: Batch) -> None:
+        network, labels = self.network, batch["labels"]
+        self.means.add(f"{network.NAME}_size", perturbation.abs().mean())
+        level, raised = network.level(perturbation, labels), network.raises_loss(logits, perturbation, labels)
+        cells = {"group": batch["group"]} if "group" in batch else {}
+        if logits.shape[-1] <= MOST_LOGGED_CLASSES:
+            cells["class"] = labels
+        for kind, members in cells.items():
+            self.means.add_each(f"{network.NAME}_{kind}", level, members)
+            self.means.add_each(f"loss_raised_{kind}", raised, members)
+        if "noisy" in batch:
+            noisy = batch["noisy"].bool()
+            for name, members in (("clean", ~noisy), ("noisy", noisy)):
+                if members.any():
+                    self.means.add(f"loss_raised_{name}", raised[members].sum(), int(members.sum()))
+
+    # ---- checkpoints and cards ---------------------------------------------------------------------------------------
+
+    def save_beside(self, folder: str) -> None:
+        """Write Ω into the folder that it has its name of."""
+        self.network.save_pretrained(os.path.join(folder, self.network.FOLDER))
+
+    def load_beside(self, folder: str) -> None:
+        """Read Ω, and the samples over which its response is drawn."""
+        network = type(self.network).from_pretrained(folder).to(next(self.network.parameters()).device)
+        self.network.load_state_dict(network.state_dict())
+        self.network.recent = network.recent
+
+    def check(self, folder: str) -> None:
+        """As of `Objective`: state and network are there, and the network is one of these settings."""
+        needed = ["trainer_state.json", self.STATE_FILE, *(os.path.join(self.network.FOLDER, name) for name in FILES)]
+        if missing := [name for name in needed if not os.path.isfile(os.path.join(folder, name))]:
+            raise ValueError(
+                f"{folder} is not a complete checkpoint of a CLP run: {', '.join(missing)} is missing. Either the "
+                "writing of it was cut off, or it was saved with save_only_model=True or meta_every=0. Resume from "
+                "another checkpoint, or start anew without resume_from_checkpoint."
+            )
+        found, expected = type(self.network).from_pretrained(folder).config, self.network.config
+        if found != expected:
+            raise ValueError(
+                f"The perturbation network in {folder} was trained with {found}, this run is set to {expected}. Resume "
+                "with the settings of the run that wrote the checkpoint."
+            )
+
+    def _parts(self) -> dict[str, Any]:
+        parts = {
+            "optimizer": self.optimizer,
+            "class_statistics": self.statistics,
+            "sampler": self.meta_batches.sampler,
+        }
+        return parts if self.evidence is None else parts | {self.evidence.STATE: self.evidence}
+
+    def state_dict(self, gather: Callable[[list], list]) -> dict[str, Any]:
+        """As of `Objective`, with the random state of every process's infills."""
+        generators = gather([self.meta_batches.generator.get_state()])
+        return {name: part.state_dict() for name, part in self._parts().items()} | {"generators": generators}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """As of `Objective`; with another number of processes infills and meta crops are drawn anew."""
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+        if len(state["generators"]) == self.meta_batches.world_size:
+            self.meta_batches.generator.set_state(state["generators"][self.meta_batches.rank])
+
+    def facts(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """As of `Objective`."""
+        return {
+            "method_settings": dict(settings),
+            **self.meta_facts,
+            "infills": {
+                "counterfactual": self.settings.counterfactual_infills,
+                "factual": self.settings.factual_infills,
+            },
+            "network_parameters": sum(parameter.numel() for parameter in self.network.parameters()),
+        }

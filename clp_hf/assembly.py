@@ -1,0 +1,221 @@
+"""What a `CLPTrainer` learns by, put together from its arguments, its model and its data, which are checked for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset, IterableDataset
+
+from .algorithm import MetaLearner
+from .base.requirements import refuse_streams
+from .bilevel import SCOPES, Classifier
+from .causal import CausalAugmentation, MetaBatches, MetaSampler, build_inpainter
+from .data.checks import check_labels, check_training_data, column
+from .data.frequencies import class_proportions
+from .data.meta_set import MetaSet, split_meta_set
+from .losses import build_loss, needs_groups
+from .losses.objective import LossObjective, Objective
+from .modeling.head import find_classifier_head, forward_with_features
+from .modeling.modes import uses_batch_statistics
+from .modeling.preprocessing import image_settings
+from .perturbation import META_NETWORKS, BackgroundEvidence, BackgroundProbe, ClassStatistics
+from .training_args import CLPTrainingArguments
+
+
+@dataclass
+class Data:
+    """The data of a trainer.
+
+    Attributes:
+        train: the training set; without a meta set, one is taken out of it.
+        meta: the meta set; None for methods that learn nothing from one.
+        collator: makes batches of items.
+        processor: the preprocessing that its images went through.
+        meta_source: where the meta set is from, in words.
+        example: the first item of the training set.
+        proportions: (C,), the share of every class in the training set.
+    """
+
+    train: Dataset | None
+    meta: Dataset | None
+    collator: Callable
+    processor: Any = None
+    meta_source: str = "given apart from the training set"
+    example: dict[str, Any] = field(default_factory=dict)
+    proportions: Tensor | None = None
+
+    def prepare_for_meta_learning(self, args: CLPTrainingArguments, num_labels: int) -> None:
+        """Check the training set, and see to it that there is a meta set.
+
+        Raises:
+            ValueError: as `check_training_data` and `split_meta_set`.
+        """
+        self.example = check_training_data(self.train, num_labels)
+        if self.meta is None:
+            self.meta_source = "taken out of the training set, as many of every group or class"
+            self.train, self.meta = split_meta_set(self.train, args.meta_samples, args.seed)
+        self.proportions = class_proportions(self.train, num_labels)
+
+
+def build_objective(
+    args: CLPTrainingArguments,
+    model: nn.Module,
+    data: Data,
+    prepare: Callable[[dict], dict],
+    autocast: Callable[[], AbstractContextManager] = nullcontext,
+) -> Objective:
+    """The one place that asks which method the arguments are.
+
+    Args:
+        args: checked.
+        model: on the run's device.
+        data: prepared for meta-learning where `args.meta_every` is above 0.
+        prepare: brings a batch to the run's device.
+        autocast: what surrounds a call of the head alone.
+
+    Raises:
+        ValueError: data or model do not allow the method; the message names the fix.
+    """
+    if args.meta_every:
+        with own_random_stream(args.seed):
+            return _meta_learner(args, model, data, prepare, autocast)
+    if args.training_loss != "cross_entropy":
+        return _loss_objective(args, model, data.train)
+    return Objective()
+
+
+@contextmanager
+def own_random_stream(seed: int) -> Iterator[None]:
+    """Looking at the data and building Ω must not change the run's random stream."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
+
+
+def _loss_objective(args: CLPTrainingArguments, model: nn.Module, train: Dataset) -> LossObjective:
+    name = args.training_loss
+    if not hasattr(train, "__len__"):
+        raise ValueError(f"training_loss={name!r} needs a train_dataset with a length, for its class frequencies.")
+    num_labels = model.config.num_labels
+    labels = check_labels(column(train, "labels"), num_labels, "training set")
+    groups = column(train, "group") if needs_groups(name) else None
+    loss = build_loss(
+        name,
+        torch.as_tensor(labels),
+        num_labels,
+        None if groups is None else torch.as_tensor(groups),
+        args.training_loss_options,
+    ).to(args.device)
+    head = None
+    if loss.takes_cosines:
+        _, head = find_classifier_head(model, train[0]["pixel_values"][None].to(args.device))
+    return LossObjective(name, loss, head)
+
+
+def _meta_learner(
+    args: CLPTrainingArguments, model: nn.Module, data: Data, prepare: Callable, autocast: Callable
+) -> MetaLearner:
+    meta_set = MetaSet(data.meta, data.collator, model.config.num_labels, args.needs_masks, args.mask_shape)
+    meta_batch_size = args.meta_batch_size or args.per_device_train_batch_size
+    _check_batch_norm(args, model, data.train, meta_batch_size)
+    _check_settings(args, data, meta_set)
+    name, head = find_classifier_head(model, data.example["pixel_values"][None].to(args.device))
+    if args.lookahead_scope == "head" and not any(weight.requires_grad for weight in head.parameters()):
+        raise ValueError(
+            f"lookahead_scope is 'head', but the head, {name}, is frozen. Train it (with PEFT: name it in "
+            "modules_to_save), or let the full network look ahead."
+        )
+    precision = {"device": args.device, "dtype": torch.promote_types(head.weight.dtype, torch.float32)}
+    network = META_NETWORKS[args.meta_network].of(args, head.out_features, data.proportions).to(**precision)
+    counted = isinstance(data.train, IterableDataset)
+    statistics = ClassStatistics(data.proportions, counted=counted).to(**precision)
+    augmentation = _augmentation(args, model, data.processor)
+    generator = torch.Generator().manual_seed(args.seed + args.process_index)
+    evidence = None
+    if args.background_evidence:
+        probe = BackgroundProbe(head.in_features, head.out_features)
+        evidence = BackgroundEvidence(probe, augmentation, generator).to(**precision)
+    sampler = MetaSampler(
+        len(meta_set),
+        meta_batch_size * args.world_size,
+        augmentation.roles,
+        meta_set.maskable,
+        args.seed,
+        copies=args.augmented_copies,
+    )
+    return MetaLearner(
+        Classifier(model, head, forward_with_features, autocast),
+        network,
+        statistics,
+        evidence,
+        MetaBatches(
+            meta_set,
+            prepare,
+            sampler,
+            augmentation,
+            generator,
+            args.process_index,
+            args.world_size,
+        ),
+        SCOPES[args.lookahead_scope],
+        args,
+        {
+            "meta_size": len(meta_set),
+            "meta_unmaskable": int((~meta_set.maskable).sum()),
+            "meta_source": data.meta_source,
+        },
+    )
+
+
+def _augmentation(args: CLPTrainingArguments, model: nn.Module, processor: Any) -> CausalAugmentation:
+    normalisation = ((0.0,) * 3, (1.0,) * 3)
+    if args.needs_masks:
+        settings = image_settings(model, processor)
+        normalisation = (settings.mean, settings.std)
+    return CausalAugmentation(
+        args.counterfactual_infills,
+        args.factual_infills,
+        *normalisation,
+        mask_shape=args.mask_shape,
+        factual_mask_shape=args.factual_mask_shape,
+        fgsm_epsilon=args.fgsm_epsilon,
+        inpainter=build_inpainter(args.inpainting_model) if "inpaint" in args.counterfactual_infills else None,
+    )
+
+
+def _check_batch_norm(args: CLPTrainingArguments, model: nn.Module, train: Dataset, meta_batch_size: int) -> None:
+    if not uses_batch_statistics(model):
+        return
+    known = not (args.dataloader_drop_last or isinstance(train, IterableDataset))
+    last = len(train) % args.train_batch_size if known else 0
+    for name, size in (
+        ("per_device_train_batch_size", args.per_device_train_batch_size),
+        ("meta_batch_size", meta_batch_size if args.meta_in_training_mode else None),
+        ("the last batch of an epoch (set dataloader_drop_last=True)", last),
+    ):
+        if size == 1:
+            raise ValueError(
+                f"Batch normalisation needs two images or more, but {name} is 1. Use larger batches, or "
+                "clp_hf.modeling.freeze_batch_norm_statistics(model)."
+            )
+
+
+def _check_settings(args: CLPTrainingArguments, data: Data, meta_set: MetaSet) -> None:
+    """Refuse settings that the data cannot serve."""
+    if args.class_prior:
+        refuse_streams(data.train, "class_prior", True, False)
+    if args.background_evidence and "mask" not in data.example:
+        raise ValueError(
+            "background_evidence needs a `mask` for every training image, and they have none. Give the data set a "
+            "mask or box column (--mask_column, --box_column), or set background_evidence=False."
+        )
+    if args.saliency_weight and "mask" not in data.example and not meta_set.has_masks:
+        raise ValueError(
+            "saliency_weight is set, but neither the training nor the meta set has a `mask` column. Add masks or "
+            "set saliency_weight=0."
+        )

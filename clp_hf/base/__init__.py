@@ -1,0 +1,1 @@
+"""What the trainers share: columns, whole checkpoints, publishing."""

@@ -1,0 +1,213 @@
+"""A Trainer that publishes what loads everywhere, with a card that tells the method."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from transformers.utils import logging
+
+from ..hub.card import CardDetails, model_card
+from ..hub.history import end_of_training, results_of_weights, selection_of
+from ..hub.names import plain_names
+from ..hub.pushing import PublishingCallback, clear_push_errors, for_timm, push_failure
+from ..hub.record import FIGURES_FOLDER, GRAD_CAM_FILE, RunRecord, training_settings
+from ..modeling.identity import label_names
+from ..perturbation.base import MetaNetwork
+from .trainer import BaseTrainer
+
+logger = logging.get_logger(__name__)
+
+
+class PublishingTrainer(BaseTrainer):
+    """A trainer whose repositories load without clp_hf, in timm too, and whose failed pushes say what to do.
+
+    Args:
+        card_details: what the model card tells and the trainer cannot know.
+        *args, **kwargs: as for `Trainer`.
+    """
+
+    def __init__(self, *args, card_details: CardDetails | None = None, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.card_details = card_details or CardDetails()
+        self._publishing = PublishingCallback(self._complete_output_dir)
+        self.add_callback(self._publishing)
+
+    @property
+    def perturbation_network(self) -> MetaNetwork | None:
+        """Ω, where the method has one."""
+        return None
+
+    def _card(self, details: CardDetails) -> tuple[str, dict[str, Any]]:
+        """The template in `hub_cards`, and its variables beyond those of every card."""
+        raise NotImplementedError
+
+    def _save_beside(self, folder: str) -> None:
+        """Write to `folder` what belongs into the repository beside the model."""
+
+    def _save(self, output_dir=None, state_dict=None):
+        super()._save(output_dir, for_timm(self.model, self.processing_class, state_dict))
+        self._save_beside(output_dir or self.args.output_dir)
+
+    def save_or_push(self) -> None:
+        """What ends a run, when its results are logged: model and card in `args.output_dir`, published if asked for.
+
+        Raises:
+            PushError: as `push_to_hub`.
+        """
+        if self.args.push_to_hub:
+            self.push_to_hub()
+        else:
+            self.save_model()
+            self.create_model_card()
+
+    def init_hf_repo(self, token=None, private=None):
+        """As in Trainer, which creates the repository before training where `push_to_hub=True`.
+
+        Raises:
+            PushError: the Hub refused or could not be reached; the message says what to do.
+        """
+        with clear_push_errors(self):
+            super().init_hf_repo(token, private)
+
+    def push_to_hub(self, *args, **kwargs):
+        """Publish the classifier, what belongs beside it (CLP's `perturbation_network/`), and the model card.
+
+        Args:
+            *args, **kwargs: as for `Trainer.push_to_hub`; those of the card as for `create_model_card`.
+
+        Returns:
+            As `Trainer.push_to_hub`.
+
+        Raises:
+            PushError: the Hub refused or could not be reached; the message says what to do. The local files are intact,
+                and another call uploads what is missing.
+        """
+        self._finish_current_push()  # before anything overwrites the files that are on their way
+        with clear_push_errors(self):
+            return super().push_to_hub(*args, **kwargs)
+
+    def create_model_card(
+        self,
+        language=None,
+        license=None,
+        tags=None,
+        model_name=None,
+        finetuned_from=None,
+        tasks=None,
+        dataset_tags=None,
+        dataset=None,
+        dataset_args=None,
+    ) -> None:
+        """Write the model card, `README.md`, to `args.output_dir`, its pictures, and for `clp_hf.report` `_run.json`.
+
+        Pictures of the training need matplotlib; without it the card has none.
+
+        Args:
+            language, license, tags, model_name, finetuned_from, dataset_tags, dataset, dataset_args: as for `Trainer`;
+                they take precedence over `card_details`, where they are called `base_model`, `dataset_id`,
+                `dataset_name` and `dataset_config`.
+            tasks: not used, the task is image classification.
+        """
+        if not self.is_world_process_zero():
+            return
+        given = {
+            "language": language,
+            "license": license,
+            "tags": tags,
+            "model_name": model_name,
+            "base_model": finetuned_from,
+            "dataset_id": dataset_tags,
+            "dataset_name": dataset,
+            "dataset_config": dataset_args,
+        }
+        details = replace(self.card_details, **{name: value for name, value in given.items() if value is not None})
+        template, facts = self._card(details)
+        pictures = self._save_pictures()
+        card = model_card(self, template, details, self._publishing, pictures, **facts)
+        card.save(os.path.join(self.args.output_dir, "README.md"))
+        self._run_record(template, details, facts).save(self.args.output_dir)
+
+    def _save_pictures(self) -> dict[str, str]:
+        """Draw what the log tells: file in `args.output_dir` -> what is written about it.
+
+        None without matplotlib, and none before training has ended: a push on the way should not take seconds.
+        """
+        if end_of_training(self.state.log_history) is None:
+            return {}
+        try:
+            from ..visualization.pictures import GRAD_CAM_CAPTION, run_pictures
+        except ImportError:
+            return {}
+        selection = selection_of(self)
+        step = selection["step"] if selection["metric"] else None
+        folder = Path(self.args.output_dir)
+        (folder / FIGURES_FOLDER).mkdir(parents=True, exist_ok=True)
+        captions = {}
+        names = self._label_names(), self._group_names()
+        for picture in run_pictures(self.state.log_history, *names, self.perturbation_network, step):
+            file = f"{FIGURES_FOLDER}/{picture.name}.png"
+            picture.figure.savefig(folder / file, dpi=120, metadata={"Software": None})
+            captions[file] = f"{picture.title}. {picture.caption}"
+        attributed = any("attribution_in_mask" in metrics for metrics in results_of_weights(self).values())
+        if attributed and (folder / GRAD_CAM_FILE).is_file():
+            captions[GRAD_CAM_FILE] = f"Where it looks. {GRAD_CAM_CAPTION}"
+        return captions
+
+    def _label_names(self) -> list[str]:
+        return list(getattr(self.compute_metrics, "label_names", label_names(self.model)))  # of `GroupMetrics`
+
+    def _group_names(self) -> list[str] | None:
+        names = getattr(self.compute_metrics, "group_names", None)
+        return None if names is None else list(names)
+
+    def _training_settings(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        return training_settings(self.args)
+
+    def _run_record(self, template: str, details: CardDetails, facts: dict[str, Any]) -> RunRecord:
+        training, own = self._training_settings()
+        facts = dict(facts)
+        return RunRecord(
+            method=template,
+            dataset=plain_names(details.dataset_name or details.dataset_id),
+            model=plain_names(details.base_model or self.model.config.name_or_path),
+            command=details.command,
+            label_names=self._label_names(),
+            group_names=self._group_names(),
+            images={title: dict(counts) for title, counts in details.group_counts.items()},
+            masks={split: dict(counts) for split, counts in details.masks.items()},
+            settings={
+                "data and model": dict(details.settings),
+                "training": training,
+                "method": own | facts.pop("method_settings", {}),
+            },
+            facts=facts,
+            selection=selection_of(self),
+            cost={
+                "runtime": self._publishing.runtime,
+                "cpu_seconds": self._publishing.cpu_seconds,
+                "device": self.args.device.type,
+                "processes": self.args.world_size,
+                "parameters": self.model.num_parameters(),
+            },
+        )
+
+    def _complete_output_dir(self) -> None:
+        """What `Trainer` does not know of, just before it pushes; it copies a fixed list of files by itself."""
+        self._report_failed_pushes()
+        self._save_beside(self.args.output_dir)
+        self.create_model_card()
+
+    def _finish_current_push(self):
+        super()._finish_current_push()
+        self._report_failed_pushes()
+
+    def _report_failed_pushes(self) -> None:
+        """Trainer pushes in the background while it trains, and never looks whether that succeeded."""
+        push = getattr(self, "push_in_progress", None)
+        if push is None:
+            return
+        for job in push.jobs:
+            if job.done() and (error := job.exception()) is not None:
+                logger.error(push_failure(error, self))
+        push.jobs = [job for job in push.jobs if not job.done()]

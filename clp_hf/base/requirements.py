@@ -1,0 +1,49 @@
+"""What a trainer refuses before any training time is spent, and why."""
+
+from accelerate.utils import DynamoBackend
+from torch import nn
+from torch.utils.data import IterableDataset
+from transformers import Trainer
+
+
+def refuse_data_parallel(model: nn.Module | None) -> None:
+    """`nn.DataParallel` would hide the classifier behind copies of it."""
+    if isinstance(model, nn.DataParallel):
+        raise ValueError(
+            "CLP does not run in nn.DataParallel. Pass the module inside it, and use `accelerate launch` for one "
+            "process per GPU."
+        )
+
+
+def refuse_streams(dataset, setting: str, value: object, instead: object) -> None:
+    """A stream has its own order, and its class frequencies are not known before it ends."""
+    if isinstance(dataset, IterableDataset):
+        raise ValueError(
+            f"{setting} is {value!r}, but {type(dataset).__name__} is a stream, whose order is its own and whose class "
+            f"frequencies are not known. Set {setting}={instead!r}, or pass map-style training data."
+        )
+
+
+def refuse_what_hides_parameters(trainer: Trainer) -> None:
+    """The look-ahead needs whole parameters in every process, in modules that run as they are written."""
+    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+        raise ValueError(
+            f"CLP does not run under {'FSDP' if trainer.is_fsdp_enabled else 'DeepSpeed'}: its look-ahead needs whole "
+            "parameters and optimizer states in every process. Use recipes/accelerate/multi_gpu.yaml (DDP; in the "
+            "installed package clp_hf/recipes/accelerate), with gradient_checkpointing or recompute_training_forward "
+            "where memory is short. With meta_every=0 there is no look-ahead, and this is the plain Trainer."
+        )
+    if trainer.args.n_gpu > 1:
+        raise ValueError(
+            f"CLP does not run in nn.DataParallel, and {trainer.args.n_gpu} GPUs are visible to one process. Use "
+            "`accelerate launch` for one process per GPU, or CUDA_VISIBLE_DEVICES for a single GPU."
+        )
+    compiled = trainer.accelerator.state.dynamo_plugin.backend != DynamoBackend.NO or any(
+        hasattr(module, "_orig_mod") or module._compiled_call_impl is not None for module in trainer.model.modules()
+    )
+    if compiled:
+        raise ValueError(
+            "torch.compile does not speed CLP up: recording the training pass and running it again with dual "
+            "numbers make it compile until its recompilation limit, and then run uncompiled. Set "
+            "torch_compile=False (`accelerate launch --dynamo_backend no`), or pass the model that is not compiled."
+        )

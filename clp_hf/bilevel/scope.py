@@ -1,0 +1,109 @@
+"""What looks ahead: the full network, or its head alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor, nn
+
+from .dual import Recording
+from .functional import run_at
+from .hypergradient import TrainingPass
+
+
+class Classifier:
+    """A network and its final linear layer, in the ways in which Algorithm 1 runs them.
+
+    Args:
+        module: the classifier itself, which holds W.
+        head: its final linear layer.
+        forward: `(model, head, images (n, 3, H, W))` to logits (n, C) and penultimate features (n, d).
+        autocast: what surrounds a call of `head` alone; that of `module` is around its `forward` already.
+
+    Attributes:
+        wrapped: what is called in training: `module`, or the wrapper whose hooks average gradients over processes.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        head: nn.Module,
+        forward: Callable[[nn.Module, nn.Module, Tensor], tuple[Tensor, Tensor]],
+        autocast: Callable[[], AbstractContextManager] = nullcontext,
+    ):
+        self.module = self.wrapped = module
+        self.head, self._forward, self.autocast = head, forward, autocast
+
+    def __call__(self, pixel_values: Tensor, model: nn.Module | None = None) -> tuple[Tensor, Tensor]:
+        """Logits and features of images through `model`, by default `module`, at the parameters that it holds now."""
+        return self._forward(model or self.module, self.head, pixel_values)
+
+    def aside(self, pixel_values: Tensor, model: nn.Module | None = None) -> tuple[Tensor, Tensor]:
+        """The same, moving no buffers: a pass beside that of training leaves batch-norm statistics where they are."""
+        return run_at(self.module, {}, lambda: self(pixel_values, model))
+
+    def logits(self, pixel_values: Tensor) -> Tensor:
+        """Of a pass aside."""
+        return self.aside(pixel_values)[0]
+
+    @torch.no_grad()
+    def features(self, pixel_values: Tensor) -> Tensor:
+        """Of a pass aside, without graph."""
+        return self.aside(pixel_values)[1]
+
+    def classify(self, features: Tensor) -> Tensor:
+        """Logits of features, by the head."""
+        with self.autocast():
+            return self.head(features)
+
+
+class FullScope:
+    """All parameters that are trained look ahead."""
+
+    @staticmethod
+    def module(classifier: Classifier) -> nn.Module:
+        """What looks ahead."""
+        return classifier.module
+
+    @staticmethod
+    def training_pass(
+        classifier: Classifier,
+        pixel_values: Tensor,
+        logits: Tensor,
+        features: Tensor,
+        recording: Recording,
+        penalty: Tensor | None,
+    ) -> TrainingPass:
+        """The training pass as the look-ahead sees it; arguments are what it left."""
+        return TrainingPass(lambda: classifier(pixel_values)[0], logits, recording, penalty)
+
+    @staticmethod
+    def meta_pass(classifier: Classifier, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits and features of meta images at the parameters that `classifier` holds now."""
+        return classifier(pixel_values)
+
+
+class HeadScope(FullScope):
+    """The final linear layer looks ahead; Jv is one small product, and the meta images need no backward pass below."""
+
+    @staticmethod
+    def module(classifier: Classifier) -> nn.Module:
+        """As of `FullScope`."""
+        return classifier.head
+
+    @staticmethod
+    def training_pass(classifier, pixel_values, logits, features, recording, penalty) -> TrainingPass:
+        """As of `FullScope`: the head on the features, cached."""
+        features = features.detach()
+        return TrainingPass(lambda: classifier.classify(features), classifier.classify(features), recording, penalty)
+
+    @staticmethod
+    def meta_pass(classifier: Classifier, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
+        """As of `FullScope`; below the head there is no graph."""
+        features = classifier.features(pixel_values)
+        return classifier.classify(features), features
+
+
+SCOPES = {"full": FullScope, "head": HeadScope}

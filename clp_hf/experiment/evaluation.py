@@ -1,0 +1,151 @@
+"""Any trained checkpoint on any data set with groups: what `clp-hf evaluate` prints and writes."""
+
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from datasets import DatasetDict
+from transformers import EvalPrediction, PreTrainedModel, TrainingArguments
+
+from ..base.trainer import BaseTrainer
+from ..data.dataset import ImageClassificationDataset
+from ..data.groups import counts, group_proportions
+from ..data.loading import VALIDATION_SPLITS, load_classification_dataset, read_splits
+from ..data.transforms import EvalTransform
+from ..metrics import GroupMetrics, format_group_table
+from ..modeling.identity import label_names
+from ..modeling.loading import load_image_classifier
+from ..modeling.preprocessing import image_settings, load_image_processor
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A checkpoint on a split.
+
+    Attributes:
+        checkpoint, dataset_name, split: what was evaluated on what.
+        images: number of images by group, or by class where there are no groups.
+        metrics: of `classification_metrics`, in [0, 1].
+    """
+
+    checkpoint: str
+    dataset_name: str
+    split: str
+    images: dict[str, int]
+    metrics: dict[str, float]
+
+
+def evaluate_checkpoint(
+    checkpoint: str,
+    dataset_name: str = "embedded",
+    *,
+    split: str | None = None,
+    config_name: str | None = None,
+    class_names: Sequence[str] | None = None,
+    batch_size: int = 64,
+    columns: Mapping[str, object] | None = None,
+    **hub_kwargs,
+) -> Evaluation:
+    """Evaluate a checkpoint per group and per class, with the preprocessing it was saved with.
+
+    Images are transformed as the recipes do for evaluation, so that a recipe's test results come out again.
+
+    Args:
+        checkpoint: a folder or Hub name, as for `load_image_classifier`: of CLP, HSFM, the plain `Trainer` …
+        dataset_name, config_name: as for `load_classification_dataset`.
+        split: its name in the source; by default test, else validation, else the only one there is. Where there is a
+            train split, its group sizes weight `adjusted_accuracy`.
+        class_names: what the data set's labels are called by the checkpoint, in the order of the labels; by default as
+            the data set calls them. A data set of bare integers is taken to count as the checkpoint does.
+        batch_size: images at a time.
+        columns: keyword arguments of `load_classification_dataset` that name columns and attributes.
+        **hub_kwargs: for `from_pretrained`.
+
+    Raises:
+        ValueError: there is no such split, or the data set has classes that the checkpoint does not know.
+        ConnectionError: checkpoint or data set is not here, and the Hub cannot be reached.
+    """
+    model = load_image_classifier(checkpoint, **hub_kwargs)
+    settings = image_settings(model, load_image_processor(checkpoint, model, **hub_kwargs))
+    source = read_splits(dataset_name, config_name, hub_kwargs.get("cache_dir"))
+    split = _split_name(source, split, dataset_name)
+    splits, names = _with_labels_of(model, source, split, class_names, dict(columns or {}))
+
+    transform = EvalTransform(
+        (settings.height, settings.width), settings.mean, settings.std, crop_pct=settings.crop_pct
+    )
+    dataset = ImageClassificationDataset(splits["validation"], transform, name=split)
+    order = [names.index(name) for name in splits["validation"].features["label"].names]
+    dataset.labels = torch.tensor(order)[dataset.labels]
+
+    has_groups = "group" in splits["train"].features
+    with tempfile.TemporaryDirectory() as folder:
+        args = TrainingArguments(folder, per_device_eval_batch_size=batch_size, report_to=[])
+        prediction = BaseTrainer(model, args).predict(dataset)
+    metrics = GroupMetrics(
+        names,
+        splits["train"].features["group"].names if has_groups else None,
+        group_proportions(splits["train"]) if has_groups and "train" in source else None,
+    )
+    return Evaluation(
+        checkpoint,
+        dataset_name,
+        split,
+        counts(splits["validation"], "group" if has_groups else "label"),
+        metrics(EvalPrediction(prediction.predictions, prediction.label_ids)),
+    )
+
+
+def format_evaluations(evaluations: Sequence[Evaluation]) -> str:
+    """The table of every group, a column for every checkpoint."""
+    return format_group_table(
+        {evaluation.checkpoint: evaluation.metrics for evaluation in evaluations}, {"images": evaluations[0].images}
+    )
+
+
+def write_evaluations(evaluations: Sequence[Evaluation], path: str | Path) -> None:
+    """A JSON list of the evaluations' fields."""
+    content = json.dumps([asdict(evaluation) for evaluation in evaluations], indent=2, ensure_ascii=False)
+    Path(path).write_text(content + "\n", encoding="utf-8")
+
+
+def _split_name(source: DatasetDict, requested: str | None, dataset_name: str) -> str:
+    if requested is None:
+        usual = [name for name in ("test", *VALIDATION_SPLITS) if name in source]
+        requested = (usual or list(source))[0] if usual or len(source) == 1 else None
+    if requested not in source:
+        problem = "has neither a test nor a validation split" if requested is None else f"has no split {requested!r}"
+        raise ValueError(f"{dataset_name!r} {problem}: choose one of {', '.join(source)}.")
+    return requested
+
+
+def _with_labels_of(
+    model: PreTrainedModel, source: DatasetDict, split: str, class_names: Sequence[str] | None, columns: dict
+) -> tuple[DatasetDict, list[str]]:
+    """The splits, with the one to evaluate as `validation`, and the names of the model's classes.
+
+    The data set's classes are among the model's, by name, maybe in another order.
+    """
+
+    def load(names: Sequence[str] | None) -> DatasetDict:
+        train = "train" if "train" in source else split
+        return load_classification_dataset(
+            source, label_names=names, train_split=train, validation_split=split, **columns
+        )
+
+    known = label_names(model)
+    splits = load(class_names)
+    found = splits["validation"].features["label"].names
+    if known == [f"LABEL_{index}" for index in range(len(known))] and len(found) == len(known):
+        return splits, found
+    if found == [str(index) for index in range(len(known))] and found != known:
+        return load(known), known
+    if not set(found) <= set(known):
+        raise ValueError(
+            f"The data set has the classes {found}, the checkpoint tells {known} apart. If they are the same under "
+            "other names, give the checkpoint's names in the order of the data set's labels: class_names."
+        )
+    return splits, known

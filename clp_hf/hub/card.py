@@ -1,0 +1,178 @@
+"""The model card, of a template in `hub_cards`."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import jinja2
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from transformers import (
+    TimmWrapperForImageClassification,
+    Trainer,
+)
+from transformers.modelcard import extract_hyperparameters_from_trainer
+
+from ..metrics import format_group_table
+from ..modeling import cifar
+from ..utils.shipped import shipped
+from .history import results_of_weights, selection_of
+from .names import hub_id, hub_license, listed, plain_names
+from .pushing import PublishingCallback, repository_name
+
+TASK = "image-classification"
+TAGS = (TASK, "clp_hf", "spurious-correlation", "group-robustness")
+RESULT_NAMES = {
+    "worst_group_accuracy": "Worst-group accuracy",
+    "worst_class_accuracy": "Worst-class accuracy",
+    "accuracy": "Average accuracy",
+    "adjusted_accuracy": "Average accuracy, groups weighted as in training",
+    "balanced_accuracy": "Balanced accuracy, mean over classes",
+}
+
+
+@dataclass
+class CardDetails:
+    """What a model card tells that a trainer cannot know. All of it may be left out.
+
+    Attributes:
+        model_name: title; by default the name of the repository or folder.
+        license: identifier of the Hub (`"apache-2.0"`); by default that of the base model, `"unknown"` without one.
+        language, tags: metadata; the card has tags of its own beside these.
+        base_model: what was fine-tuned: a Hub name, else named in the text only; by default what the model was loaded
+            from.
+        dataset_name: in words.
+        dataset_id: its name, or names, on the Hub.
+        dataset_config: its configuration there.
+        meta_source: where the meta set is from, as in "40 clean images, *taken out of the validation split*."
+        group_counts: column title -> number of images per group name, for the table of groups.
+        command: what made the run, as typed in a shell; kept beside the model, not published.
+        settings: of data and model, name -> value, likewise.
+        masks: of data made by `clp_hf.segmentation`, `mask_counts` of its folder, likewise.
+    """
+
+    model_name: str | None = None
+    license: str | None = None
+    language: str | list[str] | None = None
+    tags: str | list[str] | None = None
+    base_model: str | None = None
+    dataset_name: str | list[str] | None = None
+    dataset_id: str | list[str] | None = None
+    dataset_config: str | list[str] | None = None
+    meta_source: str | None = None
+    group_counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    command: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    masks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+def model_card(
+    trainer: Trainer,
+    template: str,
+    details: CardDetails,
+    timing: PublishingCallback,
+    pictures: Mapping[str, str],
+    **method: Any,
+) -> ModelCard:
+    """The card of the weights that `trainer` holds now.
+
+    Args:
+        trainer: of an image classifier.
+        template: name of a file in `hub_cards`, without `.md`.
+        details: what the trainer does not know.
+        timing: of the trainer's training.
+        pictures: file beside the card -> what is written about it.
+        **method: what this template shows beyond the variables below.
+
+    Raises:
+        ValueError: there is no such template; the message names those that there are.
+    """
+    args, config = trainer.args, trainer.model.config
+    is_timm = isinstance(trainer.model, TimmWrapperForImageClassification)
+    own_architecture = is_timm and config.architecture in cifar.default_cfgs
+    base_model = None if own_architecture else details.base_model or config.name_or_path or None
+    base_id = hub_id(base_model)
+    dataset_ids = list(filter(None, map(hub_id, listed(details.dataset_id))))
+    repository = repository_name(trainer)
+    model_name = details.model_name or repository.split("/")[-1]
+    results = results_of_weights(trainer)
+    has_accuracies = any("accuracy" in metrics for metrics in results.values())
+    tags = dict.fromkeys([*TAGS, template, *(["timm"] if is_timm else []), *listed(details.tags)])
+    data = ModelCardData(
+        language=details.language,
+        license=details.license or hub_license(base_id) or "unknown",
+        library_name="transformers",
+        pipeline_tag=TASK,
+        base_model=base_id,
+        datasets=dataset_ids or None,
+        metrics=["accuracy"] if results else None,
+        tags=[*tags, "generated_from_trainer"],
+        model_name=model_name,
+        eval_results=_eval_results(results, details, dataset_ids) or None,
+    )
+    body = render(
+        template,
+        model_name=model_name,
+        repository=repository,
+        architecture=config.architecture if is_timm else type(trainer.model).__name__,
+        is_timm=is_timm,
+        own_architecture=own_architecture,
+        labels=[config.id2label[index] for index in sorted(config.id2label)],
+        base_model=plain_names(base_model),
+        base_id=base_id,
+        dataset=", ".join(listed(details.dataset_name) or dataset_ids),
+        results=results,
+        table=format_group_table(results, details.group_counts) if has_accuracies else "",
+        selection=selection_of(trainer),
+        hyperparameters=extract_hyperparameters_from_trainer(trainer),
+        timing=timing,
+        pictures=pictures,
+        device=str(args.device.type),
+        processes=args.world_size,
+        num_parameters=trainer.model.num_parameters(),
+        **method,
+    )
+    return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}\n")
+
+
+def render(template: str, **variables: Any) -> str:
+    """A template of `hub_cards` with its variables; a variable that it names and does not get is an error."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(shipped("hub_cards")),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    try:
+        source = environment.get_template(f"{template}.md")
+    except jinja2.TemplateNotFound as error:
+        names = ", ".join(name.removesuffix(".md") for name in environment.list_templates())
+        raise ValueError(f"hub_cards has no template {template!r}; choose one of {names}.") from error
+    return re.sub(r"\n{3,}", "\n\n", source.render(variables)).strip()
+
+
+def _eval_results(results, details, dataset_ids) -> list[EvalResult]:
+    """Of the test split if it was evaluated, else of the last split that was: one split on a leaderboard."""
+    if not results:
+        return []
+    split = "test" if "test" in results else list(results)[-1]
+    metrics = results[split]
+    has_groups = any(name.startswith("accuracy_group_") for name in metrics)
+    names = {name: title for name, title in RESULT_NAMES.items() if has_groups or name != "worst_group_accuracy"}
+    for kind in ("group", "class"):
+        prefix = f"accuracy_{kind}_"
+        names |= {name: f"Accuracy, {kind} {name[len(prefix) :]}" for name in metrics if name.startswith(prefix)}
+    return [
+        EvalResult(
+            task_type=TASK,
+            dataset_type=dataset_ids[0] if dataset_ids else "unknown",
+            dataset_name=", ".join(listed(details.dataset_name) or dataset_ids) or "unknown",
+            dataset_config=", ".join(listed(details.dataset_config)) or None,
+            dataset_split=split,
+            metric_type="accuracy",
+            metric_name=title,
+            metric_value=round(metrics[name], 4),
+        )
+        for name, title in names.items()
+        if name in metrics
+    ]

@@ -1,0 +1,170 @@
+"""What a trainer learns by: the cross-entropy, a training loss, or (`clp_hf.algorithm`) a meta-learner."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..modeling.head import ComposedHead, forward_with_features, set_head
+from ..utils.means import Means
+from ..utils.precision import at_least_float32
+from .base import TrainingLoss
+
+
+@dataclass
+class Run:
+    """Where a training run is, as an objective has to know.
+
+    Attributes:
+        model: the classifier as it is trained, in the wrapper that averages gradients over processes, if any.
+        optimizer: of its weights; None before it is made.
+        step, max_steps: optimizer steps done, and in all.
+        steps_now: whether the optimizer steps after this batch, and does not wait for more of them.
+        loss_scale: of the loss scaler; None without one.
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer | None
+    step: int
+    max_steps: int
+    steps_now: bool = True
+    loss_scale: float | None = None
+
+
+class Objective:
+    """What a trainer learns by. This one is the cross-entropy: it leaves everything to the plain `Trainer`.
+
+    Attributes:
+        STATE_FILE: in a checkpoint; None where there is no state.
+        CARD: the template in `hub_cards` of the classifiers that are trained by it.
+        seeds_batches: whether the random augmentation of a training batch has to be a function of seed, epoch and
+            indices, so that a resumed run sees the same one.
+        means: of what is logged.
+    """
+
+    STATE_FILE: str | None = None
+    CARD = "plain-trainer"
+    seeds_batches = False
+
+    def __init__(self):
+        self.means = Means()
+
+    def is_of(self, model: nn.Module) -> bool:
+        """Whether it can train this model; another one needs an objective of its own."""
+        return True
+
+    def begin(self, optimizer: torch.optim.Optimizer) -> None:
+        """Before the first step of a training run, when the optimizer of the weights has been made."""
+
+    def takes_step(self, run: Run) -> bool:
+        """Whether the gradient of the next batch comes from `training_loss`, and not from the plain Trainer's step."""
+        return False
+
+    def loss(self, run: Run, batch: Mapping[str, Any]) -> Tensor | None:
+        """The loss of a training batch in the plain Trainer's step; None for the plain Trainer's own."""
+        return None
+
+    def after_step(self, loss_scale: float | None) -> None:
+        """After every step of the optimizer, taken or, under a loss scaler, skipped."""
+
+    def save_beside(self, folder: str) -> None:
+        """Write what belongs into a repository or checkpoint beside the classifier."""
+
+    def load_beside(self, folder: str) -> None:
+        """Read what `save_beside` wrote."""
+
+    def check(self, folder: str) -> None:
+        """Refuse to go on from what is not a whole checkpoint of such a run: it would train something else.
+
+        Raises:
+            ValueError: names what is missing or another, and the fix.
+        """
+
+    def state_dict(self, gather: Callable[[list], list]) -> dict[str, Any] | None:
+        """All that a resumed run needs beside what `save_beside` writes; called on every process.
+
+        Args:
+            gather: joins the lists of all processes.
+        """
+        return None
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state_dict`."""
+
+    def facts(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """What the card shows beyond that of every classifier.
+
+        Args:
+            settings: of the method, name -> value.
+        """
+        return {
+            "train_sampling": settings["train_sampling"],
+            "training_loss": settings["training_loss"],
+            "loss_options": settings["training_loss_options"],
+        }
+
+
+class LossObjective(Objective):
+    """A `TrainingLoss` in place of the cross-entropy; evaluation is by cross-entropy, whatever trains.
+
+    Args:
+        name: of the loss, in `TRAINING_LOSSES`.
+        training_loss: on the device of the run.
+        head: the classifier's final linear layer; needed where the loss takes cosines.
+    """
+
+    STATE_FILE = "training_loss.pt"
+
+    def __init__(self, name: str, training_loss: TrainingLoss, head: nn.Linear | ComposedHead | None = None):
+        super().__init__()
+        self.name, self.training_loss, self.head = name, training_loss, head
+
+    def is_of(self, model: nn.Module) -> bool:
+        """False where the head is another model's."""
+        return self.head is None or any(module is self.head for module in model.modules())
+
+    def begin(self, optimizer: torch.optim.Optimizer) -> None:
+        """For cosines the head's rows are brought to unit length, now and after every step."""
+        if self.training_loss.takes_cosines:
+            _to_unit_rows(self.head)
+            optimizer.register_step_post_hook(lambda *_: _to_unit_rows(self.head))
+
+    def loss(self, run: Run, batch: Mapping[str, Any]) -> Tensor:
+        """As of `Objective`."""
+        self.training_loss.progress = run.step / run.max_steps
+        return self.training_loss.of_batch(partial(self._logits, run.model), batch)
+
+    def _logits(self, model: nn.Module, pixel_values: Tensor) -> Tensor:
+        if self.training_loss.takes_cosines:
+            logits, features = forward_with_features(model, self.head, pixel_values)
+            return at_least_float32(logits) / at_least_float32(features).norm(dim=-1, keepdim=True).clamp(min=1e-6)
+        return at_least_float32(model(pixel_values=pixel_values).logits)
+
+    def check(self, folder: str) -> None:
+        """As of `Objective`."""
+        if not os.path.isfile(os.path.join(folder, self.STATE_FILE)):
+            raise ValueError(
+                f"{folder} has no {self.STATE_FILE}: it was not written with training_loss={self.name!r}. Resume "
+                "one that was, or start anew."
+            )
+
+    def state_dict(self, gather: Callable[[list], list]) -> dict[str, Any]:
+        """The buffers of the loss."""
+        return self.training_loss.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Of the loss."""
+        self.training_loss.load_state_dict(state)
+
+
+def _to_unit_rows(head: nn.Linear | ComposedHead) -> None:
+    """Make the logits of `head` the features' lengths times their cosines with its rows."""
+    weight = head.weight.detach()
+    set_head(head, F.normalize(weight, dim=-1), torch.zeros_like(weight[:, 0]))

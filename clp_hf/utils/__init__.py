@@ -1,0 +1,1 @@
+"""Files, numbers and connections: what has nothing to do with images."""

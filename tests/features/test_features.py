@@ -1,0 +1,100 @@
+"""Features of a data set: right, cached, never stale, never half."""
+
+import pytest
+import torch
+from conftest import Squares, vit
+from safetensors.torch import load_file
+
+from clp_hf import CLPTrainingArguments
+from clp_hf import features as features_module
+from clp_hf.hsfm import FeatureSet, extract_features
+from clp_hf.modeling import find_classifier_head, forward_with_features
+
+
+@pytest.fixture
+def args(tmp_path):
+    return CLPTrainingArguments(str(tmp_path / "out"), meta_every=0, per_device_eval_batch_size=5, use_cpu=True)
+
+
+def test_features_are_those_of_the_model(args):
+    model = vit()
+    data = Squares(13)
+    found = extract_features(model, data, args)
+    model.eval()
+    pixels = torch.stack([data[index]["pixel_values"] for index in range(13)])
+    head = find_classifier_head(model, pixels[:2])[1]
+    with torch.no_grad():
+        logits, features = forward_with_features(model, head, pixels)
+    torch.testing.assert_close(found.features, features)
+    torch.testing.assert_close(found.logits, logits)
+    assert found.labels.tolist() == list(data.labels)
+    assert found.groups.tolist() == list(data.group)
+
+
+def test_the_cache_is_used_until_weights_or_data_change(args, tmp_path, monkeypatch):
+    model, runs = vit(), []
+    predict = features_module._FeatureExtractor.predict
+    monkeypatch.setattr(
+        features_module._FeatureExtractor, "predict", lambda self, data: runs.append(1) or predict(self, data)
+    )
+    first = extract_features(model, Squares(7), args, tmp_path / "cache")
+    again = extract_features(model, Squares(7), args, tmp_path / "cache")
+    assert len(runs) == 1
+    torch.testing.assert_close(again.features, first.features, rtol=0, atol=0)
+
+    extract_features(model, Squares(8), args, tmp_path / "cache")
+    assert len(runs) == 2
+    with torch.no_grad():
+        next(model.parameters()).add_(1e-3)
+    changed = extract_features(model, Squares(7), args, tmp_path / "cache")
+    assert len(runs) == 3
+    assert not torch.equal(changed.features, first.features)
+
+
+def test_groups_may_be_absent(args):
+    assert extract_features(vit(), Squares(4, columns=()), args).groups is None
+
+
+def feature_set(n=5):
+    return FeatureSet(torch.randn(n, 3), torch.randn(n, 2), torch.arange(n) % 2)
+
+
+def test_a_cut_off_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "features.safetensors"
+    feature_set().save(path, "a")
+    before = load_file(path)
+
+    def cut_off(tensors, part, metadata):
+        with open(part, "wb") as file:
+            file.write(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(features_module, "save_file", cut_off)
+    with pytest.raises(OSError, match="disk full"):
+        feature_set().save(path, "b")
+    assert [file.name for file in tmp_path.iterdir()] == ["features.safetensors"]
+    torch.testing.assert_close(load_file(path), before)
+
+
+def test_a_cache_of_another_model_is_refused(tmp_path):
+    feature_set().save(tmp_path / "f", "of one model")
+    with pytest.raises(ValueError, match="another model, data set or transform"):
+        FeatureSet.load(tmp_path / "f", "of another")
+
+
+def test_non_finite_features_are_refused():
+    with pytest.raises(ValueError, match="1 of 3 feature vectors are not finite, the first that of image 2"):
+        FeatureSet(torch.tensor([[0.0], [1.0], [torch.nan]]), torch.zeros(3, 2), torch.tensor([0, 1, 0]))
+
+
+def test_lengths_must_agree():
+    with pytest.raises(ValueError, match="as many"):
+        FeatureSet(torch.zeros(3, 1), torch.zeros(2, 2), torch.tensor([0, 1, 0]))
+
+
+def test_arguments_of_a_training_run_are_taken(tmp_path):
+    args = CLPTrainingArguments(
+        str(tmp_path), use_cpu=True, eval_strategy="epoch", save_strategy="epoch", load_best_model_at_end=True
+    )
+    assert len(extract_features(vit(), Squares(3), args)) == 3
+    assert args.eval_strategy == "epoch"
