@@ -208,7 +208,7 @@ def _check_batch_norm(args: CLPTrainingArguments, model: nn.Module, train: Datas
 def _check_settings(args: CLPTrainingArguments, data: Data, meta_set: MetaSet) -> None:
     """Refuse settings that the data cannot serve."""
     if args.class_prior:
-        refuse_streams(data.train, "class_prior", True, False)
+        refuse_streams(data.train, "class_prior needs the class frequencies", "class_prior=False")
     if args.background_evidence and "mask" not in data.example:
         raise ValueError(
             "background_evidence needs a `mask` for every training image, and they have none. Give the data set a "

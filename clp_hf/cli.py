@@ -198,7 +198,7 @@ def report(
       clp-hf report runs/waterbirds/erm runs/waterbirds/clp --output birds.html
     """
     with user_errors():
-        from .report.page import write_report
+        from .report import write_report
 
         typer.echo(write_report(runs, output))
 

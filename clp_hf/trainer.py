@@ -45,7 +45,7 @@ class CLPTrainer(PublishingTrainer):
         **kwargs: as for `Trainer`; and `card_details`, what the model card tells and the trainer cannot know.
 
     Attributes:
-        objective: what it learns by: a `MetaLearner`, a `LossObjective`, or an `Objective`, the plain cross-entropy.
+        learner: what it learns by: a `MetaLearner`, a `LossObjective`, or an `Objective`, the plain cross-entropy.
 
     Raises:
         ValueError: whatever would make training fail or mislead: no meta set, a class without images in it, causal
@@ -67,18 +67,19 @@ class CLPTrainer(PublishingTrainer):
             model = load_image_classifier(model)
         super().__init__(model, args or CLPTrainingArguments(), **kwargs)
         if self.args.train_sampling != "random":
-            refuse_streams(self.train_dataset, "train_sampling", self.args.train_sampling, "random")
+            what = f"train_sampling is {self.args.train_sampling!r}"
+            refuse_streams(self.train_dataset, what, "train_sampling='random'")
         self.add_callback(_StepCallback(self))
         self._data = Data(self.train_dataset, meta_dataset, self.data_collator, self.processing_class)
         if self.args.meta_every:
             refuse_what_hides_parameters(self)
             self._data.prepare_for_meta_learning(self.args, self.model.config.num_labels)
             self.train_dataset = self._data.train
-        self.objective = self._build_objective()
+        self.learner = self._build_learner()
         if self.args.training_loss != "cross_entropy":
             self.loss_is_scaled_for_ga = False  # a mean over the micro-batch
 
-    def _build_objective(self):
+    def _build_learner(self):
         return build_objective(
             self.args,
             self.model,
@@ -90,7 +91,7 @@ class CLPTrainer(PublishingTrainer):
     @property
     def perturbation_network(self) -> MetaNetwork | None:
         """Ω, with `meta_network="weight"` a `WeightNetwork`; None where nothing is meta-learned."""
-        return getattr(self.objective, "network", None)
+        return getattr(self.learner, "network", None)
 
     # ---- training ----------------------------------------------------------------------------------------------------
 
@@ -100,15 +101,15 @@ class CLPTrainer(PublishingTrainer):
                 f"meta_every is {self.args.meta_every} now, but was 0 when the trainer was built, which has no "
                 "meta set therefore. Build it with meta_every above 0."
             )
-        if not self.objective.is_of(self.model):
+        if not self.learner.is_of(self.model):
             # `model_init` has made another model, and a hyper-parameter search may have changed the arguments.
-            self.objective = self._build_objective()
+            self.learner = self._build_learner()
         return super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
 
     def create_optimizer(self, *args, **kwargs):
         """As in Trainer; what the objective does with every step begins here."""
         optimizer = super().create_optimizer(*args, **kwargs)
-        self.objective.begin(optimizer)
+        self.learner.begin(optimizer)
         return optimizer
 
     def create_scheduler(self, num_training_steps, optimizer=None):
@@ -136,7 +137,7 @@ class CLPTrainer(PublishingTrainer):
     def training_step(self, model, inputs, num_items_in_batch=None) -> Tensor:
         """One step of the objective, Algorithm 1: look ahead, update Ω, then leave W's gradient for the optimizer."""
         run = self._run(model)
-        if not self.objective.takes_step(run):
+        if not self.learner.takes_step(run):
             return super().training_step(model, inputs, num_items_in_batch)
         model.train()
         if callable(getattr(self.optimizer, "train", None)):
@@ -144,7 +145,7 @@ class CLPTrainer(PublishingTrainer):
         batch = self._prepare_inputs(inputs)
         check_batch(batch, self.model.config.num_labels, run.step)
         with self.compute_loss_context_manager():
-            loss, failed = self.objective.training_loss(run, batch)
+            loss, failed = self.learner.training_loss(run, batch)
         loss = loss / self.current_gradient_accumulation_steps
         # An overflow in Ω's gradient must lower the scale and skip the step of W too.
         overflow = failed and run.loss_scale is not None
@@ -154,7 +155,7 @@ class CLPTrainer(PublishingTrainer):
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """The objective's loss of a training batch; of any other the plain Trainer's."""
         if model.training and not return_outputs:
-            loss = self.objective.loss(self._run(model), inputs)
+            loss = self.learner.loss(self._run(model), inputs)
             if loss is not None:
                 return loss
         return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
@@ -173,13 +174,13 @@ class CLPTrainer(PublishingTrainer):
         sample weights.
         """
         if "loss" in logs:
-            logs |= self.objective.means.take(gather_object)
+            logs |= self.learner.means.take(gather_object)
         super().log(logs, start_time)
 
     # ---- order of the training images --------------------------------------------------------------------------------
 
     def _get_dataloader(self, dataset, description, *args, is_training=False, **kwargs):
-        if is_training and self.objective.seeds_batches and not isinstance(dataset, IterableDataset):
+        if is_training and self.learner.seeds_batches and not isinstance(dataset, IterableDataset):
             dataset = SeededDataset(dataset, self.args.seed)
         return super()._get_dataloader(dataset, description, *args, is_training=is_training, **kwargs)
 
@@ -194,30 +195,30 @@ class CLPTrainer(PublishingTrainer):
 
     def _save_beside(self, folder: str) -> None:
         if self.args.should_save:
-            self.objective.save_beside(folder)
+            self.learner.save_beside(folder)
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
-        self.objective.check(resume_from_checkpoint)
+        self.learner.check(resume_from_checkpoint)
         super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def _load_best_model(self):
         super()._load_best_model()
-        self.objective.load_beside(self.state.best_model_checkpoint)
+        self.learner.load_beside(self.state.best_model_checkpoint)
 
     def _save_optimizer_and_scheduler(self, output_dir):
         super()._save_optimizer_and_scheduler(output_dir)
-        state = self.objective.state_dict(gather_object)
+        state = self.learner.state_dict(gather_object)
         if state is not None and self.args.should_save:
-            torch.save(state, os.path.join(output_dir, self.objective.STATE_FILE))
+            torch.save(state, os.path.join(output_dir, self.learner.STATE_FILE))
 
     def _load_optimizer_and_scheduler(self, checkpoint):
         super()._load_optimizer_and_scheduler(checkpoint)
-        if checkpoint is None or self.objective.STATE_FILE is None:
+        if checkpoint is None or self.learner.STATE_FILE is None:
             return
-        path = os.path.join(checkpoint, self.objective.STATE_FILE)
+        path = os.path.join(checkpoint, self.learner.STATE_FILE)
         state = torch.load(path, map_location="cpu", weights_only=True)
-        self.objective.load_beside(checkpoint)
-        self.objective.load_state_dict(state)
+        self.learner.load_beside(checkpoint)
+        self.learner.load_state_dict(state)
         processes = len(state.get("generators", range(self.args.world_size)))
         if processes != self.args.world_size:
             logger.warning(
@@ -226,10 +227,10 @@ class CLPTrainer(PublishingTrainer):
             )
 
     def _card(self, details: CardDetails) -> tuple[str, dict[str, Any]]:
-        facts = self.objective.facts(own_settings(self.args))
+        facts = self.learner.facts(own_settings(self.args))
         if details.meta_source and "meta_source" in facts:
             facts["meta_source"] = details.meta_source
-        return self.objective.CARD, facts
+        return self.learner.CARD, facts
 
 
 class _StepCallback(TrainerCallback):
@@ -240,7 +241,7 @@ class _StepCallback(TrainerCallback):
 
     def on_optimizer_step(self, args, state, control, **kwargs):
         scaler = self.trainer.accelerator.scaler
-        self.trainer.objective.after_step(None if scaler is None else scaler.get_scale())
+        self.trainer.learner.after_step(None if scaler is None else scaler.get_scale())
 
     def on_epoch_begin(self, args, state, control, train_dataloader=None, **kwargs):
         # accelerate tells the data set the epoch only where the sampler does not want to know it

@@ -65,8 +65,8 @@ class CLPTrainingArguments(TrainingArguments):
     perturbation_start: float = field(
         default=0.0,
         metadata={
-            "help": "Experimental, without gain so far: fraction of training before which there is plain cross-entropy, "
-            "and neither perturbation nor look-ahead, as in deferred re-weighting."
+            "help": "Experimental, without gain so far: fraction of training before which there is plain "
+            "cross-entropy, and neither perturbation nor look-ahead, as in deferred re-weighting."
         },
     )
     perturbed_logits: str = field(

@@ -68,10 +68,10 @@ def outcome(trainer: CLPTrainer) -> dict:
     parts = {
         "model": trainer.model,
         "network": trainer.perturbation_network,
-        "statistics": trainer.objective.statistics,
+        "statistics": trainer.learner.statistics,
     }
-    if trainer.objective.evidence is not None:
-        parts["probe"] = trainer.objective.evidence.probe
+    if trainer.learner.evidence is not None:
+        parts["probe"] = trainer.learner.evidence.probe
     tensors = {
         f"{part}.{name}": tensor.clone()
         for part, module in parts.items()

@@ -365,7 +365,7 @@ def test_a_stream_trains_as_a_map_style_set_in_its_order(make_trainer, settings)
     stored = make_trainer(train_dataset=Squares(60), **settings)
     stored._get_train_sampler = lambda *args: None  # in order
     # of equal classes the shares are known to the one, counted by the other: 3, 3, 2 in the first batch
-    stored.objective.statistics.counted = True
+    stored.learner.statistics.counted = True
     stored.train()
     assert torch.equal(parameters(stream.model), parameters(stored.model))
     assert torch.equal(parameters(stream.perturbation_network), parameters(stored.perturbation_network))
@@ -375,14 +375,14 @@ def test_class_proportions_of_a_stream_are_counted_as_labels_come(make_trainer, 
     items = [Squares(60)[index] for index in (0, 0, 0, 0, 0, 1, 1, 2)]  # five, two, one of a batch of eight
     settings = {"meta_dataset": Squares(6, start=500), "max_steps": 3, "save_strategy": "steps", "save_steps": 2}
     trainer = make_trainer(train_dataset=Stream(items * 3), **settings)
-    assert trainer.objective.statistics.proportion.tolist() == pytest.approx([1 / 3] * 3)
+    assert trainer.learner.statistics.proportion.tolist() == pytest.approx([1 / 3] * 3)
     trainer.train()
-    assert trainer.objective.statistics.proportion.tolist() == [5 / 8, 2 / 8, 1 / 8]
+    assert trainer.learner.statistics.proportion.tolist() == [5 / 8, 2 / 8, 1 / 8]
     trainer.create_model_card()
 
     resumed = make_trainer(train_dataset=Stream(items * 3), **settings)
     resumed.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-2"))
-    assert resumed.objective.statistics.count.tolist() == [15, 6, 3]
+    assert resumed.learner.statistics.count.tolist() == [15, 6, 3]
     assert torch.equal(parameters(resumed.model), parameters(trainer.model))
 
 

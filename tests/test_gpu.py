@@ -32,9 +32,9 @@ class DoubleSquares(Squares):
 
 
 def weights(trainer):
-    parts = [trainer.model, trainer.perturbation_network, trainer.objective.statistics]
-    if trainer.objective.evidence is not None:
-        parts.append(trainer.objective.evidence.probe)
+    parts = [trainer.model, trainer.perturbation_network, trainer.learner.statistics]
+    if trainer.learner.evidence is not None:
+        parts.append(trainer.learner.evidence.probe)
     return torch.cat([value.double().cpu().flatten() for part in parts for value in part.state_dict().values()])
 
 
@@ -74,7 +74,7 @@ def test_both_networks_train_in_half_precision(make_trainer, model, precision):
     after = weights(trainer)
     assert torch.isfinite(after).all()
     assert (after - before).norm() > 0
-    assert trainer.objective.optimizer.state
+    assert trainer.learner.optimizer.state
     updated = [entry for entry in trainer.state.log_history if entry.get("meta_updates_skipped") == 0]
     assert len(updated) >= 10  # fp16 starts with overflows, which lower the scale
 

@@ -54,7 +54,7 @@ def states(trainer):
     on_step_end = trainer.callback_handler.on_step_end
 
     def keep(*args, **kwargs):
-        moments = [state["exp_avg"] for state in trainer.objective.optimizer.state.values()]
+        moments = [state["exp_avg"] for state in trainer.learner.optimizer.state.values()]
         kept.append(
             (
                 vector(trainer.model),

@@ -77,7 +77,7 @@ def test_a_step_is_algorithm_1(make_trainer):
     batches = []
     original = trainer._prepare_inputs
     trainer._prepare_inputs = lambda inputs: batches.append(original(inputs)) or batches[-1]
-    statistics = copy.deepcopy(trainer.objective.statistics)
+    statistics = copy.deepcopy(trainer.learner.statistics)
     trainer.train()
     batch, meta_batch = batches[0], batches[1]
     assert len(meta_batch["labels"]) == 6
@@ -226,8 +226,8 @@ def test_a_run_is_a_function_of_its_seed(make_trainer):
 def test_non_finite_meta_loss_skips_the_update_and_is_counted(make_trainer):
     trainer = make_trainer(max_steps=3)
     before = copy.deepcopy(trainer.perturbation_network.state_dict())
-    original = trainer.objective._meta_loss
-    trainer.objective._meta_loss = lambda *args: original(*args) * float("nan")
+    original = trainer.learner._meta_loss
+    trainer.learner._meta_loss = lambda *args: original(*args) * float("nan")
     trainer.train()
     assert logged(trainer, "meta_updates_skipped") == [1.0] * 3
     assert torch.equal(trainer.perturbation_network.output.weight, before["output.weight"])
@@ -251,7 +251,7 @@ class SomeNoisy(Squares):
 
 def test_log_tells_whose_loss_the_perturbation_raises(make_trainer):
     trainer = make_trainer(train_dataset=SomeNoisy(60), max_steps=4, logging_steps=2, eval_dataset=SomeNoisy(24))
-    recorded, record = [], trainer.objective._record_perturbation
+    recorded, record = [], trainer.learner._record_perturbation
 
     def recording(logits, perturbation, batch):
         losses = [
@@ -261,7 +261,7 @@ def test_log_tells_whose_loss_the_perturbation_raises(make_trainer):
         recorded.extend(zip(batch["noisy"].tolist(), (losses[1] > losses[0]).tolist(), strict=True))
         record(logits, perturbation, batch)
 
-    trainer.objective._record_perturbation = recording
+    trainer.learner._record_perturbation = recording
     trainer.train()
     trainer.evaluate()  # neither of them is a column of the model
     for step, of_log in enumerate((recorded[:16], recorded[16:])):
@@ -324,14 +324,14 @@ def test_resumed_equals_uninterrupted(make_trainer, tmp_path, background_evidenc
 def test_model_init_gets_a_new_perturbation_network(make_trainer):
     trainer = make_trainer(model_init=lambda: vit())
     trainer.train()
-    assert any(module is trainer.objective.classifier.head for module in trainer.model.modules())
+    assert any(module is trainer.learner.classifier.head for module in trainer.model.modules())
 
 
 def test_meta_set_is_taken_out_of_the_training_set(make_trainer):
     trainer = make_trainer(train_dataset=Squares(60), meta_samples=2)
-    assert len(trainer.objective.meta_batches.meta_set) == 12
+    assert len(trainer.learner.meta_batches.meta_set) == 12
     assert len(trainer.train_dataset) == 48
-    assert not set(trainer.train_dataset.indices) & set(trainer.objective.meta_batches.meta_set.dataset.indices)
+    assert not set(trainer.train_dataset.indices) & set(trainer.learner.meta_batches.meta_set.dataset.indices)
 
 
 # ---- bad input, before training --------------------------------------------------------------------------------------
@@ -399,7 +399,7 @@ def test_bad_labels_are_refused(make_trainer, data, message):
 )
 def test_bad_meta_sets(make_trainer, meta, message):
     if message is None:  # one empty mask: that image is used unaugmented, and counted
-        assert make_trainer(meta_dataset=meta).objective.meta_batches.meta_set.maskable.tolist() == [True] * 5 + [False]
+        assert make_trainer(meta_dataset=meta).learner.meta_batches.meta_set.maskable.tolist() == [True] * 5 + [False]
     else:
         with pytest.raises(ValueError, match=message):
             make_trainer(meta_dataset=meta)
@@ -488,7 +488,7 @@ def test_the_rate_of_the_perturbation_network_follows_the_schedule_where_asked(m
     def trained(**settings):
         trainer = make_trainer(max_steps=10, meta_every=5, **SGD, **settings)
         trainer.train()
-        return trainer.objective.optimizer.param_groups[0]["lr"]
+        return trainer.learner.optimizer.param_groups[0]["lr"]
 
     assert trained(lr_decay_at=[0.4]) == 1e-3
     assert trained(lr_decay_at=[0.4], perturbation_follows_schedule=True) == pytest.approx(1e-4)

@@ -15,12 +15,18 @@ def refuse_data_parallel(model: nn.Module | None) -> None:
         )
 
 
-def refuse_streams(dataset, setting: str, value: object, instead: object) -> None:
-    """A stream has its own order, and its class frequencies are not known before it ends."""
+def refuse_streams(dataset, what: str, instead: str) -> None:
+    """A stream has its own order, and its class frequencies are not known before it ends.
+
+    Args:
+        dataset: the training set.
+        what: asks for more, in words, such as "class_prior needs the class frequencies".
+        instead: the setting that does not.
+    """
     if isinstance(dataset, IterableDataset):
         raise ValueError(
-            f"{setting} is {value!r}, but {type(dataset).__name__} is a stream, whose order is its own and whose class "
-            f"frequencies are not known. Set {setting}={instead!r}, or pass map-style training data."
+            f"{what}, but {type(dataset).__name__} is a stream, whose order is its own. Set {instead}, or pass "
+            "map-style training data."
         )
 
 

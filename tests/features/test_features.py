@@ -6,7 +6,8 @@ from conftest import Squares, vit
 from safetensors.torch import load_file
 
 from clp_hf import CLPTrainingArguments
-from clp_hf import features as features_module
+from clp_hf.features import extraction
+from clp_hf.features import feature_set as feature_set_module
 from clp_hf.hsfm import FeatureSet, extract_features
 from clp_hf.modeling import find_classifier_head, forward_with_features
 
@@ -33,9 +34,9 @@ def test_features_are_those_of_the_model(args):
 
 def test_the_cache_is_used_until_weights_or_data_change(args, tmp_path, monkeypatch):
     model, runs = vit(), []
-    predict = features_module._FeatureExtractor.predict
+    predict = extraction._FeatureExtractor.predict
     monkeypatch.setattr(
-        features_module._FeatureExtractor, "predict", lambda self, data: runs.append(1) or predict(self, data)
+        extraction._FeatureExtractor, "predict", lambda self, data: runs.append(1) or predict(self, data)
     )
     first = extract_features(model, Squares(7), args, tmp_path / "cache")
     again = extract_features(model, Squares(7), args, tmp_path / "cache")
@@ -69,7 +70,7 @@ def test_a_cut_off_write_leaves_the_old_file(tmp_path, monkeypatch):
             file.write(b"half")
         raise OSError("disk full")
 
-    monkeypatch.setattr(features_module, "save_file", cut_off)
+    monkeypatch.setattr(feature_set_module, "save_file", cut_off)
     with pytest.raises(OSError, match="disk full"):
         feature_set().save(path, "b")
     assert [file.name for file in tmp_path.iterdir()] == ["features.safetensors"]

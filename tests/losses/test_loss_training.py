@@ -68,7 +68,7 @@ def test_one_step_is_a_step_on_the_formula(make_trainer):
 def test_losses_see_float32_logits_under_autocast(make_trainer):
     trainer = make_trainer(bf16=True, max_steps=1, **loss_settings("focal"))
     seen = []
-    trainer.objective.training_loss.register_forward_pre_hook(lambda module, args: seen.append(args[0].dtype))
+    trainer.learner.training_loss.register_forward_pre_hook(lambda module, args: seen.append(args[0].dtype))
     trainer.train()
     assert seen == [torch.float32]
 
@@ -76,7 +76,7 @@ def test_losses_see_float32_logits_under_autocast(make_trainer):
 def test_ldam_trains_a_cosine_head_that_is_an_ordinary_one(make_trainer):
     trainer = make_trainer(max_steps=3, **loss_settings("ldam"))
     cosines = []
-    trainer.objective.training_loss.register_forward_pre_hook(lambda module, args: cosines.append(args[0]))
+    trainer.learner.training_loss.register_forward_pre_hook(lambda module, args: cosines.append(args[0]))
     trainer.train()
     head = trainer.model.classifier
     torch.testing.assert_close(head.weight.norm(dim=1), torch.ones(3))
@@ -87,7 +87,7 @@ def test_ldam_trains_a_cosine_head_that_is_an_ordinary_one(make_trainer):
 def test_deferred_weights_know_how_far_training_is(make_trainer):
     trainer = make_trainer(max_steps=4, gradient_accumulation_steps=2, **loss_settings("ldam_drw"))
     progress = []
-    trainer.objective.training_loss.register_forward_pre_hook(lambda module, args: progress.append(module.progress))
+    trainer.learner.training_loss.register_forward_pre_hook(lambda module, args: progress.append(module.progress))
     trainer.train()
     assert progress == [0.0, 0.0, 0.25, 0.25, 0.5, 0.5, 0.75, 0.75]
 
@@ -101,8 +101,8 @@ def test_resumed_equals_uninterrupted(make_trainer, tmp_path, name):
     resumed.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-2"))
     assert torch.equal(parameters(whole.model), parameters(resumed.model))
     if name == "group_dro":
-        assert torch.equal(whole.objective.training_loss.weights, resumed.objective.training_loss.weights)
-        assert whole.objective.training_loss.weights.unique().numel() > 1
+        assert torch.equal(whole.learner.training_loss.weights, resumed.learner.training_loss.weights)
+        assert whole.learner.training_loss.weights.unique().numel() > 1
 
 
 def test_resuming_from_another_method_is_refused(make_trainer, tmp_path):
@@ -147,4 +147,4 @@ def test_losses_that_need_no_groups_look_at_none(make_trainer):
             raise AssertionError("an image was made")
 
     trainer = make_trainer(train_dataset=NoGroups(60), **loss_settings("logit_adjustment"))
-    assert trainer.objective.training_loss is not None
+    assert trainer.learner.training_loss is not None

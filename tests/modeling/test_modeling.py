@@ -1,5 +1,6 @@
 import copy
 import time
+from importlib import resources
 
 import numpy as np
 import pytest
@@ -11,7 +12,6 @@ from PIL import Image
 from torch import nn
 from transformers import pipeline
 
-import clp_hf.modeling as modeling
 from clp_hf.data import EvalTransform
 from clp_hf.modeling import (
     ImageSettings,
@@ -24,6 +24,7 @@ from clp_hf.modeling import (
     parameter_count,
     resize_bilinearly,
     set_head,
+    timm_models,
     uses_batch_statistics,
 )
 
@@ -306,16 +307,16 @@ class TestWithoutTheHub:
         assert model(torch.zeros(1, 3, 64, 64)).logits.shape == (1, 2)
 
     def test_without_the_package(self, monkeypatch):
-        monkeypatch.setattr(modeling, "PACKAGED_WEIGHTS", "no_such_package")
+        monkeypatch.setattr(timm_models, "PACKAGED_WEIGHTS", "no_such_package")
         with pytest.raises(ConnectionError, match="the demo extra"):
             load_image_classifier("tf_efficientnet_lite0", num_labels=2)
 
 
 def test_packaged_weights_are_mapped_to_keys_of_the_same_kind():
-    path = next((modeling.resources.files(modeling.PACKAGED_WEIGHTS) / "models").glob("*.pth"))
+    path = next((resources.files(timm_models.PACKAGED_WEIGHTS) / "models").glob("*.pth"))
     state = torch.load(path, weights_only=True)
     target = timm.create_model("tf_efficientnet_lite0").state_dict()
-    renamed = modeling._as_timm_keys(state, list(target))
+    renamed = timm_models._as_timm_keys(state, list(target))
     assert renamed.keys() == target.keys()
     assert [key.rpartition(".")[2] for key in renamed] == [key.rpartition(".")[2] for key in state]
     assert all(tensor.shape == target[key].shape for key, tensor in renamed.items())

@@ -87,7 +87,7 @@ def test_the_signal_is_what_more_weight_would_do(make_trainer):
     generator = torch.Generator().manual_seed(0)
     logits, tangent = torch.randn(2, 4, 3, generator=generator)
     weights, labels = torch.tensor([0.2, 0.4, 0.6, 0.8]), torch.tensor([0, 1, 2, 0])
-    derivative = trainer.objective._derivative_in_output(logits, weights, labels, tangent)
+    derivative = trainer.learner._derivative_in_output(logits, weights, labels, tangent)
     slopes = ((logits.softmax(-1) - F.one_hot(labels)) * tangent).sum(-1)
     expected = 4 * (slopes - (weights * slopes).sum() / weights.sum()) / weights.sum()
     torch.testing.assert_close(trainer.perturbation_network.signal(derivative, labels), expected)

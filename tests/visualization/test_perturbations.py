@@ -27,6 +27,7 @@ class Linear(MetaNetwork):
     """Answers 2 x₀ + x₁, and 10 more for label 1."""
 
     NAME = "weight"
+    LEVEL = "level"
     characteristics = ("loss", "margin", "entropy")
 
     def forward(self, characteristics, labels, background_logits=None):
@@ -50,7 +51,7 @@ def test_perturbation_and_raised_loss_of_every_class_and_group_by_hand(make_trai
     trainer = make_trainer(train_dataset=Squares(60, columns=("mask", "group")))
     perturbation = torch.tensor([[1.0, 0, 0], [3.0, 0, 0], [0, -2.0, 0], [0, 4.0, 2.0]])
     batch = {"labels": torch.tensor([0, 0, 1, 1]), "group": torch.tensor([0, 1, 2, 2])}
-    trainer._record_perturbation(torch.zeros(4, 3), perturbation, batch)
+    trainer.learner._record_perturbation(torch.zeros(4, 3), perturbation, batch)
     trainer.log({"loss": 0.0})
     entry = trainer.state.log_history[-1]
     # own class over the mean of the others: 1, 3, -2, 4 - 2 / 2

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from test_recipes import coloured
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import compare  # noqa: E402
