@@ -36,7 +36,7 @@ import time
 from collections import Counter
 from collections.abc import Collection, Sequence
 from contextlib import redirect_stdout
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,13 +47,14 @@ import plots  # noqa: E402
 import torch  # noqa: E402
 from common import mark_best, mean_and_spread, write_record  # noqa: E402
 from frozen_features import freeze  # noqa: E402
-from transformers import TrainingArguments  # noqa: E402
+from transformers import HfArgumentParser  # noqa: E402
 from transformers.utils.logging import disable_progress_bar  # noqa: E402
 
 from clp_hf import CLPTrainingArguments  # noqa: E402
 from clp_hf.data.background_swap import BackgroundSwap  # noqa: E402
 from clp_hf.data.groups import counts  # noqa: E402
-from clp_hf.experiment import METHODS, DataArguments, ModelArguments, parse_arguments  # noqa: E402
+from clp_hf.experiment import METHODS, DataArguments, ModelArguments, configured, parse_arguments  # noqa: E402
+from clp_hf.hub.record import own_fields  # noqa: E402
 from clp_hf.perturbation import CHARACTERISTICS  # noqa: E402
 
 LONG_TAIL_METHODS = (
@@ -114,9 +115,7 @@ TRAINER_SETTINGS = (
     "label_smoothing_factor", "metric_for_best_model", "bf16", "fp16",
 )  # fmt: skip
 # Settings of the trainer that are not its parent's.
-OWN_SETTINGS = tuple(
-    item.name for item in fields(CLPTrainingArguments) if item.name not in TrainingArguments.__dataclass_fields__
-)
+OWN_SETTINGS = own_fields(CLPTrainingArguments)
 
 
 @dataclass
@@ -256,8 +255,13 @@ def parse() -> Comparison:
             images where there are features only.
     """
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--scenario", choices=list(SCENARIOS), required=True)
+    first.add_argument("--scenario", choices=list(SCENARIOS))
     scenario = first.parse_known_args()[0].scenario
+    if scenario is None:
+        if {"-h", "--help"} & set(sys.argv[1:]):
+            print_help()
+            sys.exit()
+        raise ValueError(f"Which scenario? Give --scenario with one of {', '.join(SCENARIOS)}.")
     recipe = importlib.import_module(scenario)
     methods, budget = SCENARIOS[scenario]
     defaults = {
@@ -276,6 +280,8 @@ def parse() -> Comparison:
     if benchmark.workers < 1:
         raise ValueError(f"workers is {benchmark.workers}; expected 1 or more.")
     comparison = Comparison(benchmark, tuple(arguments))
+    for method in comparison.methods:
+        configured(arguments[-1], variant(method))  # as a user's settings are checked, before anything runs
     changing = [method for method in comparison.methods if changes_images(method, arguments[-1])]
     if benchmark.frozen_features and changing:
         raise ValueError(
@@ -285,11 +291,24 @@ def parse() -> Comparison:
     return comparison
 
 
+def print_help() -> None:
+    """What can be said before a scenario is chosen; with one, `--help` lists the options of its recipe too."""
+    parser = HfArgumentParser(
+        BenchmarkArguments,
+        usage="%(prog)s --scenario SCENARIO --results FOLDER [options]",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=f"methods: {', '.join(VARIANTS)}\n\nsweeps: {', '.join(SWEEPS)}\n\nOf a scenario's recipe, with its "
+        "options and defaults: --scenario SCENARIO --help",
+    )
+    parser.print_help()
+
+
 def variant(method: str) -> dict[str, Any]:
     """The settings that a method changes: those of its name in `VARIANTS`, and those written behind it.
 
     Raises:
-        ValueError: the method or a setting is unknown, or a value is not valid.
+        ValueError: the method or a setting is unknown.
     """
     name, *changes = method.split("+")
     if name not in VARIANTS:
@@ -303,8 +322,6 @@ def variant(method: str) -> dict[str, Any]:
                 f"{', '.join((*TRAINER_SETTINGS, *OWN_SETTINGS))}."
             )
         changed[setting] = _value(value)
-    if changed:
-        CLPTrainingArguments(**changed)  # checks the values
     return VARIANTS[name] | changed
 
 

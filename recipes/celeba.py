@@ -9,16 +9,9 @@ default method is Meta-LP, with ten images of every group out of the training sp
 optimizer as Yao et al. (2022) have them, whom the paper follows on Waterbirds. Writes what recipes/waterbirds.py does.
 """
 
-from dataclasses import dataclass, field
+from clp_hf.experiment import SELECTED_EVERY_EPOCH, SGD, MethodArguments, experiment_of, run_recipe
 
-from clp_hf import CLPTrainingArguments
-from clp_hf.experiment import METHODS, DataArguments, Experiment, ModelArguments, run_recipe
-
-
-@dataclass
-class RecipeArguments:
-    method: str = field(default="meta_lp", metadata={"help": "How to train.", "choices": list(METHODS)})
-
+RecipeArguments, build = MethodArguments, experiment_of
 
 DEFAULTS = {
     "dataset_name": "flwrlabs/celeba",
@@ -36,26 +29,15 @@ DEFAULTS = {
     "per_device_eval_batch_size": 128,
     "learning_rate": 1e-4,
     "lr_scheduler_type": "constant",
-    "optim": "sgd",
-    "optim_args": "momentum=0.9",
+    **SGD,
     "weight_decay": 1e-4,
-    "max_grad_norm": 0.0,
-    "eval_strategy": "epoch",
-    "save_strategy": "epoch",
-    "save_total_limit": 1,
-    "load_best_model_at_end": True,
+    **SELECTED_EVERY_EPOCH,
     "metric_for_best_model": "worst_group_accuracy",
 }
 
 
-def build(
-    recipe: RecipeArguments, data: DataArguments, model: ModelArguments, training: CLPTrainingArguments
-) -> Experiment:
-    return Experiment(data, model, training)
-
-
 def main(description: str = __doc__, defaults: dict = DEFAULTS, method: str = "meta_lp"):
-    run_recipe(build, RecipeArguments, description, {"method": method, **defaults})
+    run_recipe(RecipeArguments, description, {"method": method, **defaults}, build)
 
 
 if __name__ == "__main__":

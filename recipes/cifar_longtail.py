@@ -18,12 +18,19 @@ from functools import partial
 from clp_hf import CLPTrainingArguments
 from clp_hf.data import long_tail
 from clp_hf.data.scenarios.long_tail import PROFILES
-from clp_hf.experiment import METHODS, DataArguments, Experiment, ModelArguments, run_recipe
+from clp_hf.experiment import (
+    SELECTED_EVERY_EPOCH,
+    SGD,
+    DataArguments,
+    Experiment,
+    MethodArguments,
+    ModelArguments,
+    run_recipe,
+)
 
 
 @dataclass
-class RecipeArguments:
-    method: str = field(default="clp", metadata={"help": "How to train.", "choices": list(METHODS)})
+class RecipeArguments(MethodArguments):
     imbalance_ratio: float = field(default=100.0, metadata={"help": "Largest to smallest class, at least 1."})
     profile: str = field(default="exponential", metadata={"help": "Form of the tail.", "choices": list(PROFILES)})
     index_hash: str | None = field(default=None, metadata={"help": "Refuse to train on another choice of images."})
@@ -44,14 +51,9 @@ DEFAULTS = {
     "learning_rate": 0.1,
     "lr_scheduler_type": "constant",
     "lr_decay_at": [0.6, 0.8],  # epochs 120 and 160
-    "optim": "sgd",
-    "optim_args": "momentum=0.9",
+    **SGD,
     "weight_decay": 5e-4,
-    "max_grad_norm": 0.0,
-    "eval_strategy": "epoch",
-    "save_strategy": "epoch",
-    "save_total_limit": 1,
-    "load_best_model_at_end": True,
+    **SELECTED_EVERY_EPOCH,
     "metric_for_best_model": "accuracy",
 }
 
@@ -64,7 +66,7 @@ def build(
 
 
 def main():
-    run_recipe(build, RecipeArguments, __doc__, DEFAULTS)
+    run_recipe(RecipeArguments, __doc__, DEFAULTS, build)
 
 
 if __name__ == "__main__":

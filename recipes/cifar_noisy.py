@@ -22,12 +22,11 @@ from datasets import Dataset
 
 from clp_hf import CLPTrainingArguments
 from clp_hf.data.scenarios.label_noise import flip_noise, similar_classes, thumbnail_confusion, uniform_noise
-from clp_hf.experiment import METHODS, DataArguments, Experiment, ModelArguments, run_recipe
+from clp_hf.experiment import DataArguments, Experiment, MethodArguments, ModelArguments, run_recipe
 
 
 @dataclass
-class RecipeArguments:
-    method: str = field(default="clp", metadata={"help": "How to train.", "choices": list(METHODS)})
+class RecipeArguments(MethodArguments):
     noise: str = field(default="flip", metadata={"help": "How labels go wrong.", "choices": ["flip", "uniform"]})
     noise_rate: float = field(default=0.4, metadata={"help": "Share of the labels that are replaced, 0 to 1."})
     noise_seed: int = field(default=0, metadata={"help": "Which labels are replaced, by what."})
@@ -66,7 +65,7 @@ def build(
 
 
 def main():
-    run_recipe(build, RecipeArguments, __doc__, DEFAULTS)
+    run_recipe(RecipeArguments, __doc__, DEFAULTS, build)
 
 
 if __name__ == "__main__":

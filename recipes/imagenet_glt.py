@@ -16,17 +16,24 @@ from functools import partial
 from clp_hf import CLPTrainingArguments
 from clp_hf.data.loading import IMAGE_COLUMNS, read_splits
 from clp_hf.data.scenarios.glt import PROTOCOLS, generalised_long_tail
-from clp_hf.experiment import METHODS, DataArguments, Experiment, ModelArguments, run_recipe
+from clp_hf.experiment import (
+    SELECTED_EVERY_EPOCH,
+    SGD,
+    DataArguments,
+    Experiment,
+    MethodArguments,
+    ModelArguments,
+    run_recipe,
+)
 
 
-@dataclass
-class RecipeArguments:
+@dataclass(kw_only=True)
+class RecipeArguments(MethodArguments):
     split_folder: str = field(metadata={"help": "Folder of the benchmark's split files."})
     protocol: str = field(default="glt", metadata={"help": "What becomes balanced.", "choices": list(PROTOCOLS)})
     id_column: str | None = field(
         default=None, metadata={"help": "Column of the images' ids; by default their file names."}
     )
-    method: str = field(default="clp", metadata={"help": "How to train.", "choices": list(METHODS)})
 
 
 DEFAULTS = {
@@ -45,14 +52,9 @@ DEFAULTS = {
     "per_device_eval_batch_size": 256,
     "learning_rate": 0.1,
     "lr_scheduler_type": "cosine",
-    "optim": "sgd",
-    "optim_args": "momentum=0.9",
+    **SGD,
     "weight_decay": 5e-4,
-    "max_grad_norm": 0.0,
-    "eval_strategy": "epoch",
-    "save_strategy": "epoch",
-    "save_total_limit": 1,
-    "load_best_model_at_end": True,
+    **SELECTED_EVERY_EPOCH,
     "metric_for_best_model": "balanced_accuracy",
 }
 
@@ -74,7 +76,7 @@ def build(
 
 
 def main(benchmark: str = "imagenet", description: str = __doc__, defaults: dict = DEFAULTS):
-    experiment, results = run_recipe(partial(build, benchmark=benchmark), RecipeArguments, description, defaults)
+    experiment, results = run_recipe(RecipeArguments, description, defaults, partial(build, benchmark=benchmark))
     if experiment.args.should_log:
         for method, metrics in results.items():
             print(f"{method}: mean precision {100 * metrics['test_macro_precision']:.2f} %")

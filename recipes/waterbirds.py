@@ -10,18 +10,9 @@ Writes the model, its card and all_results.json (eval_* and test_* keys) to --ou
 group, and publishes the folder with --push_to_hub.
 """
 
-import os
-from dataclasses import dataclass, field
+from clp_hf.experiment import SGD, MethodArguments, experiment_of, run_recipe
 
-from clp_hf import CLPTrainingArguments
-from clp_hf.experiment import METHODS, DataArguments, Experiment, ModelArguments, parse_arguments
-
-
-@dataclass
-class RecipeArguments:
-    method: str = field(default="clp", metadata={"help": "How to train.", "choices": list(METHODS)})
-    compare: bool = field(default=False, metadata={"help": "Train with ERM and CLP, each in its own sub-folder."})
-
+RecipeArguments, build = MethodArguments, experiment_of
 
 # chosen on validation: README, "What mattered"
 DEFAULTS = {
@@ -34,12 +25,10 @@ DEFAULTS = {
     "per_device_train_batch_size": 32,
     "per_device_eval_batch_size": 64,
     "learning_rate": 2e-3,
-    "optim": "sgd",
-    "optim_args": "momentum=0.9",
+    **SGD,
     "weight_decay": 1e-4,
     "lr_scheduler_type": "cosine",
     "warmup_steps": 10,
-    "max_grad_norm": 0.0,
     "train_sampling": "class",
     "background_evidence": True,
     "lookahead_scope": "head",
@@ -57,28 +46,8 @@ DEFAULTS = {
 }
 
 
-def build(
-    recipe: RecipeArguments, data: DataArguments, model: ModelArguments, training: CLPTrainingArguments
-) -> Experiment:
-    return Experiment(data, model, training)
-
-
 def main():
-    recipe, data, model, training = parse_arguments(
-        (RecipeArguments, DataArguments, ModelArguments, CLPTrainingArguments), __doc__, DEFAULTS
-    )
-    experiment = build(recipe, data, model, training)
-    if recipe.compare:
-        results = {}
-        for name in ("erm", "clp"):
-            own_repository = {"hub_model_id": f"{training.hub_model_id}-{name}"} if training.hub_model_id else {}
-            folder = os.path.join(training.output_dir, name)
-            results[name.upper()] = experiment.run(METHODS[name] | own_repository, folder)
-    else:
-        results = {recipe.method.upper(): experiment.run(METHODS[recipe.method], training.output_dir)}
-    if training.should_log:
-        print(f"\nBest of {len(experiment.validation)} validation images' worst group, every epoch:")
-        print(experiment.table(results))
+    run_recipe(RecipeArguments, __doc__, DEFAULTS, build)
 
 
 if __name__ == "__main__":

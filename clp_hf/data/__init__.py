@@ -1,15 +1,20 @@
 """Data: one loader for every source, batched transforms, groups, embedded birds, and the scenarios to learn under."""
 
-from .dataset import ImageClassificationDataset
-from .embedded import embedded_birds
-from .groups import group_proportions
-from .loading import load_classification_dataset
-from .scenarios.dominoes import dominoes
-from .scenarios.glt import generalised_long_tail
-from .scenarios.label_noise import flip_noise, similar_classes, uniform_noise
-from .scenarios.long_tail import index_hash, long_tail
-from .scenarios.pseudo_attributes import add_pseudo_attributes
-from .transforms import EvalTransform, PaddedCropTransform, TrainTransform
+from typing import TYPE_CHECKING
+
+from ..utils.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from .dataset import ImageClassificationDataset
+    from .embedded import embedded_birds
+    from .groups import group_proportions
+    from .loading import load_classification_dataset
+    from .scenarios.dominoes import dominoes
+    from .scenarios.glt import generalised_long_tail
+    from .scenarios.label_noise import flip_noise, similar_classes, uniform_noise
+    from .scenarios.long_tail import index_hash, long_tail
+    from .scenarios.pseudo_attributes import add_pseudo_attributes
+    from .transforms import EvalTransform, PaddedCropTransform, TrainTransform
 
 __all__ = [
     "EvalTransform",
@@ -28,3 +33,25 @@ __all__ = [
     "similar_classes",
     "uniform_noise",
 ]
+
+# the flags of a command are read without torch and datasets
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "EvalTransform": ".transforms",
+        "ImageClassificationDataset": ".dataset",
+        "PaddedCropTransform": ".transforms",
+        "TrainTransform": ".transforms",
+        "add_pseudo_attributes": ".scenarios.pseudo_attributes",
+        "dominoes": ".scenarios.dominoes",
+        "embedded_birds": ".embedded",
+        "flip_noise": ".scenarios.label_noise",
+        "generalised_long_tail": ".scenarios.glt",
+        "group_proportions": ".groups",
+        "index_hash": ".scenarios.long_tail",
+        "load_classification_dataset": ".loading",
+        "long_tail": ".scenarios.long_tail",
+        "similar_classes": ".scenarios.label_noise",
+        "uniform_noise": ".scenarios.label_noise",
+    },
+)

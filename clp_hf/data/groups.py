@@ -35,12 +35,3 @@ def counts(dataset: Dataset, column: str = "group") -> dict[str, int]:
 def group_proportions(dataset: Dataset, column: str = "group") -> dict[str, float]:
     """Share of each group in `dataset`, summing to 1: on the training split, the weights of `adjusted_accuracy`."""
     return {name: count / len(dataset) for name, count in counts(dataset, column).items()}
-
-
-def split_off(dataset: Dataset, indices: Sequence[int]) -> tuple[Dataset, Dataset]:
-    """`(dataset[indices], the rest)`, for meta images that must not be evaluated on as well."""
-    chosen = np.asarray(indices)
-    if chosen.size and (chosen.min() < 0 or chosen.max() >= len(dataset)):
-        raise IndexError(f"Indices must be in 0 ... {len(dataset) - 1}, got {chosen.min()} ... {chosen.max()}.")
-    rest = np.setdiff1d(np.arange(len(dataset)), chosen)
-    return dataset.select(chosen), dataset.select(rest)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
@@ -13,6 +15,7 @@ from datasets import Image as ImageFeature
 from datasets import Sequence as SequenceFeature
 
 from ..utils.connection import hub_failure
+from .columns import Columns
 from .embedded import embedded_birds
 from .groups import add_groups
 
@@ -24,45 +27,31 @@ VALIDATION_SPLITS = ("validation", "val", "valid", "dev")
 
 def load_classification_dataset(
     name_or_path: str | Path | DatasetDict = "embedded",
+    columns: Columns | None = None,
     *,
     config_name: str | None = None,
-    image_column: str | None = None,
-    label_column: str | None = None,
-    attribute_column: str | None = None,
-    group_column: str | None = None,
-    mask_column: str | None = None,
-    box_column: str | None = None,
-    box_format: str = "xywh",
     label_names: Sequence[str] | None = None,
-    attribute_names: Sequence[str] | None = None,
     train_split: str = "train",
     validation_split: str | None = None,
     test_split: str | None = None,
     validation_fraction: float = 0.2,
     seed: int = 0,
     cache_dir: str | None = None,
+    **fields: Any,
 ) -> DatasetDict:
     """Load an image classification data set under canonical column names, checked.
 
     Args:
         name_or_path: `"embedded"`, a Hub name, a folder (parquet files or an image folder, splits by name), one parquet
             file, or a `DatasetDict` already loaded.
+        columns: their names in the source.
         config_name: configuration of a Hub data set.
-        image_column, label_column: their names in the source; by default `image` or `img`, and `label` or
-            `fine_label`. Labels are a `ClassLabel`, strings, or integers 0 ... C - 1.
-        attribute_column: the attribute that may be spurious; by default the first of `place`, `background`, `attribute`
-            there is.
-        group_column: precomputed groups; by default `group` if there is one, else group = label * attributes +
-            attribute.
-        mask_column: the causal masks; by default `mask` if there is one.
-        box_column, box_format: boxes instead of masks, in pixels: `xywh` (COCO: left, top, width, height) or `xyxy`.
-            `"none"` as attribute, group or mask column ignores the default one.
-        label_names, attribute_names: names in the order of the integers; by default those stored, else the values
-            themselves.
+        label_names: `class_names` of the columns.
         train_split, validation_split, test_split: names in the source; by default `train`, the first of `validation`,
             `val`, `valid`, `dev` there is, and `test` if there is one.
         validation_fraction: share of the training split that becomes the validation split if the source has none
             (stratified by group, else by label, drawn with `seed`).
+        **fields: of `Columns`, in place of those of `columns`.
 
     Returns:
         `DatasetDict` of `train`, `validation` and, where there is one, `test`, with columns `image`, `label`
@@ -72,6 +61,9 @@ def load_classification_dataset(
         ConnectionError: the Hub cannot be reached. ValueError: a column, split or value is not as expected; the message
             names what was found.
     """
+    if label_names is not None:
+        fields["class_names"] = label_names
+    columns = replace(columns or Columns(), **fields)
     splits = _select_splits(
         read_splits(name_or_path, config_name, cache_dir), train_split, validation_split, test_split
     )
@@ -88,13 +80,13 @@ def load_classification_dataset(
             )
         return requested
 
-    attribute = column(attribute_column, "attribute", ATTRIBUTE_COLUMNS)
+    attribute = column(columns.attribute_column, "attribute", ATTRIBUTE_COLUMNS)
     sources = {
-        "image": column(image_column, "image", IMAGE_COLUMNS, required=True),
-        "label": column(label_column, "label", LABEL_COLUMNS, required=True),
-        "group": column(group_column, "group", ("group",)),
-        "mask": column(mask_column, "mask", ("mask",)) if box_column is None else None,
-        "box": column(box_column, "box"),
+        "image": column(columns.image_column, "image", IMAGE_COLUMNS, required=True),
+        "label": column(columns.label_column, "label", LABEL_COLUMNS, required=True),
+        "group": column(columns.group_column, "group", ("group",)),
+        "mask": column(columns.mask_column, "mask", ("mask",)) if columns.box_column is None else None,
+        "box": column(columns.box_column, "box"),
     }
     used = {role: source for role, source in sources.items() if source}
     for source, count in Counter(used.values()).items():
@@ -106,16 +98,16 @@ def load_classification_dataset(
     if sources["mask"]:
         splits = splits.cast_column("mask", ImageFeature())
     if sources["box"]:
-        splits = _corner_boxes(splits, box_format)
+        splits = _corner_boxes(splits, columns.box_format)
 
-    splits = _encode(splits, "label", label_names)
+    splits = _encode(splits, "label", columns.class_names)
     if len(set(splits["train"]["label"])) < 2:
         raise ValueError(
             f"The training split has images of one class only, of {splits['train'].features['label'].names}: "
             "at least two are needed."
         )
     if attribute:
-        splits = _encode(splits, attribute, attribute_names)
+        splits = _encode(splits, attribute, columns.attribute_names)
     if sources["group"]:
         splits = _encode(splits, "group", None)
     elif attribute:

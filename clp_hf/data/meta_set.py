@@ -17,6 +17,53 @@ logger = logging.get_logger(__name__)
 META_SET_FIX = "pass meta_dataset: a few clean images of every class (10 per class or per group do)"
 
 
+def meta_indices(
+    labels: np.ndarray,
+    per_cell: int,
+    groups: np.ndarray | None = None,
+    *,
+    clusters: np.ndarray | None = None,
+    label_names: Sequence[str] | None = None,
+    group_names: Sequence[str] | None = None,
+    num_clusters: int | None = None,
+    source: str,
+    fix: str,
+    seed: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which images are taken out for a balanced meta set, and which are left.
+
+    Args:
+        labels, groups: (n,) integers of the images it is taken from.
+        per_cell: images of every cluster, else of every group, else of every class.
+        clusters: (n,) integers in place of the groups, for the balance alone.
+        label_names, group_names: in the order of their integers; by default those that occur, called by number.
+        num_clusters: how many clusters there are.
+        source: what it is taken out of, and
+        fix: what to do, for the message.
+        seed: of the draw.
+
+    Raises:
+        ValueError: it would leave none of a class or group that is there: that class or group could be neither trained
+            on nor measured.
+    """
+    cells, count = (groups, group_names and len(group_names)) if clusters is None else (clusters, num_clusters)
+    chosen = select_meta_indices(
+        labels, per_cell, cells, num_classes=label_names and len(label_names), num_groups=count, seed=seed
+    )
+    rest = np.setdiff1d(np.arange(len(labels)), chosen)
+    for kind, values, names in (("class", labels, label_names), ("group", groups, group_names)):
+        if values is None:
+            continue
+        values = np.asarray(values)
+        if len(emptied := np.setdiff1d(values, values[rest])):
+            told = ", ".join(f"{names[value] if names else value} ({(values == value).sum()})" for value in emptied)
+            raise ValueError(
+                f"A meta set of {len(chosen)} of the {len(values)} images of the {source} leaves none of {kind} {told} "
+                f"there: {fix}."
+            )
+    return np.asarray(chosen), rest
+
+
 def split_meta_set(dataset: Dataset | None, per_cell: int, seed: int) -> tuple[Dataset, Dataset]:
     """Take a balanced meta set out of the training set: `per_cell` images per group, or per class without groups.
 
@@ -31,17 +78,10 @@ def split_meta_set(dataset: Dataset | None, per_cell: int, seed: int) -> tuple[D
     labels = column(dataset, "labels")
     if labels is None or labels.dtype.kind not in "iu":
         raise ValueError(f"There is no meta set, and the training set has no integer `labels`; {META_SET_FIX}.")
-    groups = column(dataset, "group")
-    chosen = select_meta_indices(labels, per_cell, groups, seed=seed)
-    rest = np.setdiff1d(np.arange(len(labels)), chosen)
-    emptied = np.setdiff1d(np.unique(labels), np.unique(labels[rest]))
-    if len(emptied):
-        raise ValueError(
-            f"There is no meta set, and {per_cell} images per class taken out of the training set would leave class "
-            f"{', '.join(map(str, emptied))} without any; lower meta_samples, or {META_SET_FIX}."
-        )
+    fix = f"lower meta_samples, or {META_SET_FIX}"
+    chosen, rest = meta_indices(labels, per_cell, column(dataset, "group"), source="training set", fix=fix, seed=seed)
     logger.info(f"The meta set: {len(chosen)} images taken out of the training set, {len(rest)} are left there.")
-    return Subset(dataset, rest.tolist()), Subset(dataset, chosen)
+    return Subset(dataset, rest.tolist()), Subset(dataset, chosen.tolist())
 
 
 class MetaSet:

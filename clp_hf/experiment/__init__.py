@@ -5,20 +5,37 @@ from typing import TYPE_CHECKING
 from ..utils.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from .arguments import DataArguments, ModelArguments, parse_arguments
+    from .arguments import DataArguments, MethodArguments, ModelArguments, parse_arguments
     from .experiment import Experiment
-    from .methods import METHODS
-    from .recipe import run_recipe
+    from .methods import METHODS, configured
+    from .recipe import SELECTED_EVERY_EPOCH, SGD, experiment_of, run_recipe
 
-__all__ = ["METHODS", "DataArguments", "Experiment", "ModelArguments", "parse_arguments", "run_recipe"]
+__all__ = [
+    "METHODS",
+    "SELECTED_EVERY_EPOCH",
+    "SGD",
+    "DataArguments",
+    "Experiment",
+    "MethodArguments",
+    "ModelArguments",
+    "configured",
+    "experiment_of",
+    "parse_arguments",
+    "run_recipe",
+]
 
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "METHODS": ".methods",
+        "SELECTED_EVERY_EPOCH": ".recipe",
+        "SGD": ".recipe",
         "DataArguments": ".arguments",
         "Experiment": ".experiment",
+        "MethodArguments": ".arguments",
         "ModelArguments": ".arguments",
+        "configured": ".methods",
+        "experiment_of": ".recipe",
         "parse_arguments": ".arguments",
         "run_recipe": ".recipe",
     },

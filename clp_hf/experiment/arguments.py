@@ -1,7 +1,7 @@
 """Arguments of recipes: which data, which model, and how they are read."""
 
 import sys
-from argparse import ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter
+from argparse import SUPPRESS, ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,33 +10,20 @@ from typing import Any
 import yaml
 from transformers import HfArgumentParser
 
+from ..data.columns import Columns
 from ..segmentation.boxes import METHODS as BOX_METHODS
 from .launch import SETTINGS_SUFFIXES
+from .methods import METHODS
 
 
 @dataclass
-class DataArguments:
-    """Which data, and which of its columns."""
+class DataArguments(Columns):
+    """Which data, which of its columns, and what is taken out of it."""
 
     dataset_name: str = field(
         default="embedded", metadata={"help": "A Hub name, a folder, a parquet file, or `embedded` (generated birds)."}
     )
     dataset_config_name: str | None = field(default=None, metadata={"help": "Configuration of a Hub data set."})
-    image_column: str | None = field(default=None, metadata={"help": "Column of the images; by default image or img."})
-    label_column: str | None = field(
-        default=None, metadata={"help": "Column of the labels; by default label or fine_label."}
-    )
-    attribute_column: str | None = field(
-        default=None, metadata={"help": "Column of the spurious attribute; by default place, background or attribute."}
-    )
-    group_column: str | None = field(
-        default=None, metadata={"help": "Column of the groups; by default group, else made of label and attribute."}
-    )
-    mask_column: str | None = field(default=None, metadata={"help": "Column of the masks; by default mask."})
-    box_column: str | None = field(default=None, metadata={"help": "Column of boxes around the object, for masks."})
-    box_format: str = field(default="xywh", metadata={"help": "xywh (COCO: left, top, width, height) or xyxy."})
-    class_names: list[str] | None = field(default=None, metadata={"help": "Class names, in the order of the labels."})
-    attribute_names: list[str] | None = field(default=None, metadata={"help": "Names of the attribute's values."})
     image_size: int | None = field(default=None, metadata={"help": "Pixels; by default the size of the model."})
     crop_scale: float = field(default=0.7, metadata={"help": "Smallest share of the area that a random crop keeps."})
     crop_padding: int | None = field(
@@ -99,6 +86,16 @@ class ModelArguments:
     )
 
 
+@dataclass
+class MethodArguments:
+    """How to train; what every recipe asks, beside what is its own."""
+
+    method: str = field(default="clp", metadata={"help": "How to train.", "choices": list(METHODS)})
+    compare: bool = field(
+        default=False, metadata={"help": "Train with ERM too, for comparison, each in its own sub-folder."}
+    )
+
+
 class _Help(ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter):
     """The recipe's docstring as it is written, and every default."""
 
@@ -114,13 +111,25 @@ def parse_arguments(argument_classes: Sequence[type], description: str, defaults
     Raises:
         ValueError: the file names another recipe than this one, or what is no argument or no value of one.
     """
+    return read_arguments(argument_classes, description, defaults)[0]
+
+
+def read_arguments(
+    argument_classes: Sequence[type], description: str, defaults: Mapping[str, Any]
+) -> tuple[tuple, dict[str, Any]]:
+    """As `parse_arguments`, and by name those of the arguments that were given, and are not left to the defaults."""
     parser = HfArgumentParser(
         argument_classes, usage="%(prog)s [options]", description=description, formatter_class=_Help
     )  # the usage of all options would hide what is wrong with one
     parser.set_defaults(**defaults)
     if len(sys.argv) == 2 and sys.argv[1].endswith(SETTINGS_SUFFIXES):
-        return parser.parse_dict({**defaults, **_read_settings(sys.argv[1], parser)})
-    return parser.parse_args_into_dataclasses()
+        given = _read_settings(sys.argv[1], parser)
+        return parser.parse_dict({**defaults, **given}), given
+    parsed = parser.parse_args_into_dataclasses()
+    for action in parser._actions:
+        action.default = SUPPRESS
+    parser._defaults.clear()
+    return parsed, vars(parser.parse_known_args()[0])
 
 
 def _read_settings(path: str, parser: HfArgumentParser) -> dict[str, Any]:

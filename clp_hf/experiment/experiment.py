@@ -1,6 +1,5 @@
 """Data and model of a recipe, and runs of methods that can be compared."""
 
-import copy
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,10 +9,10 @@ import torch
 from datasets import Dataset, DatasetDict
 from transformers import Trainer, set_seed
 
-from ..causal.sampling import select_meta_indices
 from ..data.dataset import ImageClassificationDataset
-from ..data.groups import counts, group_proportions, split_off
+from ..data.groups import counts, group_proportions
 from ..data.loading import load_classification_dataset
+from ..data.meta_set import meta_indices
 from ..data.scenarios.pseudo_attributes import add_pseudo_attributes
 from ..data.transforms import EvalTransform, PaddedCropTransform, TrainTransform
 from ..features.extraction import extract_features
@@ -29,6 +28,7 @@ from ..segmentation.masked_dataset import mask_counts
 from ..trainer import CLPTrainer
 from ..training_args import CLPTrainingArguments
 from .arguments import DataArguments, ModelArguments
+from .methods import configured
 
 MOST_GRAD_CAMS = 6  # rows of the picture that is saved
 
@@ -62,16 +62,8 @@ class Experiment:
         self.model_args, self.args = model_args, training_args
         splits = load_classification_dataset(
             splits or data_args.dataset_name,
+            data_args,
             config_name=data_args.dataset_config_name,
-            image_column=data_args.image_column,
-            label_column=data_args.label_column,
-            attribute_column=data_args.attribute_column,
-            group_column=data_args.group_column,
-            mask_column=data_args.mask_column,
-            box_column=data_args.box_column,
-            box_format=data_args.box_format,
-            label_names=data_args.class_names,
-            attribute_names=data_args.attribute_names,
             validation_fraction=data_args.validation_fraction,
             cache_dir=model_args.cache_dir,
         )
@@ -158,27 +150,19 @@ class Experiment:
         return data_args.meta_images // self._meta_cells(data_args)[1]
 
     def _split_meta_set(self, pool: Dataset, data_args: DataArguments) -> tuple[Dataset, Dataset]:
-        if data_args.meta_clusters:
-            groups = self._clusters(pool, data_args)
-        else:
-            groups = pool["group"][:] if self.group_names else None
-        chosen = select_meta_indices(
-            pool["label"][:],
+        chosen, rest = meta_indices(
+            np.asarray(pool["label"]),
             self._images_per_cell(data_args),
-            groups,
-            num_classes=len(self.label_names),
-            num_groups=self._meta_cells(data_args)[1],
+            np.asarray(pool["group"]) if self.group_names else None,
+            clusters=self._clusters(pool, data_args) if data_args.meta_clusters else None,
+            num_clusters=self._meta_cells(data_args)[1],
+            label_names=self.label_names,
+            group_names=self.group_names,
+            source=f"{data_args.meta_split} split",
+            fix="lower meta_samples or meta_images, or take it out of the other split (meta_split)",
             seed=self.args.seed,
         )
-        meta, rest = split_off(pool, chosen)
-        emptied = [name for name, count in counts(rest, "label").items() if not count]
-        if len(emptied) == len(self.label_names) or (emptied and data_args.meta_split == "train"):
-            raise ValueError(
-                f"A meta set of {len(meta)} of the {len(pool)} images of the {data_args.meta_split} split leaves none "
-                f"of class {', '.join(emptied)} there: lower meta_samples or meta_images, or take it out of the other "
-                "split (meta_split)."
-            )
-        return meta, rest
+        return pool.select(chosen), pool.select(rest)
 
     def _clusters(self, pool: Dataset, data_args: DataArguments) -> np.ndarray:
         """The k-means cluster of every image, (n,), numbered over all classes."""
@@ -220,12 +204,11 @@ class Experiment:
 
         Returns:
             The metrics, with prefixes `train_`, `eval_` and `test_`.
+
+        Raises:
+            ValueError: the method's settings contradict the others.
         """
-        args = copy.deepcopy(self.args)
-        args.hub_token = self.args.hub_token  # which no copy holds
-        args.output_dir = output_dir
-        for name, value in method.items():
-            setattr(args, name, value)
+        args = configured(self.args, method, output_dir=output_dir)
         trainer = CLPTrainer(
             self.build_model(),
             args,

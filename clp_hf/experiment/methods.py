@@ -1,6 +1,10 @@
-"""Methods by name: what distinguishes each in the training arguments."""
+"""Methods by name: what distinguishes each in the training arguments, and whether it goes with the others."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
+
+from ..training_args import CLPTrainingArguments
 
 NO_CAUSAL_IMAGES = {
     "counterfactual_infills": [],
@@ -8,6 +12,11 @@ NO_CAUSAL_IMAGES = {
     "saliency_weight": 0.0,
     "background_evidence": False,
 }
+# What changes the method itself, and not only how large or how often something is.
+WAYS = (
+    "background_evidence", "class_prior", "condition_on_label", "meta_every", "meta_network", "perturb_meta_logits",
+    "perturbed_logits", "saliency_weight", "training_loss",
+)  # fmt: skip
 
 
 def _plain(training_loss: str = "cross_entropy", **settings: Any) -> dict[str, Any]:
@@ -41,3 +50,48 @@ METHODS = {
     "meta_lp": NO_CAUSAL_IMAGES,
     "clp": {},
 }
+
+
+def configured(args: CLPTrainingArguments, settings: Mapping[str, Any], **changes: Any) -> CLPTrainingArguments:
+    """The training arguments of a method, checked as a user's are.
+
+    Args:
+        args: of all methods alike.
+        settings: of the method, such as `METHODS["clp"]`.
+        **changes: of this run.
+
+    Raises:
+        ValueError: a value is not valid, or contradicts another; the message names both.
+    """
+    return replace(args, **settings, **changes)
+
+
+def check_given(names: Sequence[str], given: Mapping[str, Any]) -> None:
+    """Refuse a way of training that was asked for and that no method of a run goes: it would be ignored.
+
+    Args:
+        names: of the methods that run.
+        given: by name, the arguments that the user gave.
+
+    Raises:
+        ValueError: names the setting and what the method does instead.
+    """
+    for setting in WAYS:
+        if setting not in given:
+            continue
+        reasons = {name: _refusal(METHODS[name], setting, given[setting]) for name in names}
+        if all(reasons.values()):
+            told = "; ".join(f"--method {name} {reason}" for name, reason in reasons.items())
+            raise ValueError(
+                f"--{setting} {given[setting]} was given, but {told}. Leave one of them out, or choose --method clp."
+            )
+
+
+def _refusal(settings: Mapping[str, Any], setting: str, value: Any) -> str | None:
+    """Why a method does not go with a setting; None where it does."""
+    if setting in settings:
+        return None if settings[setting] == value else f"sets {setting}={settings[setting]!r}"
+    off = CLPTrainingArguments.__dataclass_fields__[setting].default
+    if settings.get("meta_every", 1) or value == off:
+        return None
+    return "learns nothing from a meta set, which that is about"

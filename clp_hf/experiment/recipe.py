@@ -1,32 +1,68 @@
-"""A recipe as its command runs it."""
+"""A recipe as its command runs it, and the defaults that recipes have in common."""
 
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..training_args import CLPTrainingArguments
-from .arguments import DataArguments, ModelArguments, parse_arguments
+from .arguments import DataArguments, MethodArguments, ModelArguments, read_arguments
 from .experiment import Experiment
-from .methods import METHODS
+from .methods import METHODS, check_given, configured
+
+SGD = {"optim": "sgd", "optim_args": "momentum=0.9", "max_grad_norm": 0.0}
+SELECTED_EVERY_EPOCH = {
+    "eval_strategy": "epoch",
+    "save_strategy": "epoch",
+    "save_total_limit": 1,
+    "load_best_model_at_end": True,
+}
+
+
+def experiment_of(
+    recipe: MethodArguments, data: DataArguments, model: ModelArguments, training: CLPTrainingArguments
+) -> Experiment:
+    """The experiment of a recipe that does nothing to the data."""
+    return Experiment(data, model, training)
 
 
 def run_recipe(
-    build: Callable[..., "Experiment"], recipe_arguments: type, description: str, defaults: Mapping[str, Any]
-) -> tuple["Experiment", dict[str, dict[str, float]]]:
-    """A recipe as its command runs it: one method, whose summary is printed.
+    recipe_arguments: type[MethodArguments],
+    description: str,
+    defaults: Mapping[str, Any],
+    build: Callable[..., Experiment] = experiment_of,
+) -> tuple[Experiment, dict[str, dict[str, float]]]:
+    """A recipe as its command runs it: one method, or with `--compare` ERM beside it; the summary is printed.
 
     Args:
-        build: makes the experiment of the recipe's own, the data, the model and the training arguments.
-        recipe_arguments: dataclass with a field `method`.
+        recipe_arguments: dataclass of the recipe's own arguments.
         description, defaults: as for `parse_arguments`.
+        build: makes the experiment of the recipe's own, the data, the model and the training arguments.
 
     Returns:
         The experiment, and the metrics by method.
+
+    Raises:
+        ValueError: a setting is not valid, contradicts the method, or is one that the method has no use for.
     """
-    recipe, data, model, training = parse_arguments(
+    (recipe, data, model, training), given = read_arguments(
         (recipe_arguments, DataArguments, ModelArguments, CLPTrainingArguments), description, defaults
     )
+    names = list(dict.fromkeys(["erm", recipe.method])) if recipe.compare else [recipe.method]
+    check_given(names, given)
+    runs = {name: _of_its_own(training, name) if recipe.compare else {} for name in names}
+    for name, changes in runs.items():
+        configured(training, METHODS[name], **changes)  # what is wrong with the second is said before the first runs
     experiment = build(recipe, data, model, training)
-    results = {recipe.method: experiment.run(METHODS[recipe.method], training.output_dir)}
+    results = {}
+    for name, changes in runs.items():
+        folder = changes.pop("output_dir", training.output_dir)
+        results[name.upper() if recipe.compare else name] = experiment.run(METHODS[name] | changes, folder)
     if training.should_log:
         print(f"\n{experiment.summary(results)}")
     return experiment, results
+
+
+def _of_its_own(training: CLPTrainingArguments, name: str) -> dict[str, Any]:
+    """Folder and repository of one of several methods."""
+    folder = {"output_dir": os.path.join(training.output_dir, name)}
+    return folder | ({"hub_model_id": f"{training.hub_model_id}-{name}"} if training.hub_model_id else {})

@@ -91,10 +91,14 @@ def training_settings(args: TrainingArguments) -> tuple[dict[str, Any], dict[str
     return training, own
 
 
+def own_fields(arguments: type[TrainingArguments]) -> tuple[str, ...]:
+    """The names of the fields that a subclass adds to `TrainingArguments`."""
+    return tuple(item.name for item in fields(arguments) if item.name not in TrainingArguments.__dataclass_fields__)
+
+
 def own_settings(args: TrainingArguments) -> dict[str, Any]:
-    """Name -> value of the fields that a subclass adds to `TrainingArguments`."""
-    inherited = TrainingArguments.__dataclass_fields__
-    return {item.name: getattr(args, item.name) for item in fields(args) if item.name not in inherited}
+    """Name -> value of the fields that its subclass adds to `TrainingArguments`."""
+    return {name: getattr(args, name) for name in own_fields(type(args))}
 
 
 def plain_settings(arguments: Sequence[Any]) -> dict[str, Any]:

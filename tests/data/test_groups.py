@@ -1,8 +1,7 @@
-import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features
 
-from clp_hf.data.groups import add_groups, counts, group_names, group_proportions, split_off
+from clp_hf.data.groups import add_groups, counts, group_names, group_proportions
 
 
 def splits():
@@ -24,12 +23,3 @@ def test_counts_and_proportions_keep_empty_groups():
     proportions = group_proportions(train)
     assert proportions["dog_on_sea"] == 0.5
     assert sum(proportions.values()) == pytest.approx(1)
-
-
-def test_split_off_partitions():
-    dataset = Dataset.from_dict({"label": list(range(6))})
-    chosen, rest = split_off(dataset, [4, 1])
-    assert chosen["label"][:] == [4, 1]
-    assert rest["label"][:] == [0, 2, 3, 5]
-    with pytest.raises(IndexError, match=r"0 \.\.\. 5"):
-        split_off(dataset, np.array([6]))

@@ -124,7 +124,7 @@ def test_a_run_that_is_cut_off_leaves_no_record(command, in_this_process, tmp_pa
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("clp_hf.whole_files.os.replace", cut_off)  # the record is written, but not in its place
+        patch.setattr("clp_hf.utils.files.os.replace", cut_off)  # the record is written, but not in its place
         with pytest.raises(KeyboardInterrupt):
             compare.main()
     assert not list((tmp_path / "results").glob("*.json"))
