@@ -287,7 +287,7 @@ class CLPTrainingArguments(TrainingArguments):
                     "exact, and does."
                 )
         check_characteristics(self.characteristics)
-        self._check_training_loss()
+        _check_training_loss(self)
         if self.background_evidence and not self.counterfactual_infills:
             raise ValueError("background_evidence needs counterfactual_infills, to take the foreground out of images.")
         if self.background_evidence and self.perturb_meta_logits:
@@ -301,17 +301,18 @@ class CLPTrainingArguments(TrainingArguments):
         if self.class_prior and self.perturb_meta_logits:
             raise ValueError("class_prior is of the training set only; set perturb_meta_logits=False.")
 
-    def _check_training_loss(self):
-        name, options = self.training_loss, self.training_loss_options
-        if name == "cross_entropy":
-            if options:
-                raise ValueError(f"training_loss='cross_entropy' has no options; found {options}.")
-            return
-        for setting, expected in (("meta_every", 0), ("label_smoothing_factor", 0.0)):
-            if (value := getattr(self, setting)) != expected:
-                raise ValueError(f"training_loss={name!r} goes with {setting}={expected} only; found {value}.")
-
     @property
     def needs_masks(self) -> bool:
         """Whether meta images are augmented causally; False for Meta-LP."""
         return bool(self.counterfactual_infills or self.factual_infills)
+
+
+def _check_training_loss(args: CLPTrainingArguments) -> None:
+    name, options = args.training_loss, args.training_loss_options
+    if name == "cross_entropy":
+        if options:
+            raise ValueError(f"training_loss='cross_entropy' has no options; found {options}.")
+        return
+    for setting, expected in (("meta_every", 0), ("label_smoothing_factor", 0.0)):
+        if (value := getattr(args, setting)) != expected:
+            raise ValueError(f"training_loss={name!r} goes with {setting}={expected} only; found {value}.")
