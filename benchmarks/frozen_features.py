@@ -7,13 +7,13 @@ Images are seen as in evaluation, without augmentation, which dropout on the fea
 from pathlib import Path
 
 import torch
-from clp_hf.hsfm.features import FeatureSet, extract_features
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel, set_seed
 from transformers.modeling_outputs import ImageClassifierOutput
 
 from clp_hf.data import ImageClassificationDataset
 from clp_hf.experiment import Experiment
+from clp_hf.features import FeatureSet, extract_features
 from clp_hf.modeling import parameter_count
 
 HIDDEN_SIZE = 256
