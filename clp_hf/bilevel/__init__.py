@@ -2,8 +2,9 @@
 
 from .distributed import all_reduce_mean, all_reduce_sum
 from .dual import Recording, dual_attention
+from .engines import ENGINES, TrainingPass
 from .functional import run_at
-from .hypergradient import ENGINES, Hypergradient, TrainingPass, hypergradient
+from .hypergradient import Hypergradient, hypergradient
 from .lookahead import LOOKAHEADS, step_sizes
 from .scope import SCOPES, Classifier
 

@@ -8,45 +8,16 @@ needs no second-order backward pass: `J (s ∘ v)` is one forward pass with dual
 through Ω's own small network. This is exact for any module and any training loss that sees Ω through the logits.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import torch
-import torch.autograd.forward_ad as forward_ad
 from torch import Tensor, nn
 
 from .distributed import all_reduce_mean
-from .dual import Recording
+from .engines import ENGINES, TrainingPass
 from .functional import run_at
-
-ENGINES = ("forward", "finite_difference", "double_backward")
-DIFFERENCE_SCALE = 3e-3
-
-
-@dataclass(frozen=True)
-class TrainingPass:
-    """The training forward pass, whose graph the look-ahead shares and whose random masks the dual pass replays.
-
-    Attributes:
-        forward: runs the module on the training batch, as it is at that moment, and returns logits (n, C).
-        logits: what it returned, with its graph.
-        recording: what was recorded of that pass: its random state, and the values that need not be computed twice.
-        penalty: the part of the training loss that Ω does not reach (the saliency of Eq. 6), with its graph, or None.
-    """
-
-    forward: Callable[[], Tensor]
-    logits: Tensor
-    recording: Recording
-    penalty: Tensor | None = None
-
-    @classmethod
-    def run(cls, forward: Callable[[], Tensor], device: torch.device | str = "cpu") -> "TrainingPass":
-        """Run `forward` once and record it."""
-        with Recording(device) as recording:
-            logits = forward()
-        return cls(forward, logits, recording)
 
 
 @dataclass(frozen=True)
@@ -109,7 +80,8 @@ def hypergradient(
     """
     if engine not in ENGINES:
         raise ValueError(f"engine is {engine!r}; choose one of {', '.join(ENGINES)}.")
-    second_order = engine == "double_backward"
+    tangent_of = ENGINES[engine]
+    second_order = tangent_of is None
     parameters = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
     hyperparameters = list(hyperparameters)
 
@@ -158,7 +130,6 @@ def hypergradient(
             materialize_grads=True,
         )
     else:
-        tangent_of = _dual_tangent if engine == "forward" else _difference_tangent
         tangent = tangent_of(module, training_pass, parameters, direction) / loss_scale
         logits = training_pass.logits.detach().requires_grad_()
         (q,) = torch.autograd.grad(inner_loss(logits), logits, create_graph=True)
@@ -173,40 +144,3 @@ def _gradients_of(
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     value = function()
     return value.detach(), torch.autograd.grad(value * scale, tensors, materialize_grads=True)
-
-
-@torch.no_grad()
-def _dual_tangent(module, training_pass, parameters, direction) -> Tensor:
-    """`J · direction`, exactly, from one forward pass with dual numbers."""
-    with forward_ad.dual_level(), training_pass.recording.replayed():
-        duals = {
-            name: forward_ad.make_dual(parameter.detach(), direction[name]) for name, parameter in parameters.items()
-        }
-        try:
-            primal, tangent = forward_ad.unpack_dual(run_at(module, duals, training_pass.forward))
-        except NotImplementedError as error:
-            raise NotImplementedError(
-                "PyTorch has no forward derivative for an operator of this model; choose the finite_difference engine, "
-                f"which works with all. ({str(error).splitlines()[0]})"
-            ) from error
-    return torch.zeros_like(primal) if tangent is None else tangent
-
-
-@torch.no_grad()
-def _difference_tangent(module, training_pass, parameters, direction) -> Tensor:
-    """`J · direction` as (U(W + ε direction) − U(W)) / ε, the second term being known already.
-
-    ε moves the weights by c √(machine epsilon) of their norm: the square root balances the rounding error of the
-    difference (∝ machine epsilon / ε) against its truncation error (∝ ε), and c = 0.003 is the compromise measured in
-    float32 over ResNet, ViT and EfficientNet, whose curvatures differ a thousandfold.
-    """
-    norm = torch.nn.utils.get_total_norm(direction.values())
-    if norm == 0:
-        return torch.zeros_like(training_pass.logits)
-    precision = torch.finfo(training_pass.logits.dtype).eps
-    epsilon = (
-        DIFFERENCE_SCALE * math.sqrt(precision) * torch.nn.utils.get_total_norm(parameters.values()).detach() / norm
-    )
-    shifted = {name: parameter.detach() + epsilon * direction[name] for name, parameter in parameters.items()}
-    with training_pass.recording.random_state.replayed():
-        return (run_at(module, shifted, training_pass.forward) - training_pass.logits.detach()) / epsilon

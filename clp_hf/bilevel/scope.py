@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from .dual import Recording
+from .engines import TrainingPass
 from .functional import run_at
-from .hypergradient import TrainingPass
 
 
 class Classifier:

@@ -1,6 +1,10 @@
-"""The ten training characteristics of a sample (CLP, Table 1), the inputs of the perturbation network."""
+"""The ten training characteristics of a sample (CLP, Table 1), the inputs of the perturbation network.
 
-from collections.abc import Sequence
+A characteristic is a line in `TABLE_1` or, beyond the paper's ten, in `OURS`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -9,20 +13,81 @@ from torch import Tensor
 from ..utils.precision import at_least_float32
 from .statistics import ClassStatistics
 
-CHARACTERISTICS = (
-    "loss",
-    "margin",
-    "gradient_norm",
-    "cosine",
-    "entropy",
-    "class_proportion",
-    "class_loss",
-    "class_weight_norm",
-    "relative_loss",
-    "relative_margin",
-)
+
+@dataclass(frozen=True)
+class Samples:
+    """What characteristics are made of, for a batch, in float32 or better.
+
+    Attributes:
+        labels: (n,).
+        features: (n, d), the input of the final linear layer.
+        class_weight: (n, d), of the final linear layer for each label.
+        probabilities: (n, C), of the unperturbed logits.
+        own: bool (n, C), true at each label.
+        loss, margin: (n,), cross-entropy, and p_y over the largest other.
+        statistics: the running class means.
+        background_logits: u_z, (n, C), or None.
+    """
+
+    labels: Tensor
+    features: Tensor
+    class_weight: Tensor
+    probabilities: Tensor
+    own: Tensor
+    loss: Tensor
+    margin: Tensor
+    statistics: ClassStatistics
+    background_logits: Tensor | None
+
+
+@dataclass(frozen=True)
+class Characteristic:
+    """A characteristic.
+
+    Attributes:
+        of: gives it, (n,).
+        axis: what an axis of it is called, with its unit.
+    """
+
+    of: Callable[[Samples], Tensor]
+    axis: str
+
+
+def own_margin(values: Tensor, labels: Tensor) -> Tensor:
+    """How far the own class is above the mean of the others: (n,) from values (n, C)."""
+    own = values.gather(1, labels[:, None])[:, 0]
+    return own - (values.sum(-1) - own) / (values.shape[-1] - 1)
+
+
+def _entropy(of: Samples) -> Tensor:
+    return torch.special.entr(of.probabilities).sum(-1) / torch.log(torch.tensor(2.0))
+
+
+def _gradient_norm(of: Samples) -> Tensor:
+    return (of.own.to(of.probabilities.dtype) - of.probabilities).norm(dim=-1)
+
+
+TABLE_1 = {
+    "loss": Characteristic(lambda of: of.loss, "loss, nats"),
+    "margin": Characteristic(lambda of: of.margin, "margin, probability"),
+    "gradient_norm": Characteristic(_gradient_norm, "gradient norm"),
+    "cosine": Characteristic(lambda of: F.cosine_similarity(of.features, of.class_weight), "cosine to class weight"),
+    "entropy": Characteristic(_entropy, "entropy, bits"),
+    "class_proportion": Characteristic(lambda of: of.statistics.proportion[of.labels], "share of the class"),
+    "class_loss": Characteristic(lambda of: of.statistics.loss[of.labels], "mean class loss, nats"),
+    "class_weight_norm": Characteristic(lambda of: of.class_weight.square().sum(-1), "class weight norm²"),
+    "relative_loss": Characteristic(lambda of: of.loss - of.statistics.loss[of.labels], "loss − class mean, nats"),
+    "relative_margin": Characteristic(lambda of: of.margin - of.statistics.margin[of.labels], "margin − class mean"),
+}
 # Beyond the paper's ten: u_z of the own class over the mean of the others, where a `BackgroundProbe` gives u_z.
 BACKGROUND_MARGIN = "background_margin"
+OURS = {
+    BACKGROUND_MARGIN: Characteristic(
+        lambda of: own_margin(of.background_logits, of.labels), "background margin, logits"
+    ),
+}
+KNOWN_CHARACTERISTICS = TABLE_1 | OURS
+CHARACTERISTICS = tuple(TABLE_1)  # the default inputs
 
 
 @torch.no_grad()
@@ -53,7 +118,7 @@ def training_characteristics(
         class_proportion (0, 1], the others as the loss and weights are.
 
     Raises:
-        ValueError: for a name that is not one of `CHARACTERISTICS`.
+        ValueError: for a name that is not one of `TABLE_1` or `OURS`.
     """
     check_characteristics(names)
     logits, features, head_weight = (at_least_float32(tensor) for tensor in (logits, features, head_weight))
@@ -64,35 +129,20 @@ def training_characteristics(
     margin = probabilities[own] - probabilities.masked_fill(own, -torch.inf).amax(-1)
     if update:
         statistics.update(loss, margin, labels)
-    class_weight = head_weight[labels]
-    values = {
-        "loss": loss,
-        "margin": margin,
-        "gradient_norm": (own.to(logits.dtype) - probabilities).norm(dim=-1),
-        "cosine": F.cosine_similarity(features, class_weight),
-        "entropy": torch.special.entr(probabilities).sum(-1) / torch.log(torch.tensor(2.0)),
-        "class_proportion": statistics.proportion[labels],
-        "class_loss": statistics.loss[labels],
-        "class_weight_norm": class_weight.square().sum(-1),
-        "relative_loss": loss - statistics.loss[labels],
-        "relative_margin": margin - statistics.margin[labels],
-    }
-    if background_logits is not None:
-        values[BACKGROUND_MARGIN] = own_margin(background_logits, labels)
-    return torch.stack([values[name] for name in names], dim=-1)
-
-
-def own_margin(values: Tensor, labels: Tensor) -> Tensor:
-    """How far the own class is above the mean of the others: (n,) from values (n, C)."""
-    own = values.gather(1, labels[:, None])[:, 0]
-    return own - (values.sum(-1) - own) / (values.shape[-1] - 1)
+    samples = Samples(
+        labels, features, head_weight[labels], probabilities, own, loss, margin, statistics, background_logits
+    )
+    return torch.stack([KNOWN_CHARACTERISTICS[name].of(samples) for name in names], dim=-1)
 
 
 def check_characteristics(names: Sequence[str]) -> None:
-    """Refuse an empty list or names that are not in `CHARACTERISTICS`, listing the valid ones."""
-    unknown = [name for name in names if name not in (*CHARACTERISTICS, BACKGROUND_MARGIN)]
+    """Refuse an empty list or unknown names, listing the valid ones."""
+    unknown = [name for name in names if name not in KNOWN_CHARACTERISTICS]
     if unknown or not names:
+        choice = [
+            name for name in KNOWN_CHARACTERISTICS if name != BACKGROUND_MARGIN
+        ]  # which comes by `background_evidence`
         raise ValueError(
-            f"characteristics are {list(names)}; expected one or more of {', '.join(CHARACTERISTICS)}"
+            f"characteristics are {list(names)}; expected one or more of {', '.join(choice)}"
             + (f" (unknown: {', '.join(unknown)})." if unknown else ".")
         )

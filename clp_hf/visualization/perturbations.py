@@ -10,22 +10,10 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from ..perturbation.base import MetaNetwork
+from ..perturbation.characteristics import KNOWN_CHARACTERISTICS
 from .style import LINES, MARKERS, MOST_NAMED, PALETTE, WIDTH, Points, draw_legend, draw_lines, over_epochs, styled
 
 LOSS_RAISED = "samples whose loss is raised, %"
-UNITS = {
-    "loss": "loss, nats",
-    "margin": "margin, probability",
-    "gradient_norm": "gradient norm",
-    "cosine": "cosine to class weight",
-    "entropy": "entropy, bits",
-    "class_proportion": "share of the class",
-    "class_loss": "mean class loss, nats",
-    "class_weight_norm": "class weight norm²",
-    "relative_loss": "loss − class mean, nats",
-    "relative_margin": "margin − class mean",
-    "background_margin": "background margin, logits",
-}
 PANEL_HEIGHT = 1.65  # inches
 
 
@@ -133,7 +121,7 @@ def partial_dependence_figure(network: MetaNetwork, label_names: Sequence[str], 
         draw_lines(panel, _curves(values, response, label_names))
         for line in panel.lines:
             line.set_marker("")
-        panel.set_xlabel(UNITS.get(name, name), fontsize=8)
+        panel.set_xlabel(KNOWN_CHARACTERISTICS[name].axis, fontsize=8)
         panel.locator_params(axis="x", nbins=4)
     figure.supylabel(network.LEVEL, fontsize=9)
     draw_legend(axes.flat[0])

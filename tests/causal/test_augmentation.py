@@ -1,10 +1,10 @@
 import pytest
 import torch
 
-from clp_hf.causal import CausalAugmentation, Role, boxes_to_masks
+from clp_hf.causal import COUNTERFACTUAL_INFILLS, FACTUAL_INFILLS, CausalAugmentation, Role, boxes_to_masks
 
 MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.25, 0.3]
-ALL = (["grey", "random", "shuffle", "tile", "inpaint"], ["random", "shuffle", "mix_rand", "fgsm"])
+ALL = (list(COUNTERFACTUAL_INFILLS), list(FACTUAL_INFILLS))
 
 
 def normalise(pixels):

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from clp_hf.perturbation import CHARACTERISTICS, ClassStatistics, training_characteristics
+from clp_hf.perturbation.characteristics import KNOWN_CHARACTERISTICS
 
 # p = (1/2, 1/4, 1/4) for the first sample, (1/8, 7/8, 0+) for the second
 LOGITS = torch.tensor([[math.log(2.0), 0.0, 0.0], [0.0, math.log(7.0), -60.0]])
@@ -27,7 +28,9 @@ EXPECTED = {
     "class_weight_norm": [1.0, 4.0],
     "relative_loss": [0.0, 0.0],
     "relative_margin": [0.0, 0.0],
+    "background_margin": [3.0, 4.5],
 }
+BACKGROUND_LOGITS = torch.tensor([[2.0, -1.0, -1.0], [-2.0, -1.0, 3.0]])
 
 
 def characteristics(**kwargs):
@@ -35,9 +38,9 @@ def characteristics(**kwargs):
     return training_characteristics(LOGITS, FEATURES, LABELS, HEAD_WEIGHT, statistics, **kwargs)
 
 
-@pytest.mark.parametrize("name", CHARACTERISTICS)
+@pytest.mark.parametrize("name", KNOWN_CHARACTERISTICS)
 def test_hand_computed_value(name):
-    values = characteristics()[:, CHARACTERISTICS.index(name)]
+    values = characteristics(names=[name], background_logits=BACKGROUND_LOGITS)[:, 0]
     torch.testing.assert_close(values, torch.tensor(EXPECTED[name], dtype=torch.float32), rtol=1e-5, atol=1e-6)
 
 
@@ -79,6 +82,11 @@ def test_class_proportions_of_a_stream_are_counted_with_the_labels():
     known = ClassStatistics(PROPORTIONS)
     known.update(torch.ones(1), torch.ones(1), torch.tensor([0]))
     assert torch.equal(known.proportion, PROPORTIONS)
+
+
+def test_the_default_inputs_are_the_papers_ten():
+    assert len(CHARACTERISTICS) == 10
+    assert torch.equal(characteristics(), characteristics(names=CHARACTERISTICS))
 
 
 def test_a_subset_comes_in_the_order_of_its_names():

@@ -1,0 +1,278 @@
+"""The steps that `step_cost.py` measures: a plain one, those of CLP, the textbook's and its peers', on one batch.
+
+All but `plain` do the same update, as `step_cost.py` says.
+"""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from functools import partial
+
+import timm
+import torch
+import torch.nn.functional as F
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from torch import Tensor, nn
+from transformers import default_data_collator
+
+from clp_hf.bilevel import Recording, TrainingPass, dual_attention, hypergradient, run_at, step_sizes
+from clp_hf.causal import CausalAugmentation, MetaSampler
+from clp_hf.data import ImageClassificationDataset, TrainTransform, embedded_birds
+from clp_hf.modeling import find_classifier_head, forward_with_features, load_image_classifier
+from clp_hf.perturbation import ClassStatistics, PerturbationNetwork, training_characteristics
+
+LEARNING_RATE = 0.01
+
+
+# ---- models ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Architecture:
+    title: str
+    image_size: int
+    num_classes: int
+    build: Callable[[], nn.Module]
+
+
+def _timm(title: str, name: str, image_size: int, num_classes: int = 10, **model_args) -> Architecture:
+    def build():
+        module = timm.create_model(name, num_classes=num_classes, **model_args)
+        return load_image_classifier(module, model_args=model_args)
+
+    return Architecture(title, image_size, num_classes, build)
+
+
+ARCHITECTURES = {
+    "resnet32": _timm("ResNet-32 (CIFAR), 32 px", "cifar_resnet32", 32),
+    "resnet18": _timm("timm ResNet-18, 96 px", "resnet18", 96),
+    "efficientnet_lite0": _timm("timm EfficientNet-Lite0, 96 px", "tf_efficientnet_lite0", 96),
+    "vit_tiny": _timm("timm ViT-Tiny/16, 96 px", "vit_tiny_patch16_224", 96, img_size=96),
+    "resnet50": _timm("timm ResNet-50, 224 px", "resnet50", 224),
+    "vit_small": _timm("timm ViT-Small/16, 224 px", "vit_small_patch16_224", 224),
+}
+CPU_MODELS = ("resnet32", "resnet18", "efficientnet_lite0", "vit_tiny")
+
+
+class Split(nn.Module):
+    """The same network returning logits and features: `higher` calls a clone, which loses forward hooks."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.network = getattr(model, "timm_model", model)
+
+    def forward(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.network.forward_head(self.network.forward_features(pixel_values), pre_logits=True)
+        return self.network.get_classifier()(features), features
+
+
+# ---- what a step needs -----------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Setup:
+    """Model, optimizers and one batch, the same for every method: everything is drawn from seed 0."""
+
+    architecture: Architecture
+    batch_size: int
+    model: nn.Module = field(init=False)
+
+    def __post_init__(self):
+        torch.manual_seed(0)
+        classes, size = self.architecture.num_classes, self.architecture.image_size
+        self.model = self.architecture.build().train()
+        images = torch.randn(2, self.batch_size, 3, size, size)
+        self.pixel_values, self.meta_pixel_values = images
+        self.labels, self.meta_labels = torch.randint(classes, (2, self.batch_size))
+        self.head = find_classifier_head(self.model, self.pixel_values[:2])[1]
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=LEARNING_RATE, momentum=0.9)
+        self.network = PerturbationNetwork(classes)
+        nn.init.normal_(self.network.output.weight, std=0.1)  # from zero, half of its gradient would be zero
+        self.network_optimizer = torch.optim.AdamW(self.network.parameters(), lr=1e-3)
+        self.statistics = ClassStatistics(torch.full((classes,), 1 / classes))
+
+    def characteristics(self, logits: Tensor, features: Tensor) -> Tensor:
+        values = training_characteristics(logits, features, self.labels, self.head.weight, self.statistics)
+        self.network.update_statistics(values)
+        return values
+
+    def training_loss(self, logits: Tensor, characteristics: Tensor) -> Tensor:
+        return F.cross_entropy(logits + self.network(characteristics, self.labels), self.labels)
+
+    def update_network(self, gradients) -> None:
+        for parameter, gradient in zip(self.network.parameters(), gradients, strict=True):
+            parameter.grad = gradient
+        self.network_optimizer.step()
+
+    def update_model(self, logits: Tensor, characteristics: Tensor) -> None:
+        with torch.no_grad():
+            perturbation = self.network(characteristics, self.labels)
+        self.optimizer.zero_grad()
+        F.cross_entropy(logits + perturbation, self.labels).backward()
+        self.optimizer.step()
+
+    def network_gradient(self) -> Tensor:
+        return torch.cat([parameter.grad.flatten() for parameter in self.network.parameters()])
+
+
+Step = Callable[[int], None]
+
+
+def plain(s: Setup) -> Step:
+    def step(index):
+        s.optimizer.zero_grad()
+        F.cross_entropy(s.model(pixel_values=s.pixel_values).logits, s.labels).backward()
+        s.optimizer.step()
+
+    return step
+
+
+def clp(s: Setup, engine: str, scope: str = "full", meta_every: int = 1, recompute: bool = False) -> Step:
+    """As `CLPTrainer.training_step`, without data, logging and saliency."""
+
+    def forward(model):
+        return forward_with_features(model, s.head, s.pixel_values)
+
+    def step(index):
+        meta_due = index % meta_every == 0
+        recording = Recording()
+        with recording, dual_attention() if engine == "double_backward" else nullcontext():
+            if meta_due and recompute:
+                logits, features = run_at(s.model, {}, lambda: forward(s.model))
+            else:
+                logits, features = forward(s.model)
+        characteristics = s.characteristics(logits, features)
+        if meta_due:
+            if scope == "head":
+                looking, replay = s.head, partial(s.head, features.detach())
+                training_pass = TrainingPass(replay, replay(), recording)
+            else:
+                looking = s.model
+                training_pass = TrainingPass(lambda: forward(s.model)[0], logits, recording)
+            result = hypergradient(
+                looking,
+                training_pass,
+                lambda logits: s.training_loss(logits, characteristics),
+                lambda: F.cross_entropy(s.model(pixel_values=s.meta_pixel_values).logits, s.meta_labels),
+                list(s.network.parameters()),
+                lambda gradients: step_sizes(s.optimizer, dict(looking.named_parameters()), gradients, "sgd"),
+                engine=engine,
+                keep_graph=not recompute,
+            )
+            s.update_network(result.total)
+        if meta_due and recompute:
+            del training_pass
+            with recording.random_state.replayed():
+                logits, _ = forward(s.model)
+        s.update_model(logits, characteristics)
+
+    return step
+
+
+def textbook(s: Setup) -> Step:
+    split = Split(s.model)
+    names = [name for name, _ in split.named_parameters()]
+
+    def step(index):
+        buffers = {name: buffer.clone() for name, buffer in split.named_buffers()}
+        with dual_attention():
+            logits, features = split(s.pixel_values)
+            characteristics = s.characteristics(logits, features)
+            loss = s.training_loss(logits, characteristics)
+            gradients = torch.autograd.grad(loss, list(split.parameters()), create_graph=True)
+            lookahead = {
+                name: parameter - LEARNING_RATE * gradient
+                for name, parameter, gradient in zip(names, split.parameters(), gradients, strict=True)
+            }
+            meta_logits, _ = torch.func.functional_call(split, {**lookahead, **buffers}, (s.meta_pixel_values,))
+            meta_loss = F.cross_entropy(meta_logits, s.meta_labels)
+            s.update_network(torch.autograd.grad(meta_loss, list(s.network.parameters())))
+        del loss, gradients, lookahead, meta_logits, meta_loss, logits
+        s.update_model(split(s.pixel_values)[0], characteristics)
+
+    return step
+
+
+def with_higher(s: Setup) -> Step:
+    import higher
+
+    split = Split(s.model)
+    inner_optimizer = torch.optim.SGD(split.parameters(), lr=LEARNING_RATE)
+
+    def step(index):
+        with dual_attention(), higher.innerloop_ctx(split, inner_optimizer) as (functional, differentiable_optimizer):
+            logits, features = functional(s.pixel_values)
+            characteristics = s.characteristics(logits, features)
+            differentiable_optimizer.step(s.training_loss(logits, characteristics))
+            meta_loss = F.cross_entropy(functional(s.meta_pixel_values)[0], s.meta_labels)
+            s.update_network(torch.autograd.grad(meta_loss, list(s.network.parameters())))
+        del logits, features, functional, differentiable_optimizer, meta_loss
+        s.update_model(split(s.pixel_values)[0], characteristics)
+
+    return step
+
+
+def with_torchopt(s: Setup) -> Step:
+    import torchopt
+
+    split = Split(s.model)
+    inner_optimizer = torchopt.MetaSGD(split, lr=LEARNING_RATE)
+
+    def step(index):
+        network_state = torchopt.extract_state_dict(split, by="reference", detach_buffers=True)
+        optimizer_state = torchopt.extract_state_dict(inner_optimizer, by="reference")
+        with dual_attention():
+            logits, features = split(s.pixel_values)
+            characteristics = s.characteristics(logits, features)
+            inner_optimizer.step(s.training_loss(logits, characteristics))
+            meta_loss = F.cross_entropy(split(s.meta_pixel_values)[0], s.meta_labels)
+            s.update_network(torch.autograd.grad(meta_loss, list(s.network.parameters())))
+        del logits, features, meta_loss
+        torchopt.recover_state_dict(split, network_state)
+        torchopt.recover_state_dict(inner_optimizer, optimizer_state)
+        torchopt.stop_gradient(split)
+        s.update_model(split(s.pixel_values)[0], characteristics)
+
+    return step
+
+
+def data_path(s: Setup) -> Step:
+    """The data of one CLP step: two batches of crops with masks, and the causal augmentation of the second."""
+    size = s.architecture.image_size
+    birds = embedded_birds(8 * s.batch_size, 4, 4, image_size=size * 4 // 3)["train"]
+    transform = TrainTransform(size, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
+    dataset = ImageClassificationDataset(birds, transform)
+    augmentation = CausalAugmentation(["tile"], ["mix_rand"], IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
+    sampler = iter(MetaSampler(len(dataset), s.batch_size))
+    generator = torch.Generator().manual_seed(0)
+
+    def step(index):
+        batch = default_data_collator(dataset.__getitems__(torch.randperm(len(dataset))[: s.batch_size].tolist()))
+        indices, roles = zip(*next(sampler), strict=True)
+        meta = default_data_collator(dataset.__getitems__(list(indices)))
+        role = torch.tensor(roles)
+        augmentation(meta["pixel_values"], meta["labels"], meta["mask"], role, generator=generator, donors=batch)
+
+    return step
+
+
+@dataclass(frozen=True)
+class Method:
+    build: Callable[[Setup], Step]
+    cycle: int = 1  # steps after which the cost repeats
+    same_update: bool = True  # whether its hypergradient is that of the textbook
+
+
+METHODS = {
+    "plain": Method(plain, same_update=False),
+    "CLP forward": Method(partial(clp, engine="forward")),
+    "CLP forward, recompute": Method(partial(clp, engine="forward", recompute=True)),
+    "CLP forward, meta_every=10": Method(partial(clp, engine="forward", meta_every=10), cycle=10),
+    "CLP finite_difference": Method(partial(clp, engine="finite_difference")),
+    "CLP double_backward": Method(partial(clp, engine="double_backward")),
+    "CLP forward, head scope": Method(partial(clp, engine="forward", scope="head"), same_update=False),
+    "data and augmentation alone": Method(data_path, same_update=False),
+    "textbook": Method(textbook),
+    "higher": Method(with_higher),
+    "torchopt": Method(with_torchopt),
+}
