@@ -27,14 +27,12 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import signal
-import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,77 +43,26 @@ sys.path[:0] = [str(ROOT / "recipes"), str(ROOT / "benchmarks")]
 
 import plots  # noqa: E402
 import torch  # noqa: E402
-from common import mark_best, mean_and_spread, write_record  # noqa: E402
+from common import write_record  # noqa: E402
 from frozen_features import freeze  # noqa: E402
+from tables import by_method, caption, table, without_folder  # noqa: E402
 from transformers import HfArgumentParser  # noqa: E402
 from transformers.utils.logging import disable_progress_bar  # noqa: E402
+from variants import (  # noqa: E402
+    OWN_SETTINGS,
+    SCENARIOS,
+    SWEEPS,
+    TRAINER_SETTINGS,
+    VARIANTS,
+    changes_images,
+    swaps_backgrounds,
+    variant,
+)
 
 from clp_hf import CLPTrainingArguments  # noqa: E402
 from clp_hf.data.background_swap import BackgroundSwap  # noqa: E402
 from clp_hf.data.groups import counts  # noqa: E402
-from clp_hf.experiment import METHODS, DataArguments, ModelArguments, configured, parse_arguments  # noqa: E402
-from clp_hf.hub.record import own_fields  # noqa: E402
-from clp_hf.perturbation import CHARACTERISTICS  # noqa: E402
-
-LONG_TAIL_METHODS = (
-    "erm", "focal", "class_balanced", "class_balanced_focal", "ldam", "ldam_drw", "logit_adjustment",
-    "balanced_softmax", "meta_weight_net", "meta_lp", "clp",
-)  # fmt: skip
-NOISE_METHODS = (
-    "erm", "focal", "generalised_cross_entropy", "nce_rce", "nce_mae", "meta_weight_net", "meta_lp", "clp",
-)  # fmt: skip
-GROUP_METHODS = ("erm", "group_reweighting", "group_dro", "lisa", "meta_lp", "clp")
-
-# The budget of the CIFAR tables: a table in some hours on two cores, where the paper's schedule would take weeks. The
-# learning rate falls at the same fractions of training as the recipe's.
-CIFAR_BUDGET = {"model_name_or_path": "cifar_resnet20", "per_device_train_batch_size": 128, "meta_every": 2}
-
-# Of each scenario, the methods that are compared by default, and the defaults that are not the recipe's.
-SCENARIOS = {
-    "cifar_longtail": (LONG_TAIL_METHODS, {**CIFAR_BUDGET, "num_train_epochs": 20}),
-    "cifar_noisy": (NOISE_METHODS, {**CIFAR_BUDGET, "num_train_epochs": 8}),  # of four times as many images
-    "imagenet_glt": (LONG_TAIL_METHODS, {}),
-    "coco_glt": (LONG_TAIL_METHODS, {}),
-    "waterbirds": (GROUP_METHODS, {}),
-    "celeba": (GROUP_METHODS, {}),
-    "metashift": (GROUP_METHODS, {}),
-}
-
-OWN_CLASS = {"perturbed_logits": "own", "perturbation_bound": 10.0}
-VARIANTS = {
-    **METHODS,
-    # the same masks, used as data augmentation: every other training image gets the background of another class
-    "background_swap": {"meta_every": 0},
-    "clp_background_swap": {},
-    # from logit adjustment on: δ starts at the log class proportions
-    "meta_lp_class_prior": {**METHODS["meta_lp"], "class_prior": True},
-    "clp_class_prior": {"class_prior": True},
-    # of the own class alone: what wrong labels need. To silence a hard sample takes a large perturbation.
-    "meta_lp_own": {**METHODS["meta_lp"], **OWN_CLASS},
-    "clp_own": OWN_CLASS,
-    # the paper's method without our extension, and its parts one at a time
-    "clp_paper": {"background_evidence": False},
-    # the evidence of the background taken as it is, the gate never learned: what does meta-learning add?
-    "evidence_not_learned": {"perturbation_learning_rate": 1e-30},
-    **{
-        f"clp_without_{name}": {"characteristics": [other for other in CHARACTERISTICS if other != name]}
-        for name in CHARACTERISTICS
-    },
-}
-# Besides CLP as it is, which has one copy, all characteristics, and by default no saliency regularisation.
-SWEEPS = {
-    "saliency_weight": [f"clp+saliency_weight={value}" for value in (0.2, 0.4, 0.6, 0.8, 1.0)],  # Figures 7 and 8
-    "augmented_copies": ["meta_lp", *(f"clp+augmented_copies={value}" for value in (2, 5, 10))],  # Figure 8
-    "characteristics": [f"clp_without_{name}" for name in CHARACTERISTICS],  # Figure 9
-}
-
-TRAINER_SETTINGS = (
-    "num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps", "learning_rate",
-    "lr_scheduler_type", "warmup_steps", "optim", "optim_args", "weight_decay", "max_grad_norm",
-    "label_smoothing_factor", "metric_for_best_model", "bf16", "fp16",
-)  # fmt: skip
-# Settings of the trainer that are not its parent's.
-OWN_SETTINGS = own_fields(CLPTrainingArguments)
+from clp_hf.experiment import DataArguments, ModelArguments, configured, parse_arguments  # noqa: E402
 
 
 @dataclass
@@ -199,7 +146,7 @@ class Comparison:
         recipe, data, model, training = self.arguments
         scenario = {name: value for name, value in vars(recipe).items() if name not in ("method", "compare")}
         settings = {
-            **{name: _without_folder(value) for name, value in scenario.items()},
+            **{name: without_folder(value) for name, value in scenario.items()},
             **{name: value for name, value in vars(data).items() if name not in ("dataset_name", "image_size")},
             **{name: getattr(model, name) for name in ("pretrained", "freeze_batch_norm")},
             **{name: getattr(training, name) for name in (*TRAINER_SETTINGS, *OWN_SETTINGS)},
@@ -208,7 +155,7 @@ class Comparison:
         record = {
             "scenario": self.benchmark.scenario,
             "method": method,
-            "dataset": _without_folder(data.dataset_name),
+            "dataset": without_folder(data.dataset_name),
             "model": self.model,
             "image_size": data.image_size,
             "settings": settings,
@@ -235,16 +182,6 @@ class Comparison:
                 record["seed"],
             ),
         )
-
-
-def _range(numbers: Collection[int]) -> str:
-    low, high = min(numbers), max(numbers)
-    return f"{low}" if low == high else f"{low} to {high}"
-
-
-def _without_folder(value: Any) -> Any:
-    """Results name no folder of the machine on which they were made."""
-    return Path(value).name if isinstance(value, str) and "/" in value else value
 
 
 def parse() -> Comparison:
@@ -302,45 +239,6 @@ def print_help() -> None:
         "options and defaults: --scenario SCENARIO --help",
     )
     parser.print_help()
-
-
-def variant(method: str) -> dict[str, Any]:
-    """The settings that a method changes: those of its name in `VARIANTS`, and those written behind it.
-
-    Raises:
-        ValueError: the method or a setting is unknown.
-    """
-    name, *changes = method.split("+")
-    if name not in VARIANTS:
-        raise ValueError(f"There is no method {name!r}; choose out of {', '.join(VARIANTS)}.")
-    changed = {}
-    for change in changes:
-        setting, equals, value = change.partition("=")
-        if not equals or setting not in (*TRAINER_SETTINGS, *OWN_SETTINGS):
-            raise ValueError(
-                f"{method!r} changes {change!r}; expected name=value, the name out of "
-                f"{', '.join((*TRAINER_SETTINGS, *OWN_SETTINGS))}."
-            )
-        changed[setting] = _value(value)
-    return VARIANTS[name] | changed
-
-
-def changes_images(method: str, training: CLPTrainingArguments) -> bool:
-    """Whether a method takes images apart by their masks, for its meta set or the training set."""
-    settings = {**vars(training), **variant(method)}
-    causal = settings["counterfactual_infills"] or settings["factual_infills"]
-    return swaps_backgrounds(method) or bool(settings["meta_every"] and causal)
-
-
-def swaps_backgrounds(method: str) -> bool:
-    return "background_swap" in method.split("+")[0]
-
-
-def _value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return text
 
 
 def check_same(record: dict[str, Any], expected: dict[str, Any], path: Path) -> None:
@@ -428,91 +326,6 @@ def run_all(jobs: Sequence[tuple[str, int]], workers: int) -> list[str]:
         for process in running.values():
             process.terminate()
     return failed
-
-
-GROUP_COLUMNS = {
-    "test worst group": "test_worst_group_accuracy",
-    "test average": "test_accuracy",
-    "test adjusted": "test_adjusted_accuracy",
-    "validation worst group": "eval_worst_group_accuracy",
-}
-CLASS_COLUMNS = {
-    "test": "test_accuracy",
-    "test, > 100 images": "test_many_shot_accuracy",
-    "test, 20 to 100": "test_medium_shot_accuracy",
-    "test, < 20": "test_few_shot_accuracy",
-    "test worst class": "test_worst_class_accuracy",
-    "validation": "eval_accuracy",
-}
-
-
-def by_method(records: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """The runs of each method, in the order of `records`."""
-    return {
-        method: [record for record in records if record["method"] == method]
-        for method in dict.fromkeys(record["method"] for record in records)
-    }
-
-
-def table(records: Sequence[dict[str, Any]]) -> str:
-    """Mean ± standard deviation over seeds of every method, as Markdown; the best and second best of test columns."""
-    methods = by_method(records)
-    has_groups = any(name.startswith("test_accuracy_group_") for name in records[0]["metrics"])
-    columns = {
-        title: key
-        for title, key in (GROUP_COLUMNS if has_groups else CLASS_COLUMNS).items()
-        if all(key in record["metrics"] for record in records)
-    }
-    cells = [list(methods), [", ".join(str(record["seed"]) for record in runs) for runs in methods.values()]]
-    for title, key in columns.items():
-        scores = [[record["metrics"][key] for record in runs] for runs in methods.values()]
-        texts = list(map(mean_and_spread, scores))
-        cells.append(mark_best(list(map(statistics.mean, scores)), texts) if title.startswith("test") else texts)
-    minutes = [statistics.mean(record["cpu_seconds"] for record in runs) / 60 for runs in methods.values()]
-    cells.append([f"{value:.1f}" for value in minutes])
-    lines = [
-        f"| method | seeds | {' | '.join(columns)} | CPU minutes a run |",
-        "|---|---|" + "---:|" * (len(columns) + 1),
-        *(f"| {' | '.join(row)} |" for row in zip(*cells, strict=True)),
-    ]
-    return "\n".join(lines)
-
-
-def caption(comparison: Comparison, records: Sequence[dict[str, Any]]) -> str:
-    """What was compared, the budget, and what selects the checkpoint that is tested."""
-    recipe, data, _, training = comparison.arguments
-    details = [
-        f"{name} {_without_folder(value)}"
-        for name, value in vars(recipe).items()
-        if name not in ("method", "compare") and value is not None
-    ]
-    sizes = sorted({sum(record["class_counts"].values()) for record in records if "class_counts" in record})
-    parts = [
-        f"Scenario {comparison.benchmark.scenario}" + (f" ({', '.join(details)})" if details else ""),
-        f"data {_without_folder(data.dataset_name)}"
-        + (f", {' or '.join(f'{size:,}' for size in sizes)} training images" if sizes else ""),
-        f"{comparison.model}, {records[0]['parameters']:,} parameters",
-    ]
-    length = f"{training.max_steps} steps" if training.max_steps > 0 else f"{training.num_train_epochs:g} epochs"
-    budget = (
-        f"{length} of batches of {training.per_device_train_batch_size}, {training.optim.value} "
-        f"({training.optim_args}), learning rate {training.learning_rate:g}, weight decay {training.weight_decay:g}, "
-        f"meta_every {training.meta_every}"
-    )
-    commits = sorted({record["commit"] for record in records})
-    devices = sorted({record.get("device", "cpu") for record in records})
-    tuned = (
-        f"Of each method the settings with the best validation score on seed {comparison.benchmark.seeds[0]}, out of "
-        f"{_range(Counter(method.split('+')[0] for method in comparison.methods).values())}. "
-        if comparison.benchmark.tune
-        else ""
-    )
-    return (
-        f"{'; '.join(parts)}. Every run: {budget}. {tuned}Of each run the "
-        f"checkpoint with the best validation {training.metric_for_best_model} is tested, once. Accuracy in percent, "
-        f"mean ± standard deviation over seeds; **best** and <u>second best</u> mean. Commits {', '.join(commits)}."
-        + (f" On {', '.join(devices)}." if devices != ["cpu"] else "")
-    )
 
 
 def report(comparison: Comparison) -> str:

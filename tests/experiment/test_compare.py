@@ -14,6 +14,8 @@ import compare  # noqa: E402
 import plots  # noqa: E402
 from common import mark_best  # noqa: E402
 
+from clp_hf.perturbation import CHARACTERISTICS  # noqa: E402
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
@@ -192,7 +194,7 @@ def test_other_settings_are_refused(command, tmp_path):
 
 def test_a_method_with_other_settings():
     changed = compare.variant("clp_without_margin+saliency_weight=2e-1+optim_args=momentum=0.5+lr_decay_at=[0.5]")
-    assert changed.pop("characteristics") == [name for name in compare.CHARACTERISTICS if name != "margin"]
+    assert changed.pop("characteristics") == [name for name in CHARACTERISTICS if name != "margin"]
     assert changed == {"saliency_weight": 0.2, "optim_args": "momentum=0.5", "lr_decay_at": [0.5]}
 
 

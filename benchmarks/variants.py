@@ -1,0 +1,108 @@
+"""What can be compared: scenarios, the methods and their variants, and the settings in which a method may differ."""
+
+import json
+from typing import Any
+
+from clp_hf import CLPTrainingArguments
+from clp_hf.experiment import METHODS
+from clp_hf.hub.record import own_fields
+from clp_hf.perturbation import CHARACTERISTICS
+
+LONG_TAIL_METHODS = (
+    "erm", "focal", "class_balanced", "class_balanced_focal", "ldam", "ldam_drw", "logit_adjustment",
+    "balanced_softmax", "meta_weight_net", "meta_lp", "clp",
+)  # fmt: skip
+NOISE_METHODS = (
+    "erm", "focal", "generalised_cross_entropy", "nce_rce", "nce_mae", "meta_weight_net", "meta_lp", "clp",
+)  # fmt: skip
+GROUP_METHODS = ("erm", "group_reweighting", "group_dro", "lisa", "meta_lp", "clp")
+
+# The budget of the CIFAR tables: a table in some hours on two cores, where the paper's schedule would take weeks. The
+# learning rate falls at the same fractions of training as the recipe's.
+CIFAR_BUDGET = {"model_name_or_path": "cifar_resnet20", "per_device_train_batch_size": 128, "meta_every": 2}
+
+# Of each scenario, the methods that are compared by default, and the defaults that are not the recipe's.
+SCENARIOS = {
+    "cifar_longtail": (LONG_TAIL_METHODS, {**CIFAR_BUDGET, "num_train_epochs": 20}),
+    "cifar_noisy": (NOISE_METHODS, {**CIFAR_BUDGET, "num_train_epochs": 8}),  # of four times as many images
+    "imagenet_glt": (LONG_TAIL_METHODS, {}),
+    "coco_glt": (LONG_TAIL_METHODS, {}),
+    "waterbirds": (GROUP_METHODS, {}),
+    "celeba": (GROUP_METHODS, {}),
+    "metashift": (GROUP_METHODS, {}),
+}
+
+OWN_CLASS = {"perturbed_logits": "own", "perturbation_bound": 10.0}
+VARIANTS = {
+    **METHODS,
+    # the same masks, used as data augmentation: every other training image gets the background of another class
+    "background_swap": {"meta_every": 0},
+    "clp_background_swap": {},
+    # from logit adjustment on: δ starts at the log class proportions
+    "meta_lp_class_prior": {**METHODS["meta_lp"], "class_prior": True},
+    "clp_class_prior": {"class_prior": True},
+    # of the own class alone: what wrong labels need. To silence a hard sample takes a large perturbation.
+    "meta_lp_own": {**METHODS["meta_lp"], **OWN_CLASS},
+    "clp_own": OWN_CLASS,
+    # the paper's method without our extension, and its parts one at a time
+    "clp_paper": {"background_evidence": False},
+    # the evidence of the background taken as it is, the gate never learned: what does meta-learning add?
+    "evidence_not_learned": {"perturbation_learning_rate": 1e-30},
+    **{
+        f"clp_without_{name}": {"characteristics": [other for other in CHARACTERISTICS if other != name]}
+        for name in CHARACTERISTICS
+    },
+}
+# Besides CLP as it is, which has one copy, all characteristics, and by default no saliency regularisation.
+SWEEPS = {
+    "saliency_weight": [f"clp+saliency_weight={value}" for value in (0.2, 0.4, 0.6, 0.8, 1.0)],  # Figures 7 and 8
+    "augmented_copies": ["meta_lp", *(f"clp+augmented_copies={value}" for value in (2, 5, 10))],  # Figure 8
+    "characteristics": [f"clp_without_{name}" for name in CHARACTERISTICS],  # Figure 9
+}
+
+TRAINER_SETTINGS = (
+    "num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps", "learning_rate",
+    "lr_scheduler_type", "warmup_steps", "optim", "optim_args", "weight_decay", "max_grad_norm",
+    "label_smoothing_factor", "metric_for_best_model", "bf16", "fp16",
+)  # fmt: skip
+# Settings of the trainer that are not its parent's.
+OWN_SETTINGS = own_fields(CLPTrainingArguments)
+
+
+def variant(method: str) -> dict[str, Any]:
+    """The settings that a method changes: those of its name in `VARIANTS`, and those written behind it.
+
+    Raises:
+        ValueError: the method or a setting is unknown.
+    """
+    name, *changes = method.split("+")
+    if name not in VARIANTS:
+        raise ValueError(f"There is no method {name!r}; choose out of {', '.join(VARIANTS)}.")
+    changed = {}
+    for change in changes:
+        setting, equals, value = change.partition("=")
+        if not equals or setting not in (*TRAINER_SETTINGS, *OWN_SETTINGS):
+            raise ValueError(
+                f"{method!r} changes {change!r}; expected name=value, the name out of "
+                f"{', '.join((*TRAINER_SETTINGS, *OWN_SETTINGS))}."
+            )
+        changed[setting] = _value(value)
+    return VARIANTS[name] | changed
+
+
+def changes_images(method: str, training: CLPTrainingArguments) -> bool:
+    """Whether a method takes images apart by their masks, for its meta set or the training set."""
+    settings = {**vars(training), **variant(method)}
+    causal = settings["counterfactual_infills"] or settings["factual_infills"]
+    return swaps_backgrounds(method) or bool(settings["meta_every"] and causal)
+
+
+def swaps_backgrounds(method: str) -> bool:
+    return "background_swap" in method.split("+")[0]
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
