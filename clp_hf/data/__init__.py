@@ -9,12 +9,13 @@ from .scenarios.glt import generalised_long_tail
 from .scenarios.label_noise import flip_noise, similar_classes, uniform_noise
 from .scenarios.long_tail import index_hash, long_tail
 from .scenarios.pseudo_attributes import add_pseudo_attributes
-from .transforms import EvalTransform, PaddedCropTransform, TrainTransform
+from .transforms import EvalTransform, PaddedCropTransform, ProcessorTransform, TrainTransform
 
 __all__ = [
     "EvalTransform",
     "ImageClassificationDataset",
     "PaddedCropTransform",
+    "ProcessorTransform",
     "TrainTransform",
     "add_pseudo_attributes",
     "dominoes",

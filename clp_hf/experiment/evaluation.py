@@ -14,7 +14,7 @@ from ..base.trainer import BaseTrainer
 from ..data.dataset import ImageClassificationDataset
 from ..data.groups import counts, group_proportions
 from ..data.loading import VALIDATION_SPLITS, load_classification_dataset, read_splits
-from ..data.transforms import EvalTransform
+from ..data.transforms import ProcessorTransform
 from ..metrics import GroupMetrics, format_group_table
 from ..modeling.identity import label_names
 from ..modeling.loading import load_image_classifier
@@ -51,7 +51,8 @@ def evaluate_checkpoint(
 ) -> Evaluation:
     """Evaluate a checkpoint per group and per class, with the preprocessing it was saved with.
 
-    Images are transformed as the recipes do for evaluation, so that a recipe's test results come out again.
+    Images are transformed as its processor does, so that a recipe's test results come out again, and `pipeline` says
+    the same of every image.
 
     Args:
         checkpoint: a folder or Hub name, as for `load_image_classifier`: of CLP, HSFM, the plain `Trainer` …
@@ -69,14 +70,12 @@ def evaluate_checkpoint(
         ConnectionError: checkpoint or data set is not here, and the Hub cannot be reached.
     """
     model = load_image_classifier(checkpoint, **hub_kwargs)
-    settings = image_settings(model, load_image_processor(checkpoint, model, **hub_kwargs))
+    processor = load_image_processor(checkpoint, model, **hub_kwargs)
     source = read_splits(dataset_name, config_name, hub_kwargs.get("cache_dir"))
     split = _split_name(source, split, dataset_name)
     splits, names = _with_labels_of(model, source, split, class_names, dict(columns or {}))
 
-    transform = EvalTransform(
-        (settings.height, settings.width), settings.mean, settings.std, crop_pct=settings.crop_pct
-    )
+    transform = ProcessorTransform(processor, image_settings(model, processor))
     dataset = ImageClassificationDataset(splits["validation"], transform, name=split)
     order = [names.index(name) for name in splits["validation"].features["label"].names]
     dataset.labels = torch.tensor(order)[dataset.labels]
