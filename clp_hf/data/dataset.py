@@ -107,8 +107,8 @@ class ImageClassificationDataset(torch.utils.data.Dataset):
         if self.stored is None:
             for example in self.encoded:
                 digest.update(repr([_content(column) for column in example.values()]).encode())
-        transform = f"{type(self.transform).__name__} {vars(self.transform)}"
-        return f"{digest.hexdigest()} {self.storage_size} {transform}"
+        settings = {k: v.tolist() if isinstance(v, torch.Tensor) else v for k, v in vars(self.transform).items()}
+        return f"{digest.hexdigest()} {self.storage_size} {type(self.transform).__name__} {settings}"
 
     def _sample(self) -> Iterator[tuple[int, dict]]:
         step = max(1, len(self) // SAMPLE)
@@ -153,8 +153,8 @@ class ImageClassificationDataset(torch.utils.data.Dataset):
         pixels = torch.empty((len(indices), 3 + self.has_mask, *self.storage_size), dtype=torch.uint8)
         for row, (index, example) in enumerate(zip(indices, self.encoded.select(indices), strict=True)):
             image = self._open(index, "image", example["image"])
+            white = self._white.get(image.mode[0]) if is_deep(image) else None
             try:
-                white = self._white[image.mode[0]] if is_deep(image) else None
                 pixels[row, :3] = self._resized(to_rgb(image, white))
             except ValueError as error:
                 raise ValueError(f"{self.name}, index {index}: {error}") from error

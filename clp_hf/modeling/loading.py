@@ -87,7 +87,7 @@ def _in_float32(model: PreTrainedModel, name: str) -> PreTrainedModel:
     if not stored:
         return model
     names = " and ".join(sorted(str(dtype).removeprefix("torch.") for dtype in stored))
-    logger.warning("%s is stored in %s; loaded in float32. Pass dtype='auto' to keep it.", name, names)
+    logger.warning("%s has weights in %s; loaded in float32. Pass dtype='auto' to keep it.", name, names)
     return model.float()
 
 
