@@ -3,12 +3,16 @@
 Its docstrings are its help; lines after a backspace are shown as they are.
 """
 
+import inspect
 import textwrap
-from typing import Annotated
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Annotated, Any
 
 import typer
 
 from . import __version__
+from .data.columns import Columns
 from .experiment.launch import launch_recipe, recipes, run_here, user_errors
 
 HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
@@ -108,7 +112,28 @@ def masks(arguments: Annotated[list[str] | None, typer.Argument()] = None):
         run_here("make_masks", arguments or [], "clp-hf masks")
 
 
+def _with_column_flags(command: Callable) -> Callable:
+    """Give a command an option for every field of `Columns` that evaluation needs; it takes them as `**columns`."""
+    signature = inspect.signature(command)
+    own = [parameter for parameter in signature.parameters.values() if parameter.kind != parameter.VAR_KEYWORD]
+    flags = [
+        inspect.Parameter(
+            item.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=item.default,
+            annotation=Annotated[item.type, typer.Option(f"--{item.name}", help=f"{item.metadata['help']}{once}")],
+        )
+        for item in fields(Columns)
+        if not item.name.startswith(("mask", "box"))
+        for once in [" Once for each." if item.name.endswith("names") else ""]
+    ]
+    command.__signature__ = signature.replace(parameters=[*own, *flags])
+    command.__annotations__ |= {flag.name: flag.annotation for flag in flags}
+    return command
+
+
 @app.command(short_help="Accuracy of checkpoints in every group.", no_args_is_help=True)
+@_with_column_flags
 def evaluate(
     checkpoints: Annotated[list[str], typer.Argument(metavar="CHECKPOINT", help="Folders or Hub names.")],
     dataset_name: Annotated[
@@ -120,27 +145,13 @@ def evaluate(
     split: Annotated[
         str | None, typer.Option("--split", help="By default test, else validation, else the only one.")
     ] = None,
-    image_column: Annotated[str | None, typer.Option("--image_column", help="By default image or img.")] = None,
-    label_column: Annotated[str | None, typer.Option("--label_column", help="By default label or fine_label.")] = None,
-    attribute_column: Annotated[
-        str | None, typer.Option("--attribute_column", help="By default place, background or attribute.")
-    ] = None,
-    group_column: Annotated[
-        str | None, typer.Option("--group_column", help="By default group, else made of label and attribute.")
-    ] = None,
-    class_names: Annotated[
-        list[str] | None,
-        typer.Option("--class_names", help="The checkpoint's names of the data set's labels, in order; once for each."),
-    ] = None,
-    attribute_names: Annotated[
-        list[str] | None, typer.Option("--attribute_names", help="Names of the attribute's values; once for each.")
-    ] = None,
     batch_size: Annotated[int, typer.Option("--batch_size", min=1, help="Images at a time.")] = 64,
     revision: Annotated[str, typer.Option("--revision", help="Of the checkpoint on the Hub.")] = "main",
     trust_remote_code: Annotated[
         bool, typer.Option("--trust_remote_code", help="Run model code from the Hub.")
     ] = False,
     output: Annotated[str, typer.Option("--output", help="JSON file of all metrics.")] = "evaluation.json",
+    **columns: Any,
 ):
     """Accuracy of one or more checkpoints in every group of a data set, side by side.
 
@@ -160,22 +171,14 @@ def evaluate(
     with user_errors():
         from .experiment.evaluation import evaluate_checkpoint, format_evaluations, write_evaluations
 
-        columns = {
-            "image_column": image_column,
-            "label_column": label_column,
-            "attribute_column": attribute_column,
-            "group_column": group_column,
-            "attribute_names": attribute_names,
-        }
         evaluations = [
             evaluate_checkpoint(
                 checkpoint,
                 dataset_name,
                 split=split,
                 config_name=dataset_config_name,
-                class_names=class_names,
+                columns=Columns(**columns),
                 batch_size=batch_size,
-                columns=columns,
                 revision=revision,
                 trust_remote_code=trust_remote_code,
             )

@@ -14,12 +14,13 @@ if TYPE_CHECKING:
     from .scenarios.label_noise import flip_noise, similar_classes, uniform_noise
     from .scenarios.long_tail import index_hash, long_tail
     from .scenarios.pseudo_attributes import add_pseudo_attributes
-    from .transforms import EvalTransform, PaddedCropTransform, TrainTransform
+    from .transforms import EvalTransform, PaddedCropTransform, ProcessorTransform, TrainTransform
 
 __all__ = [
     "EvalTransform",
     "ImageClassificationDataset",
     "PaddedCropTransform",
+    "ProcessorTransform",
     "TrainTransform",
     "add_pseudo_attributes",
     "dominoes",
@@ -41,6 +42,7 @@ __getattr__, __dir__ = lazy_names(
         "EvalTransform": ".transforms",
         "ImageClassificationDataset": ".dataset",
         "PaddedCropTransform": ".transforms",
+        "ProcessorTransform": ".transforms",
         "TrainTransform": ".transforms",
         "add_pseudo_attributes": ".scenarios.pseudo_attributes",
         "dominoes": ".scenarios.dominoes",

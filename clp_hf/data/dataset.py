@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+import io
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -10,36 +15,43 @@ from datasets import Dataset
 from datasets import Image as ImageFeature
 from PIL import Image
 
+from .pixels import ADVICE, UNREADABLE, extremes, is_deep, to_rgb, white_level
+
+logger = logging.getLogger(__name__)
+
 DECODER = ImageFeature()
 CLEAN_LABEL = "clean_label"  # of an image whose `label` may be wrong
+SAMPLE = 1000  # images of a split, evenly spaced, that tell its sizes and depths
 
 
 class ImageClassificationDataset(torch.utils.data.Dataset):
     """Images, labels and, where the columns exist, causal masks and groups, as items for a `Trainer`.
 
-    Every image is decoded and resized once to `storage_size` and kept as uint8, if the split then fits `memory_budget`;
-    otherwise it is decoded at each access. `__getitems__`, which PyTorch's `DataLoader` calls with the indices of a
-    batch, transforms the whole batch at once.
+    Every image is decoded and resized once and kept as uint8, if the split then fits `memory_budget`; otherwise that is
+    done at each access. `__getitems__`, which PyTorch's `DataLoader` calls with the indices of a batch, transforms the
+    whole batch at once. Images are resized as the transform's image processor does it, if it has one
+    (`ProcessorTransform`), and else are squeezed whole to `storage_size`; masks with them.
 
     Image modes: L, P, LA and CMYK are converted to RGB; transparent ones (RGBA, LA, P with transparency) are composited
-    over white; 1-bit becomes black and white; 16-bit and 32-bit integers are read as 0 ... 65535 and scaled to 0 ...
-    255.
+    over white; 1-bit becomes black and white; integers of 16 and 32 bits and floats are scaled to 0 ... 255 by what is
+    white in the whole split (`clp_hf.data.pixels.white_level`).
 
     Args:
         dataset: a split of `load_classification_dataset` (columns `image`, `label`, optionally `group` and `mask` or
             `box`).
-        transform: `TrainTransform` or `EvalTransform`.
+        transform: `TrainTransform`, `PaddedCropTransform`, `EvalTransform`, or `ProcessorTransform`.
         name: of the split, for error messages.
         storage_size: (height, width) all images are squeezed to, antialiased, on decoding. By default it has the aspect
-            ratio of the transform's output and is at most 4/3 as large (room for crops), or as the first image is.
+            ratio of the transform's output and is at most 4/3 as large (room for crops), or as the largest image is.
+            Not for a `ProcessorTransform`, whose output is stored.
         memory_budget: bytes that decoded images and masks of this split may take.
 
     Items: `pixel_values` float32 (3, H, W) normalised, `labels` int, and `mask` float32 (1, H, W) in [0, 1] and `group`
     int where there are such columns; `noisy`, whether `label` is another than `clean_label`, where there is that one.
 
     Raises:
-        ValueError: an image or mask cannot be decoded, or a mask has another size than its image; names the split and
-            index. Raised on construction for a split kept in memory.
+        ValueError: an image or mask cannot be decoded, has values of which it is not sure what is white, or a mask has
+            another size than its image; names the split and index. Raised on construction for a split kept in memory.
     """
 
     def __init__(
@@ -52,7 +64,6 @@ class ImageClassificationDataset(torch.utils.data.Dataset):
         memory_budget: int = 2 * 2**30,
     ):
         dataset = dataset.with_format(None)
-        self._source = dataset._fingerprint
         columns = [column for column in ("image", "mask", "box") if column in dataset.column_names]
         # Images are decoded here, not by `datasets`, so that a corrupt one can be named.
         self.encoded = dataset.select_columns(columns)
@@ -64,7 +75,8 @@ class ImageClassificationDataset(torch.utils.data.Dataset):
         has_noise = CLEAN_LABEL in dataset.column_names
         self.noisy = self.labels != torch.tensor(dataset[CLEAN_LABEL][:]) if has_noise else None
         self.has_mask = len(columns) > 1
-        self.storage_size = storage_size or self._default_storage_size()
+        self._as_processor = hasattr(transform, "resize")
+        self.storage_size = transform.size if self._as_processor else storage_size or self._default_storage_size()
         channels = 3 + self.has_mask
         fits = len(dataset) * channels * self.storage_size[0] * self.storage_size[1] <= memory_budget
         self.stored = self._decode(range(len(dataset))) if fits else None
@@ -88,23 +100,76 @@ class ImageClassificationDataset(torch.utils.data.Dataset):
 
     @property
     def fingerprint(self) -> str:
-        """Differs where images, labels, groups, storage size or transform do."""
-        return f"{self._source} {self.storage_size} {type(self.transform).__name__} {vars(self.transform)}"
+        """Differs where pixels, masks, labels, groups, storage size or transform do; pixels by what the files hold."""
+        digest = hashlib.sha256()
+        for part in (self.labels, self.group, self.stored):
+            digest.update(b"none" if part is None else part.numpy())
+        if self.stored is None:
+            for example in self.encoded:
+                digest.update(repr([_content(column) for column in example.values()]).encode())
+        settings = {k: v.tolist() if isinstance(v, torch.Tensor) else v for k, v in vars(self.transform).items()}
+        return f"{digest.hexdigest()} {self.storage_size} {type(self.transform).__name__} {settings}"
+
+    def _sample(self) -> Iterator[tuple[int, dict]]:
+        step = max(1, len(self) // SAMPLE)
+        indices = range(0, len(self), step)
+        return zip(indices, self.encoded.select(indices), strict=True)
 
     def _default_storage_size(self) -> tuple[int, int]:
-        factor = min(4 / 3, max(self._open(0, "image", self.encoded[0]["image"]).size) / max(self.transform.size))
-        return tuple(round(factor * side) for side in self.transform.size)
+        """Of the largest image, so that no other one, however small, costs it detail."""
+        factor, room = 0.0, 4 / 3
+        for _, example in self._sample():
+            factor = max(factor, _longer_side(example["image"]) / max(self.transform.size))
+            if factor >= room:
+                break
+        factor = min(factor or room, room)
+        return tuple(max(1, round(factor * side)) for side in self.transform.size)
+
+    @cached_property
+    def _white(self) -> dict[str, int]:
+        """Which value is white in this split, by kind of deep images: integers and floats."""
+        highest: dict[str, tuple[float, int]] = {}
+        for index, example in self._sample():
+            image = self._open(index, "image", example["image"])
+            if is_deep(image):
+                kind, (low, high) = image.mode[0], extremes(image)
+                try:
+                    white_level(kind, low, high)  # of which there is none for negative values
+                except ValueError as error:
+                    raise ValueError(f"{self.name}, index {index}: {error}") from error
+                highest[kind] = max(highest.get(kind, (high, index)), (high, index))
+        white = {kind: white_level(kind, 0, high) for kind, (high, _) in highest.items()}
+        for kind, level in white.items():
+            if level is None:
+                high, index = highest[kind]
+                raise ValueError(
+                    f"{self.name}, index {index}: the largest value of all images of mode {kind} is {high:g}, which "
+                    f"does not tell what is white: 1, 255, 4095 or 65535. {ADVICE}"
+                )
+        return white
 
     def _decode(self, indices: Sequence[int]) -> torch.Tensor:
         """(n, 3 or 4, height, width) uint8: RGB and, in the fourth channel, the mask."""
-        height, width = self.storage_size
-        pixels = np.empty((len(indices), height, width, 3 + self.has_mask), np.uint8)
+        pixels = torch.empty((len(indices), 3 + self.has_mask, *self.storage_size), dtype=torch.uint8)
         for row, (index, example) in enumerate(zip(indices, self.encoded.select(indices), strict=True)):
             image = self._open(index, "image", example["image"])
-            pixels[row, ..., :3] = _resized(to_rgb(image), (width, height))
+            white = self._white.get(image.mode[0]) if is_deep(image) else None
+            try:
+                pixels[row, :3] = self._resized(to_rgb(image, white))
+            except ValueError as error:
+                raise ValueError(f"{self.name}, index {index}: {error}") from error
             if self.has_mask:
-                pixels[row, ..., 3] = _resized(self._mask(index, example, image.size), (width, height))
-        return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
+                pixels[row, 3:] = self._resized(self._mask(index, example, image.size))
+        return pixels
+
+    def _resized(self, image: Image.Image) -> torch.Tensor:
+        """(3, height, width) uint8 of an RGB image, (1, height, width) of a mask."""
+        if self._as_processor:
+            return self.transform.resize(image)
+        size = self.storage_size[::-1]
+        if image.size != size:
+            image = image.resize(size, Image.Resampling.BILINEAR, reducing_gap=3.0)
+        return torch.from_numpy(np.atleast_3d(np.array(image)).transpose(2, 0, 1))
 
     def _mask(self, index: int, example: dict, size: tuple[int, int]) -> Image.Image:
         if "box" in example:
@@ -125,17 +190,11 @@ class ImageClassificationDataset(torch.utils.data.Dataset):
                 raise ValueError("it is missing (None)")
             image = DECODER.decode_example(encoded)
             image.load()
-            return image
-        except (OSError, SyntaxError, ValueError) as error:
+        except UNREADABLE as error:
             raise ValueError(f"{self.name}, index {index}: the {column} cannot be decoded: {error}") from error
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Any PIL mode to RGB; transparency is composited over white, 16-bit values are scaled to 8 bits."""
-    if image.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return _to_8_bit(image).convert("RGB")
+        if Image.MAX_IMAGE_PIXELS and image.width * image.height > Image.MAX_IMAGE_PIXELS:
+            logger.warning("%s, index %d: the %s has %d × %d pixels.", self.name, index, column, *image.size)
+        return image
 
 
 def to_grey(mask: Image.Image) -> Image.Image:
@@ -150,5 +209,23 @@ def _to_8_bit(image: Image.Image) -> Image.Image:
     return image
 
 
-def _resized(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
-    return np.asarray(image if image.size == size else image.resize(size, Image.Resampling.BILINEAR, reducing_gap=3.0))
+def _longer_side(encoded: dict | None) -> int:
+    """Pixels, by the header of a file; 0 where there is none that can be read, which decoding will name."""
+    try:
+        source = encoded["path"] if encoded["bytes"] is None else io.BytesIO(encoded["bytes"])
+        with Image.open(source) as image:
+            return max(image.size)
+    except (*UNREADABLE, TypeError):  # or a path within an archive
+        return 0
+
+
+def _content(value: object) -> object:
+    """Of an encoded image what differs where the file's content does: its bytes' digest, or size and time of change."""
+    if not isinstance(value, dict):
+        return value
+    if value["bytes"] is not None:
+        return hashlib.sha256(value["bytes"]).hexdigest()
+    if not os.path.exists(value["path"]):
+        return value["path"]
+    status = os.stat(value["path"])
+    return value["path"], status.st_size, status.st_mtime_ns

@@ -1,12 +1,25 @@
-"""Batched image transforms in torch, the same geometry for an image and its mask."""
+"""Batched image transforms in torch, the same geometry for an image and its mask.
+
+One rule of resizing and cropping: a classifier is evaluated on what its image processor makes of an image
+(`ProcessorTransform`), since that is what `pipeline`, timm, Grad-CAM and the demo feed it. The recipes train on random
+crops of the whole image, squeezed to the model's size, and publish a processor that squeezes alike
+(`clp_hf.modeling.squash_bilinearly`).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from transformers import BaseImageProcessor
+
+    from ..modeling.preprocessing import ImageSettings
 
 
 class TrainTransform:
@@ -99,7 +112,9 @@ class PaddedCropTransform:
 class EvalTransform:
     """Deterministic: antialiased resize and centre crop of `crop_pct` of the shorter side (as timm), then normalise.
 
-    `crop_pct=1` with equal aspect ratios is a plain resize. Arguments and results as `TrainTransform`.
+    `crop_pct=1` with equal aspect ratios is a plain resize. Arguments and results as `TrainTransform`. What is
+    evaluated before it is published has a `ProcessorTransform` instead: an `ImageClassificationDataset` squeezes images
+    of other aspect ratios before this transform sees them, and few processors do.
     """
 
     def __init__(self, size, mean, std, crop_pct: float = 1.0):
@@ -120,6 +135,50 @@ class EvalTransform:
             together = F.interpolate(together, self.size, mode="bilinear", antialias=True, align_corners=False)
         together = together.float().div_(255)
         return (together[:, :3] - self.mean).div_(self.std), None if masks is None else together[:, 3:]
+
+
+class ProcessorTransform:
+    """Deterministic: what an image processor makes of an image, and `pipeline` or timm of a saved checkpoint with it.
+
+    The processor itself resizes and crops (`resize`, called by `ImageClassificationDataset` for every image and mask),
+    so this holds for every kind, those that squeeze and those that crop or pad.
+
+    Args:
+        processor: of `load_image_processor`.
+        settings: `image_settings(model, processor)`.
+
+    Attributes:
+        size: (height, width) of the output.
+        mean, std: the normalisation, (1, 3, 1, 1), for images in [0, 1].
+    """
+
+    def __init__(self, processor: BaseImageProcessor, settings: ImageSettings):
+        self.processor, self.size = processor, (settings.height, settings.width)
+        self.mean, self.std = _per_channel(settings.mean), _per_channel(settings.std)
+
+    def resize(self, image: Image.Image) -> Tensor:
+        """An RGB image (3, *size), or a mask of mode L (1, *size), as the processor resizes and crops it; uint8.
+
+        Raises:
+            ValueError: the processor gives images of other aspect ratios another size.
+        """
+        if image.mode == "L":
+            nothing = Image.new("L", image.size)
+            mask, padded = self.resize(Image.merge("RGB", (image, nothing, nothing)))[:2]
+            return torch.where(padded > 0, 0, mask)[None]  # nothing becomes something where a processor pads
+        pixels = self.processor(image, return_tensors="pt")["pixel_values"]
+        if tuple(pixels.shape[2:]) != self.size:
+            raise ValueError(
+                f"{type(self.processor).__name__} makes {pixels.shape[2]} × {pixels.shape[3]} pixels of an image of "
+                f"{image.height} × {image.width} and {self.size[0]} × {self.size[1]} of a square one, but images of a "
+                "batch are of one size. Publish the checkpoint with clp_hf.modeling.squash_bilinearly(processor, …)."
+            )
+        return (pixels * self.std + self.mean).mul_(255).round_().clamp_(0, 255).to(torch.uint8)[0]
+
+    def __call__(self, images: Tensor, masks: Tensor | None = None, generator: torch.Generator | None = None):
+        """Normalise a batch of what `resize` returns; results as `TrainTransform`, `generator` is not used."""
+        pixel_values = (images.float().div_(255) - self.mean).div_(self.std)
+        return pixel_values, None if masks is None else masks.float().div_(255)
 
 
 def _pixel_centres(n: int) -> Tensor:

@@ -2,8 +2,8 @@
 
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -11,10 +11,11 @@ from datasets import DatasetDict
 from transformers import EvalPrediction, PreTrainedModel, TrainingArguments
 
 from ..base.trainer import BaseTrainer
+from ..data.columns import Columns
 from ..data.dataset import ImageClassificationDataset
 from ..data.groups import counts, group_proportions
 from ..data.loading import VALIDATION_SPLITS, load_classification_dataset, read_splits
-from ..data.transforms import EvalTransform
+from ..data.transforms import ProcessorTransform
 from ..metrics import GroupMetrics, format_group_table
 from ..modeling.identity import label_names
 from ..modeling.loading import load_image_classifier
@@ -44,24 +45,25 @@ def evaluate_checkpoint(
     *,
     split: str | None = None,
     config_name: str | None = None,
+    columns: Columns | None = None,
     class_names: Sequence[str] | None = None,
     batch_size: int = 64,
-    columns: Mapping[str, object] | None = None,
     **hub_kwargs,
 ) -> Evaluation:
     """Evaluate a checkpoint per group and per class, with the preprocessing it was saved with.
 
-    Images are transformed as the recipes do for evaluation, so that a recipe's test results come out again.
+    Images are transformed as its processor does, so that a recipe's test results come out again, and `pipeline` says
+    the same of every image.
 
     Args:
         checkpoint: a folder or Hub name, as for `load_image_classifier`: of CLP, HSFM, the plain `Trainer` …
         dataset_name, config_name: as for `load_classification_dataset`.
         split: its name in the source; by default test, else validation, else the only one there is. Where there is a
             train split, its group sizes weight `adjusted_accuracy`.
+        columns: as for `load_classification_dataset`; its `class_names` are the next argument's.
         class_names: what the data set's labels are called by the checkpoint, in the order of the labels; by default as
             the data set calls them. A data set of bare integers is taken to count as the checkpoint does.
         batch_size: images at a time.
-        columns: keyword arguments of `load_classification_dataset` that name columns and attributes.
         **hub_kwargs: for `from_pretrained`.
 
     Raises:
@@ -69,14 +71,12 @@ def evaluate_checkpoint(
         ConnectionError: checkpoint or data set is not here, and the Hub cannot be reached.
     """
     model = load_image_classifier(checkpoint, **hub_kwargs)
-    settings = image_settings(model, load_image_processor(checkpoint, model, **hub_kwargs))
+    processor = load_image_processor(checkpoint, model, **hub_kwargs)
     source = read_splits(dataset_name, config_name, hub_kwargs.get("cache_dir"))
     split = _split_name(source, split, dataset_name)
-    splits, names = _with_labels_of(model, source, split, class_names, dict(columns or {}))
+    splits, names = _with_labels_of(model, source, split, class_names or (columns and columns.class_names), columns)
 
-    transform = EvalTransform(
-        (settings.height, settings.width), settings.mean, settings.std, crop_pct=settings.crop_pct
-    )
+    transform = ProcessorTransform(processor, image_settings(model, processor))
     dataset = ImageClassificationDataset(splits["validation"], transform, name=split)
     order = [names.index(name) for name in splits["validation"].features["label"].names]
     dataset.labels = torch.tensor(order)[dataset.labels]
@@ -123,7 +123,7 @@ def _split_name(source: DatasetDict, requested: str | None, dataset_name: str) -
 
 
 def _with_labels_of(
-    model: PreTrainedModel, source: DatasetDict, split: str, class_names: Sequence[str] | None, columns: dict
+    model: PreTrainedModel, source: DatasetDict, split: str, class_names: Sequence[str] | None, columns: Columns | None
 ) -> tuple[DatasetDict, list[str]]:
     """The splits, with the one to evaluate as `validation`, and the names of the model's classes.
 
@@ -132,9 +132,8 @@ def _with_labels_of(
 
     def load(names: Sequence[str] | None) -> DatasetDict:
         train = "train" if "train" in source else split
-        return load_classification_dataset(
-            source, label_names=names, train_split=train, validation_split=split, **columns
-        )
+        named = replace(columns or Columns(), class_names=names)
+        return load_classification_dataset(source, named, train_split=train, validation_split=split)
 
     known = label_names(model)
     splits = load(class_names)

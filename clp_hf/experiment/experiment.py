@@ -14,7 +14,7 @@ from ..data.groups import counts, group_proportions
 from ..data.loading import load_classification_dataset
 from ..data.meta_set import meta_indices
 from ..data.scenarios.pseudo_attributes import add_pseudo_attributes
-from ..data.transforms import EvalTransform, PaddedCropTransform, TrainTransform
+from ..data.transforms import PaddedCropTransform, ProcessorTransform, TrainTransform
 from ..features.extraction import extract_features
 from ..hub.card import CardDetails
 from ..hub.record import GRAD_CAM_FILE, command_line, plain_settings
@@ -22,7 +22,7 @@ from ..metrics import GroupMetrics, format_group_table
 from ..modeling.identity import parameter_count
 from ..modeling.loading import load_image_classifier
 from ..modeling.modes import freeze_batch_norm_statistics
-from ..modeling.preprocessing import image_settings, load_image_processor, resize_bilinearly
+from ..modeling.preprocessing import image_settings, load_image_processor, squash_bilinearly
 from ..segmentation.boxes import add_boxes
 from ..segmentation.masked_dataset import mask_counts
 from ..trainer import CLPTrainer
@@ -79,17 +79,17 @@ class Experiment:
         self.image_size = data_args.image_size
         model = self.build_model()
         self.num_parameters = parameter_count(model)
-        self.processor = load_image_processor(
+        processor = load_image_processor(
             model_args.model_name_or_path, model, image_size=self.image_size, **self.hub_kwargs
         )
-        resize_bilinearly(self.processor)  # as the transforms below do: what is published is what was trained with
-        settings = image_settings(model, self.processor)
+        settings = image_settings(model, processor)
+        self.processor = squash_bilinearly(processor, settings)  # what is published sees what was trained
         size, normalisation = (settings.height, settings.width), (settings.mean, settings.std)
         if data_args.crop_padding is None:
             train_transform = TrainTransform(size, *normalisation, scale=(data_args.crop_scale, 1.0))
         else:
             train_transform = PaddedCropTransform(size, *normalisation, padding=data_args.crop_padding)
-        eval_transform = EvalTransform(size, *normalisation, crop_pct=settings.crop_pct)
+        eval_transform = ProcessorTransform(self.processor, settings)
 
         has_groups = self.group_names is not None
         split = data_args.meta_split
@@ -168,11 +168,9 @@ class Experiment:
         """The k-means cluster of every image, (n,), numbered over all classes."""
         name = data_args.meta_cluster_model
         model = load_image_classifier(name, **self.hub_kwargs)
-        settings = image_settings(model, load_image_processor(name, model, **self.hub_kwargs))
-        size, normalisation = (settings.height, settings.width), (settings.mean, settings.std)
-        images = ImageClassificationDataset(
-            pool, EvalTransform(size, *normalisation, crop_pct=settings.crop_pct), name="meta pool"
-        )
+        processor = load_image_processor(name, model, **self.hub_kwargs)
+        transform = ProcessorTransform(processor, image_settings(model, processor))
+        images = ImageClassificationDataset(pool, transform, name="meta pool")
         features = extract_features(model, images, self.args).features
         clustered = add_pseudo_attributes(
             pool.select_columns("label"), features, data_args.meta_clusters, seed=self.args.seed

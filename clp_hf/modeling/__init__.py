@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from .identity import architecture_name, label_names, model_fingerprint, parameter_count
     from .loading import load_image_classifier
     from .modes import evaluation_layers, evaluation_mode, freeze_batch_norm_statistics, uses_batch_statistics
-    from .preprocessing import ImageSettings, image_settings, load_image_processor, resize_bilinearly
+    from .preprocessing import ImageSettings, image_settings, load_image_processor, resize_bilinearly, squash_bilinearly
     from .timm_models import PACKAGED_ARCHITECTURE, PACKAGED_WEIGHTS
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "parameter_count",
     "resize_bilinearly",
     "set_head",
+    "squash_bilinearly",
     "uses_batch_statistics",
 ]
 
@@ -62,6 +63,7 @@ __getattr__, __dir__ = lazy_names(
         "parameter_count": ".identity",
         "resize_bilinearly": ".preprocessing",
         "set_head": ".head",
+        "squash_bilinearly": ".preprocessing",
         "uses_batch_statistics": ".modes",
     },
 )

@@ -1,5 +1,7 @@
 """Models that are already built, in the form under which they save and load."""
 
+import logging
+
 import numpy as np
 import timm
 import torch
@@ -13,6 +15,8 @@ from transformers import (
 from .identity import architecture_name, height_width
 from .modes import evaluate
 
+logger = logging.getLogger(__name__)
+
 
 def adopt(model: nn.Module, labels: dict, model_args: dict | None) -> PreTrainedModel:
     """A built model of transformers as it is, or of timm in its wrapper, with these labels.
@@ -25,6 +29,10 @@ def adopt(model: nn.Module, labels: dict, model_args: dict | None) -> PreTrained
         _check_label_count(type(model).__name__, model.config.num_labels, labels)
         classifier = model
     elif hasattr(model, "pretrained_cfg"):
+        if not getattr(model, "num_classes", 0):
+            raise ValueError(
+                f"{type(model).__name__} of timm has no classifier: build it with num_classes, without features_only."
+            )
         _check_label_count(f"{type(model).__name__} of timm", model.num_classes, labels)
         classifier = _wrap_timm(model, model_args)
     else:
@@ -36,6 +44,19 @@ def adopt(model: nn.Module, labels: dict, model_args: dict | None) -> PreTrained
         if key in labels:
             setattr(classifier.config, key, labels[key])
     return classifier
+
+
+def single_label(model: PreTrainedModel) -> PreTrainedModel:
+    """The model with a loss for one label an image; a warning where it was configured for another problem."""
+    problem = getattr(model.config, "problem_type", None)
+    if problem not in (None, "single_label_classification"):
+        logger.warning(
+            "%s was configured for %s; it is trained here to give one label an image, and saved so.",
+            architecture_name(model),
+            problem,
+        )
+        model.config.problem_type = "single_label_classification"
+    return model
 
 
 def _check_label_count(model_name: str, found: int, labels: dict) -> None:
@@ -70,19 +91,36 @@ def _wrap_timm(module: nn.Module, model_args: dict | None) -> TimmWrapperForImag
             num_labels=module.num_classes,
         )
     )
+    weight = next(module.parameters())
+    size = settings["input_size"][1:]
+    pixels = torch.linspace(-1, 1, 3 * int(np.prod(size))).reshape(1, 3, *size).to(weight)
+    expected = _logits_of_rgb(module, pixels)
     advice = f"timm.create_model({settings['architecture']!r}, **{model_args}) does not rebuild the given model"
     try:
         wrapper.timm_model.load_state_dict(module.state_dict())
     except RuntimeError as error:
         raise ValueError(f"{advice}; pass the arguments it was built with as model_args={{…}}.") from error
-    weight = next(module.parameters())
-    pixels = torch.linspace(-1, 1, int(np.prod(settings["input_size"]))).reshape(1, *settings["input_size"]).to(weight)
-    if not torch.allclose(evaluate(module, pixels), evaluate(wrapper.timm_model.to(weight), pixels), atol=1e-4):
+    if not torch.allclose(expected, evaluate(wrapper.timm_model.to(weight), pixels), atol=1e-4):
         raise ValueError(
             f"{advice}: same weights, other outputs; pass the arguments it was built with as model_args={{…}}."
         )
     wrapper.timm_model = module
     return wrapper
+
+
+def _logits_of_rgb(module: nn.Module, pixels: torch.Tensor) -> torch.Tensor:
+    height, width = pixels.shape[2:]
+    expected = f"one row of {module.num_classes} logits for an RGB image of {height} × {width} pixels"
+    advice = "Build it for three channels (in_chans=3), with its pooling (global_pool) and its classifier."
+    try:
+        logits = evaluate(module, pixels)
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"{type(module).__name__} of timm does not give {expected}: {error}. {advice}") from error
+    if tuple(logits.shape) != (1, module.num_classes):
+        raise ValueError(f"{type(module).__name__} of timm gives {tuple(logits.shape)}, not {expected}. {advice}")
+    return logits
 
 
 def at_image_size(model: PreTrainedModel, size: tuple[int, int]) -> PreTrainedModel:
@@ -91,7 +129,7 @@ def at_image_size(model: PreTrainedModel, size: tuple[int, int]) -> PreTrainedMo
         if isinstance(model, TimmWrapperForImageClassification):
             return _resized_timm(model, size)
         evaluate(model, torch.zeros(1, 3, *size, dtype=model.dtype, device=model.device))
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError, AssertionError) as error:
         raise ValueError(
             f"{architecture_name(model)} does not take images of {size[0]} × {size[1]} pixels ({error}). Use its own "
             "size, or a timm model whose position embeddings can be resampled."

@@ -82,7 +82,8 @@ def find_classifier_head(model: nn.Module, pixel_values: Tensor) -> tuple[str, n
         The dotted name in `model` (of two layers, both), and the layer. Its input is the penultimate features (n, d).
 
     Raises:
-        ValueError: no linear layer's output is the logits; the message names the model and says what was found.
+        ValueError: the model gives no logits for these images, or no linear layer's output is the logits; the message
+            names the model and says what was found.
     """
     outputs: dict[str, Tensor] = {}
 
@@ -95,8 +96,7 @@ def find_classifier_head(model: nn.Module, pixel_values: Tensor) -> tuple[str, n
     linears = {name: module for name, module in model.named_modules() if _is_linear(module)}
     handles = [module.register_forward_hook(watch(name)) for name, module in linears.items()]
     try:
-        with torch.no_grad(), evaluation_mode(model):
-            logits = model(pixel_values=pixel_values).logits
+        logits = _logits(model, pixel_values)
     finally:
         for handle in handles:
             handle.remove()
@@ -117,6 +117,25 @@ def find_classifier_head(model: nn.Module, pixel_values: Tensor) -> tuple[str, n
         f"{architecture_name(model)} has no final linear layer: {found}. Features and class weights are read from it; "
         "choose a model whose logits are one linear layer of one feature vector an image, or the mean of two."
     )
+
+
+@torch.no_grad()
+def _logits(model: nn.Module, pixel_values: Tensor) -> Tensor:
+    """Of images (n, 3, H, W), in evaluation mode, (n, C)."""
+    try:
+        with evaluation_mode(model):
+            logits = model(pixel_values=pixel_values).logits
+        if logits.ndim != 2 or len(logits) != len(pixel_values):
+            raise ValueError(f"the logits of {len(pixel_values)} images are of shape {tuple(logits.shape)}")
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, ValueError, TypeError, AttributeError, AssertionError) as error:  # as its author had it
+        height, width = pixel_values.shape[2:]
+        raise ValueError(
+            f"{architecture_name(model)} gives no logits for RGB images of {height} × {width} pixels "
+            f"({type(error).__name__}: {error}). It has to be an image classifier of three channels and this size."
+        ) from error
+    return logits
 
 
 def _is_linear(module: nn.Module) -> bool:

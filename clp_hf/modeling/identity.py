@@ -13,8 +13,10 @@ if TYPE_CHECKING:
 
 
 def height_width(image_size: int | tuple[int, int]) -> tuple[int, int]:
-    """One number, or (height, width), as (height, width)."""
+    """One number, or (height, width), as (height, width); a ValueError if one is not positive."""
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    if min(height, width) < 1:
+        raise ValueError(f"image_size is {height} × {width} pixels; both have to be 1 or more.")
     return height, width
 
 

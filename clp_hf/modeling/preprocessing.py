@@ -13,6 +13,7 @@ from transformers import (
     PreTrainedModel,
     TimmWrapperForImageClassification,
     TimmWrapperImageProcessor,
+    ViTImageProcessor,
 )
 
 from .connection import connection
@@ -80,10 +81,43 @@ def load_image_processor(
 def resize_bilinearly(processor: BaseImageProcessor) -> None:
     """Have a saved processor resize as `clp_hf.data.EvalTransform` does, whatever filter the pretrained model had."""
     if isinstance(processor, TimmWrapperImageProcessor):
-        processor.data_config["interpolation"] = "bilinear"
-        processor.val_transforms = timm.data.create_transform(**processor.data_config, is_training=False)
+        _set_timm(processor, interpolation="bilinear")
     else:
         processor.resample = Image.Resampling.BILINEAR
+
+
+def squash_bilinearly(processor: BaseImageProcessor, settings: ImageSettings) -> BaseImageProcessor:
+    """The processor that makes of an image what training on `ImageClassificationDataset` saw: all of it, squeezed.
+
+    Pretrained models' processors mostly resize the shorter side and crop the centre: of a 160 × 40 image they show the
+    middle quarter alone. On square images both agree: the same share of the image is cropped away, `1 - crop_pct`.
+
+    Args:
+        processor: of `load_image_processor`; a timm one is altered.
+        settings: `image_settings(model, processor)`: normalisation, size and `crop_pct` stay.
+
+    Returns:
+        The same processor for a timm model, else a `ViTImageProcessor`, since few kinds of transformers can squeeze and
+        crop both.
+    """
+    if isinstance(processor, TimmWrapperImageProcessor):
+        _set_timm(processor, interpolation="bilinear", crop_mode="squash", crop_pct=settings.crop_pct)
+        return processor
+    height, width = settings.height, settings.width
+    return ViTImageProcessor(
+        size={"height": round(height / settings.crop_pct), "width": round(width / settings.crop_pct)},
+        crop_size={"height": height, "width": width},
+        do_center_crop=settings.crop_pct < 1,
+        resample=Image.Resampling.BILINEAR,
+        image_mean=list(settings.mean),
+        image_std=list(settings.std),
+        do_convert_rgb=True,
+    )
+
+
+def _set_timm(processor: TimmWrapperImageProcessor, **settings) -> None:
+    processor.data_config.update(settings)
+    processor.val_transforms = timm.data.create_transform(**processor.data_config, is_training=False)
 
 
 def image_settings(model: PreTrainedModel, processor: BaseImageProcessor | None = None) -> ImageSettings:
@@ -109,14 +143,16 @@ def image_settings(model: PreTrainedModel, processor: BaseImageProcessor | None 
     black, white, red = (_preprocess_colour(processor, colour) for colour in ("black", "white", "red"))
     if not torch.equal(red[0], white[0]):
         raise ValueError(f"{type(processor).__name__} swaps the colour channels; only RGB models are supported.")
-    std = 1 / (white - black).mean(dim=(1, 2), dtype=torch.float64)
-    mean = -black.mean(dim=(1, 2), dtype=torch.float64) * std
     height, width = black.shape[1:]
+    # In the middle, where no processor pads.
+    black, white = (pixels[:, height // 2, width // 2].double() for pixels in (black, white))
+    std = 1 / (white - black)
+    mean = -black * std
     return ImageSettings(
         height,
         width,
-        tuple(round(value, 4) for value in mean.tolist()),
-        tuple(round(value, 4) for value in std.tolist()),
+        tuple(round(value, 6) for value in mean.tolist()),
+        tuple(round(value, 6) for value in std.tolist()),
         *_resizing(processor, min(height, width)),
     )
 
@@ -125,11 +161,11 @@ def _resizing(processor: BaseImageProcessor, side: int) -> tuple[str, float]:
     if isinstance(processor, TimmWrapperImageProcessor):
         return processor.data_config["interpolation"], processor.data_config["crop_pct"]
     interpolation = Image.Resampling(int(processor.resample)).name.lower()
-    resized = processor.size.get("shortest_edge")
-    if getattr(processor, "do_center_crop", False) and resized:
-        return interpolation, side / resized
-    # ConvNeXt's rule: below 384 pixels the image is resized to `side / crop_pct` and cropped to `side`.
-    return interpolation, processor.crop_pct if getattr(processor, "crop_pct", None) and side < 384 else 1.0
+    if getattr(processor, "crop_pct", None):
+        # ConvNeXt's rule: below 384 pixels the image is resized to `side / crop_pct` and cropped to `side`.
+        return interpolation, processor.crop_pct if side < 384 else 1.0
+    resized = processor.size.get("shortest_edge") or processor.size.get("height")
+    return interpolation, min(1.0, side / resized) if resized and getattr(processor, "do_center_crop", False) else 1.0
 
 
 def _preprocess_colour(processor: BaseImageProcessor, colour: str) -> Tensor:

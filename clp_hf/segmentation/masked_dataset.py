@@ -26,6 +26,7 @@ from ..causal.mask_report import check_masks
 from ..causal.masks import check_mask_shape, mask_iou, prepare_masks
 from ..data.dataset import DECODER, to_grey, to_rgb
 from ..data.loading import IMAGE_COLUMNS, read_splits
+from ..data.pixels import UNREADABLE
 from ..utils.files import write_whole
 from .segmenters import Segmenter, load_segmenter
 from .sheet import contact_sheet
@@ -238,7 +239,7 @@ class EncodedImages(Sequence):
         try:
             image = DECODER.decode_example({"bytes": content, "path": None})
             image.load()
-        except (OSError, SyntaxError, ValueError) as error:
+        except UNREADABLE as error:
             raise ValueError(f"{self.title(position)}: the {self.column} cannot be decoded: {error}") from error
         return image
 

@@ -497,3 +497,69 @@ def test_no_adapter_is_looked_for_on_an_unreachable_hub(monkeypatch):
         load_image_classifier("owner/nothing")
     assert asked
     assert all(kwargs["local_files_only"] for kwargs in asked)
+
+
+class TestModelsAsTheyCome:
+    """Stored in half precision, for another problem, or unfit to be trained: each works or says why before training."""
+
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+    @pytest.mark.parametrize("library", ["timm", "transformers"])
+    def test_half_precision_is_loaded_in_float32_and_said(self, library, dtype, tmp_path, caplog):
+        name = {"timm": "resnet18", "transformers": "ViT"}[library]
+        tiny_model(library, name).to(dtype).save_pretrained(tmp_path / "half")
+        for pretrained in (True, False):
+            caplog.clear()
+            model = load_image_classifier(str(tmp_path / "half"), num_labels=2, pretrained=pretrained)
+            assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+            if pretrained:
+                assert f"has weights in {str(dtype).removeprefix('torch.')}; loaded in float32" in caplog.text
+        load_image_classifier(str(tmp_path / "half")).save_pretrained(tmp_path / "trained")
+        trained = transformers.AutoModelForImageClassification.from_pretrained(tmp_path / "trained")
+        assert trained.dtype == torch.float32
+        kept = load_image_classifier(str(tmp_path / "half"), dtype="auto")
+        assert kept.dtype == dtype
+
+    @pytest.mark.parametrize("problem", ["multi_label_classification", "regression"])
+    def test_another_problem_becomes_one_label_an_image(self, problem, tmp_path, caplog):
+        built = transformers_model("ViT")
+        built.config.problem_type = problem
+        built.save_pretrained(tmp_path)
+        for source in (str(tmp_path), built):
+            caplog.clear()
+            model = load_image_classifier(source)
+            assert f"was configured for {problem}; it is trained here to give one label an image" in caplog.text
+            output = model(pixel_values=torch.rand(4, 3, SIZE, SIZE), labels=torch.tensor([0, 1, 2, 0]))
+            torch.testing.assert_close(
+                output.loss, nn.functional.cross_entropy(output.logits, torch.tensor([0, 1, 2, 0]))
+            )
+
+    @pytest.mark.parametrize(
+        ("settings", "message"),
+        [
+            ({"in_chans": 1}, "ResNet of timm does not give one row of 2 logits for an RGB image of 160 × 160"),
+            ({"in_chans": 4}, "Build it for three channels"),
+            ({"global_pool": ""}, "with its pooling"),
+            ({"num_classes": 0}, "ResNet of timm has no classifier"),
+            ({"features_only": True}, "FeatureListNet of timm has no classifier"),
+        ],
+    )
+    def test_a_timm_model_that_is_no_classifier_of_images_says_so(self, settings, message):
+        with pytest.raises(ValueError, match=message):
+            load_image_classifier(timm.create_model("test_resnet", **{"num_classes": 2} | settings))
+        if "in_chans" in settings:
+            with pytest.raises(ValueError, match=message):
+                load_image_classifier("test_resnet", pretrained=False, num_labels=2, model_args=settings)
+
+    def test_a_size_that_is_no_multiple_of_the_patch(self):
+        with pytest.raises(ValueError, match=r"\(test_vit\) does not take images of 100 × 100 pixels"):
+            load_image_classifier("test_vit", pretrained=False, num_labels=2, image_size=100)
+
+    @pytest.mark.parametrize("size", [0, (32, -1)])
+    def test_a_size_of_nothing(self, size):
+        with pytest.raises(ValueError, match=r"image_size is .* both have to be 1 or more"):
+            load_image_classifier("test_resnet", pretrained=False, num_labels=2, image_size=size)
+
+    def test_a_backbone_without_a_head_gives_no_logits(self, pixels):
+        config = transformers.ViTConfig(**TRANSFORMERS["ViT"])
+        with pytest.raises(ValueError, match="ViTModel gives no logits for RGB images of 32 × 32 pixels"):
+            find_classifier_head(load_image_classifier(transformers.ViTModel(config)), pixels)
