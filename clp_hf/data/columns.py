@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Columns:
     """Names of columns in the source and of the values in them; None where the default is meant.
 
