@@ -62,7 +62,7 @@ def _described_recipes() -> str:
       clp-hf train waterbirds --method erm --num_train_epochs 2
       clp-hf train waterbirds --help             all its options and their defaults
       clp-hf train settings.yaml                 everything from a file
-      clp-hf train waterbirds --resume_from_checkpoint true    go on where it was interrupted
+      clp-hf train waterbirds --resume_from_checkpoint   go on where it stopped
       clp-hf train --num_processes 2 waterbirds  accelerate's options come first
 
     A settings file has the recipe's options as its keys, and says which recipe: `recipe: waterbirds`.
