@@ -66,12 +66,14 @@ def _described_recipes() -> str:
       clp-hf train waterbirds --method erm --num_train_epochs 2
       clp-hf train waterbirds --help             all its options and their defaults
       clp-hf train settings.yaml                 everything from a file
+      clp-hf train waterbirds --resume_from_checkpoint   go on where it stopped
       clp-hf train --num_processes 2 waterbirds  accelerate's options come first
 
     A settings file has the recipe's options as its keys, and says which recipe: `recipe: waterbirds`.
 
     Training runs under accelerate's launcher. `accelerate config`, once, describes your machine; what stands before the
-    recipe is read as by `accelerate launch`: --config_file, --num_processes, --mixed_precision ...
+    recipe is read as by `accelerate launch`: --config_file, --num_processes, --mixed_precision ... Several processes
+    run on as many GPUs, or, where there are none and with --cpu, on the cores of the CPU.
 
     The model, its card and all_results.json are written to --output_dir, by default runs/ and the recipe's name. Then:
     clp-hf evaluate, clp-hf report, clp-hf demo. To publish: --push_to_hub.

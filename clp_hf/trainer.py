@@ -15,6 +15,7 @@ from .base.publishing import PublishingTrainer
 from .base.requirements import refuse_data_parallel, refuse_streams, refuse_what_hides_parameters
 from .data.checks import check_batch
 from .data.frequencies import balanced_sampler
+from .data.sampling import tell_repeated_images
 from .data.seeding import SeededDataset
 from .hub.card import CardDetails
 from .hub.record import own_settings
@@ -180,6 +181,8 @@ class CLPTrainer(PublishingTrainer):
     # ---- order of the training images --------------------------------------------------------------------------------
 
     def _get_dataloader(self, dataset, description, *args, is_training=False, **kwargs):
+        if is_training and not isinstance(dataset, IterableDataset):
+            tell_repeated_images(len(dataset), self.args)
         if is_training and self.learner.seeds_batches and not isinstance(dataset, IterableDataset):
             dataset = SeededDataset(dataset, self.args.seed)
         return super()._get_dataloader(dataset, description, *args, is_training=is_training, **kwargs)

@@ -3,6 +3,7 @@
 import importlib.metadata
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -106,10 +107,29 @@ def test_what_stands_before_the_recipe_is_accelerates(run, launched):
     flags = ["--num_train_epochs", "2", "--num_processes", "7"]
     done = run("train", "--num_processes", "2", "--mixed_precision=bf16", "waterbirds", *flags)
     (args,) = launched
+    assert (args.multi_gpu, args.cpu) == (True, False)  # without which accelerate starts one
     assert (args.num_processes, args.mixed_precision) == (2, "bf16")
     assert (args.module, args.training_script) == (True, "clp_hf.experiment.launch")
     assert args.training_script_args == ["waterbirds", *flags]
     assert done.exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["--method", "erm", "waterbirds"],
+            "The recipe's own options follow its name: clp-hf train waterbirds --method",
+        ),
+        (["--num_proceses=2", "waterbirds"], "--num_proceses is no option of accelerate's.* Did you mean '--num_proc"),
+        (["--config_file", "nowhere.yaml", "waterbirds"], "`nowhere.yaml` does not exist"),
+    ],
+)
+def test_options_before_the_recipe_that_accelerate_does_not_know(run, launched, words, message):
+    done = run("train", *words)
+    assert done.exit_code == 1
+    assert re.search(message, done.stderr)
+    assert not launched
 
 
 def test_hsfm_is_its_recipe(run, launched):
@@ -134,14 +154,41 @@ def test_a_recipe_that_does_not_exist(run, launched):
         ("- waterbirds", "does not name its recipe"),
         ("recipe: birds", "There is no recipe 'birds'"),
         ("recipe: [", "is not valid YAML"),
+        ("", "it has nothing, expected a mapping"),
+        ("waterbirds", "it has a str, expected a mapping"),
+        ("recipe: waterbirds\nrecipe: celeba", "says 'recipe' twice"),
+        ("recipe: waterbirds\nlr_scheduler_kwargs: {a: 1, a: 2}", "says 'a' twice"),
+        ("recipe: !!python/object:os.system x", "is not valid YAML"),
+        ("recipe: waterbirds # Vögel".encode("latin-1"), "is not in UTF-8 .byte 0xf6 at 22.: save it in UTF-8"),
+        ("recipe: waterbirds".encode("utf-16"), "is not in UTF-8"),
     ],
 )
 def test_bad_settings_files(tmp_path, content, message):
     path = tmp_path / "settings.yaml"
     if content is not None:
-        path.write_text(content)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(ValueError, match=message):
         recipes_launch.find_recipe(str(path))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"recipe": "waterbirds", "seed": 1, "seed": 2}', "says 'seed' twice"),
+        ("{recipe: waterbirds}", "is not valid JSON"),
+        ('["waterbirds"]', "it has a list, expected a mapping"),
+    ],
+)
+def test_bad_settings_in_json(tmp_path, content, message):
+    (tmp_path / "settings.JSON").write_text(content)
+    with pytest.raises(ValueError, match=message):
+        recipes_launch.find_recipe(str(tmp_path / "settings.JSON"))
+
+
+def test_settings_as_editors_write_them(tmp_path):
+    (tmp_path / "tabs.json").write_text('{\n\t"recipe": "waterbirds"\n}')
+    (tmp_path / "mark.yml").write_bytes("\ufeffrecipe: waterbirds\r\n".encode())
+    assert {recipes_launch.find_recipe(str(path)) for path in tmp_path.iterdir()} == {"waterbirds"}
 
 
 @pytest.mark.parametrize("status", [1, 2, 137])
@@ -168,6 +215,12 @@ def test_errors_of_the_user_are_told_without_a_traceback(run, tmp_path, capfd, m
     [
         (["--meta_every", "-1"], "meta_every"),  # of this package
         (["--no_such_option", "1"], "['--no_such_option', '1']"),  # of the argument parser
+        (["--learing_rate", "1"], "Did you mean '--learning_rate'?"),
+        (["--metod=erm"], "Did you mean '--method'?"),
+        (["–method", "erm"], "is no option of clp-hf train waterbirds: ['–method', 'erm']"),
+        (["--num_processes", "2"], "stand before the recipe: clp-hf train --num_processes … waterbirds"),
+        (["settings.yaml"], "All settings come from 'settings.yaml': put --output_dir"),
+        (["--resume_from_checkpoint"], "there is no checkpoint in"),
         (["--save_strategy", "no"], "load_best_model_at_end"),  # of transformers' arguments
     ],
 )
@@ -185,7 +238,25 @@ def test_a_recipes_errors_in_words(tmp_path, capsys, flags, message):
         ("recipe: celeba", "has the settings of the recipe 'celeba', and this is 'waterbirds'"),
         ("method: magic", "method is 'magic', expected one of erm"),
         ("learning_rate: fast", "learning_rate is 'fast', expected a number"),
-        ("learning_rat: 1", r"not used by the HfArgumentParser: \['learning_rat'\]"),
+        ("learning_rat: 1", "'learning_rat' is no option of waterbirds. Did you mean 'learning_rate'?"),
+        ("num_processes: 2", "--num_processes is an option of accelerate's, which stand before the recipe"),
+        ("training: {seed: 1}", "'training' is no option of waterbirds.* Settings are not nested"),
+        ("7: 1", "'7' is no option of waterbirds"),
+        ("seed: true", "seed is True, expected a whole number"),
+        ("seed: 1.5", "seed is 1.5, expected a whole number"),
+        ("seed: [1, 2]", r"seed is \[1, 2\], expected a whole number"),
+        ("seed: {a: 1}", "seed is {'a': 1}, expected a whole number"),
+        ("learning_rate: null", "learning_rate is null, expected a number"),
+        ("learning_rate: [0.1]", r"learning_rate is \[0.1\], expected a number"),
+        ("pretrained: maybe", "pretrained is 'maybe', expected true or false"),
+        ("pretrained: 2", "pretrained is 2, expected true or false"),
+        ("run_name: 7", "run_name is 7, expected text, in quotes or null"),
+        ("run_name: 2026-01-01", "run_name is datetime.date.*, expected text, in quotes"),
+        ("class_names: [true, false]", "class_names is .*, expected a list of text, in quotes"),
+        ("class_names: {a: 1}", "class_names is .*, expected a list of text, in quotes"),
+        ("lr_decay_at: [half]", "lr_decay_at is .*, expected a list of a number"),
+        ("meta_boxes: [box]", "meta_boxes is .*, expected one of"),
+        ("seed: 1\nseed: 2", "says 'seed' twice"),
     ],
 )
 def test_wrong_settings_are_refused(tmp_path, content, message):
@@ -194,11 +265,30 @@ def test_wrong_settings_are_refused(tmp_path, content, message):
         recipes_launch.run_here("waterbirds", [str(tmp_path / "settings.yaml")], "clp-hf train waterbirds")
 
 
-def test_numbers_of_a_settings_file(tmp_path, monkeypatch):
-    (tmp_path / "settings.yaml").write_text(f"perturbation_learning_rate: 1e-3\noutput_dir: {tmp_path}\nuse_cpu: true")
+@pytest.mark.parametrize(
+    ("content", "name", "value"),
+    [
+        ("perturbation_learning_rate: 1e-3", "perturbation_learning_rate", 1e-3),  # text, to YAML
+        ("learning_rate: 1", "learning_rate", 1.0),
+        ("seed: '7'", "seed", 7),
+        ("meta_batch_size: null", "meta_batch_size", None),
+        ("save_strategy: no", "save_strategy", "no"),  # a boolean, to YAML 1.1
+        ("class_prior: yes", "class_prior", True),
+        ("factual_infills: grey", "factual_infills", ["grey"]),
+        ("factual_infills: []", "factual_infills", []),
+        ("label_names: [yes, no]", "label_names", ["yes", "no"]),
+        ("lr_scheduler_kwargs: {num_cycles: 2}", "lr_scheduler_kwargs", {"num_cycles": 2}),
+        ("report_to: [none]", "report_to", []),
+        ("resume_from_checkpoint: true", "resume_from_checkpoint", "true"),
+        ("resume_from_checkpoint: false", "resume_from_checkpoint", "false"),
+        ("optim: sgd", "optim", "sgd"),
+    ],
+)
+def test_values_of_a_settings_file(tmp_path, monkeypatch, content, name, value):
+    (tmp_path / "settings.yaml").write_text(f"{content}\noutput_dir: {tmp_path}\nuse_cpu: true")
     monkeypatch.setattr(sys, "argv", ["waterbirds", str(tmp_path / "settings.yaml")])
     (args,) = parse_arguments((CLPTrainingArguments,), "", {})
-    assert args.perturbation_learning_rate == 1e-3
+    assert getattr(args, name) == value
 
 
 def test_other_errors_keep_their_traceback():

@@ -3,17 +3,19 @@
 import sys
 from argparse import SUPPRESS, ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
-import yaml
 from transformers import HfArgumentParser
 
 from ..data.columns import Columns
 from ..segmentation.boxes import METHODS as BOX_METHODS
-from .launch import SETTINGS_SUFFIXES
+from ..utils.names import did_you_mean
 from .methods import METHODS
+from .processes import train_together
+from .settings import is_settings_file, read_settings, refuse_flags_beside
+from .values import setting_value
 
 
 @dataclass
@@ -118,13 +120,20 @@ def read_arguments(
     argument_classes: Sequence[type], description: str, defaults: Mapping[str, Any]
 ) -> tuple[tuple, dict[str, Any]]:
     """As `parse_arguments`, and by name those of the arguments that were given, and are not left to the defaults."""
+    train_together()
     parser = HfArgumentParser(
         argument_classes, usage="%(prog)s [options]", description=description, formatter_class=_Help
     )  # the usage of all options would hide what is wrong with one
     parser.set_defaults(**defaults)
-    if len(sys.argv) == 2 and sys.argv[1].endswith(SETTINGS_SUFFIXES):
-        given = _read_settings(sys.argv[1], parser)
+    for action in parser._actions:
+        if action.dest == "resume_from_checkpoint":
+            action.nargs, action.const = "?", "true"
+    words = sys.argv[1:]
+    if words and is_settings_file(words[0]):
+        refuse_flags_beside(words[0], words[1:])
+        given = _read_settings(words[0], parser)
         return parser.parse_dict({**defaults, **given}), given
+    _refuse_unknown_words(words, parser)
     parsed = parser.parse_args_into_dataclasses()
     for action in parser._actions:
         action.default = SUPPRESS
@@ -132,19 +141,50 @@ def read_arguments(
     return parsed, vars(parser.parse_known_args()[0])
 
 
+def _refuse_unknown_words(words: Sequence[str], parser: HfArgumentParser) -> None:
+    unknown = parser.parse_known_args(words)[1]
+    for word in unknown:
+        if is_settings_file(word):
+            refuse_flags_beside(word, [other for other in words if other != word])
+    if unknown:
+        name = next((word for word in unknown if word.startswith("-")), unknown[0]).split("=")[0]
+        raise ValueError(
+            f"What these ask for is no option of {parser.prog}: {unknown}.{_advice(name, parser)} All are listed by "
+            "--help."
+        )
+
+
+def _advice(name: str, parser: HfArgumentParser) -> str:
+    """What may be meant by a flag, or the key of a settings file, that does not exist."""
+    from accelerate.commands.launch import launch_command_parser
+
+    is_flag = name.startswith("-")
+    flag = f"--{name.lstrip('-–—').replace('-', '_')}"  # texts have dashes where a shell wants hyphens
+    if flag in launch_command_parser()._option_string_actions:
+        return f" {flag} is an option of accelerate's, which stand before the recipe: clp-hf train {flag} … waterbirds."
+    known = [option for option in parser._option_string_actions if option.startswith("--") and "-" not in option[2:]]
+    return did_you_mean(flag, known) if is_flag else did_you_mean(flag[2:], [option[2:] for option in known])
+
+
 def _read_settings(path: str, parser: HfArgumentParser) -> dict[str, Any]:
-    settings = yaml.safe_load(Path(path).read_text(encoding="utf-8"))  # JSON is YAML
+    """The settings of a file by name, as flags would give them."""
+    settings = read_settings(path)
     this = Path(sys.argv[0]).stem.split()[-1]
     if (recipe := settings.pop("recipe", this)) != this:
         raise ValueError(f"{path!r} has the settings of the recipe {recipe!r}, and this is {this!r}.")
-    # What the command line checks, and parse_dict does not.
-    for action in parser._actions:
-        value = settings.get(action.dest)
-        if action.type is float and isinstance(value, str):  # YAML has no number 1e-3, only 1.0e-3
-            try:
-                settings[action.dest] = float(value)
-            except ValueError:
-                raise ValueError(f"{path!r}: {action.dest} is {value!r}, expected a number.") from None
-        if action.choices and isinstance(value, str) and value not in action.choices:
-            raise ValueError(f"{path!r}: {action.dest} is {value!r}, expected one of {', '.join(action.choices)}.")
+    hints = {}
+    for part in parser.dataclass_types:
+        types = get_type_hints(part)
+        hints |= {item.name: types[item.name] for item in fields(part) if item.init}
+    actions = {action.dest: action for action in reversed(parser._actions)}  # the first of each name, without no_…
+    for name, value in settings.items():
+        if name not in hints:
+            nested = " Settings are not nested." if isinstance(value, dict) else ""
+            raise ValueError(f"{path!r}: {name!r} is no option of {this}.{_advice(name, parser)}{nested}")
+        if name == "resume_from_checkpoint" and isinstance(value, bool):
+            value = str(value).lower()
+        try:
+            settings[name] = setting_value(value, hints[name], actions[name])
+        except ValueError as error:
+            raise ValueError(f"{path!r}: {name} is {'null' if value is None else repr(value)}, {error}.") from None
     return settings

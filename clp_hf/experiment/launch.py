@@ -4,25 +4,23 @@
 """
 
 import ast
-import difflib
 import importlib
 import subprocess
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
-import yaml
-
+from ..utils.names import did_you_mean
 from ..utils.shipped import shipped
+from .processes import start_all
+from .settings import is_settings_file, read_settings, refuse_flags_beside
 
-SETTINGS_SUFFIXES = (".json", ".yaml", ".yml")
 NOT_TRAINING = {"make_masks"}
 # Modules of other packages that say what is wrong with arguments, names and folders.
 ARGUMENT_MODULES = (
     "transformers.hf_argparser", "transformers.training_args", "transformers.utils.hub", "transformers.models.auto.",
-    "datasets.load", "datasets.data_files",
+    "datasets.load", "datasets.data_files", "accelerate.commands.",
 )  # fmt: skip
 
 
@@ -43,25 +41,18 @@ def find_recipe(name_or_settings: str) -> str:
         ValueError: there is no such recipe or file, or the file names none.
     """
     name, known = name_or_settings, recipes()
-    if name.endswith(SETTINGS_SUFFIXES):
-        if not Path(name).is_file():
-            raise ValueError(f"There is no settings file {name!r}.")
-        try:
-            settings = yaml.safe_load(Path(name).read_text(encoding="utf-8"))
-        except yaml.YAMLError as error:
-            raise ValueError(f"{name!r} is not valid YAML: {error}") from error
-        if not isinstance(settings, dict) or "recipe" not in settings:
+    if is_settings_file(name):
+        settings = read_settings(name)
+        if "recipe" not in settings:
             raise ValueError(
                 f"{name!r} does not name its recipe. Add a line such as `recipe: waterbirds`; "
                 f"the recipes are {', '.join(known)}."
             )
         name = str(settings["recipe"])
     if name not in known:
-        close = difflib.get_close_matches(name, known, n=1)
-        advice = f"Did you mean {close[0]!r}? " if close else ""
         raise ValueError(
-            f"There is no recipe {name!r}. {advice}The recipes are {', '.join(known)}; or give a YAML file that names "
-            "its recipe."
+            f"There is no recipe {name!r}.{did_you_mean(name, known)} The recipes are {', '.join(known)}; or give a "
+            "YAML file that names its recipe."
         )
     return name
 
@@ -87,21 +78,30 @@ def launch_recipe(arguments: Sequence[str]) -> None:
 
     Raises:
         SystemExit: the recipe failed; with its exit status.
-        ValueError: as `find_recipe`.
+        ValueError: as `find_recipe` and `start_all`, or an option before the recipe is none of accelerate's.
     """
     from accelerate.commands.launch import launch_command, launch_command_parser
+    from accelerate.utils import patch_environment
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     parser = launch_command_parser()
     parser.prog = "clp-hf train"
-    args = parser.parse_args(arguments)
+    args, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        option = unknown[0].split("=")[0]
+        raise ValueError(
+            f"{option} is no option of accelerate's, which stand before the recipe."
+            f"{did_you_mean(option, parser._option_string_actions)} The recipe's own options follow its name: "
+            f"clp-hf train waterbirds {unknown[0]} …"
+        )
     find_recipe(args.training_script)  # before any process starts
     own = [args.training_script, *args.training_script_args]
     if {"-h", "--help"} & set(own):
         return main(own)
     args.module, args.training_script, args.training_script_args = True, "clp_hf.experiment.launch", own
     try:
-        return launch_command(args)
+        with patch_environment(**start_all(args)):
+            return launch_command(args)
     except subprocess.CalledProcessError as error:
         raise SystemExit(error.returncode) from error
     except ChildFailedError as error:
@@ -135,8 +135,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         name = find_recipe(arguments[0])
         if arguments[0] == name:
             arguments = arguments[1:]
-        elif len(arguments) > 1:
-            raise ValueError(f"All settings come from {arguments[0]!r}: put {' '.join(arguments[1:])} there too.")
+        else:
+            refuse_flags_beside(arguments[0], arguments[1:])
         run_here(name, arguments, f"clp-hf train {name}")
 
 

@@ -8,6 +8,7 @@ from ..training_args import CLPTrainingArguments
 from .arguments import DataArguments, MethodArguments, ModelArguments, read_arguments
 from .experiment import Experiment
 from .methods import METHODS, check_given, configured
+from .resuming import checkpoints
 
 SGD = {"optim": "sgd", "optim_args": "momentum=0.9", "max_grad_norm": 0.0}
 SELECTED_EVERY_EPOCH = {
@@ -42,7 +43,8 @@ def run_recipe(
         The experiment, and the metrics by method.
 
     Raises:
-        ValueError: a setting is not valid, contradicts the method, or is one that the method has no use for.
+        ValueError: a setting is not valid, contradicts the method, or is one that the method has no use for; or there
+            is no checkpoint to resume from.
     """
     (recipe, data, model, training), given = read_arguments(
         (recipe_arguments, DataArguments, ModelArguments, CLPTrainingArguments), description, defaults
@@ -50,6 +52,9 @@ def run_recipe(
     names = list(dict.fromkeys(["erm", recipe.method])) if recipe.compare else [recipe.method]
     check_given(names, given)
     runs = {name: _of_its_own(training, name) if recipe.compare else {} for name in names}
+    folders = {name: changes.get("output_dir", training.output_dir) for name, changes in runs.items()}
+    for name, checkpoint in checkpoints(training.resume_from_checkpoint, folders).items():
+        runs[name]["resume_from_checkpoint"] = checkpoint
     for name, changes in runs.items():
         configured(training, METHODS[name], **changes)  # what is wrong with the second is said before the first runs
     experiment = build(recipe, data, model, training)

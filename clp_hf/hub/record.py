@@ -129,7 +129,9 @@ def command_line(secrets: Mapping[str, str | None]) -> str | None:
     if program.startswith(TRAIN):
         parts = [*TRAIN.split(), *_launcher_flags(), program.removeprefix(TRAIN)]
     elif program.endswith(".py"):
-        launcher = ["accelerate", "launch", *_launcher_flags()] if launched else ["python"]
+        flags = _launcher_flags()
+        several = ["--multi_gpu"] if "--num_processes" in flags else []  # without it, accelerate may start one
+        launcher = ["accelerate", "launch", *several, *flags] if launched else ["python"]
         parts = [*launcher, _from_here(Path(program))]
     else:
         parts = [Path(program).name]

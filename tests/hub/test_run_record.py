@@ -36,7 +36,7 @@ def test_the_launcher_and_its_processes(typed):
     one = typed("birds.py", "--seed", "1", ACCELERATE_DYNAMO_MODE="default", ACCELERATE_MIXED_PRECISION="no")
     assert one == "accelerate launch birds.py --seed 1"
     two = typed("birds.py", "--seed", "1", WORLD_SIZE="2", ACCELERATE_MIXED_PRECISION="bf16")
-    assert two == "accelerate launch --num_processes 2 --mixed_precision bf16 birds.py --seed 1"
+    assert two == "accelerate launch --multi_gpu --num_processes 2 --mixed_precision bf16 birds.py --seed 1"
     command = typed("clp-hf train waterbirds", "--seed", "1")
     assert command == "clp-hf train --num_processes 2 --mixed_precision bf16 waterbirds --seed 1"
 
@@ -56,7 +56,7 @@ def test_settings_are_the_usual_ones_those_that_were_changed_and_our_own(tmp_pat
     assert not {"adam_beta2", "output_dir", "hub_token", "run_name", "accelerator_config"} & set(training)
     assert own["meta_every"] == 3
     assert "mask_shape" in own
-    settings = plain_settings([DataArguments(str(tmp_path / "birds")), ModelArguments(token="hf_secret")])
+    settings = plain_settings([DataArguments(dataset_name=str(tmp_path / "birds")), ModelArguments(token="hf_secret")])
     assert settings["dataset_name"] == "birds"
     assert settings["model_name_or_path"] == "tf_efficientnet_lite0"
     assert not {"token", "group_column"} & set(settings)

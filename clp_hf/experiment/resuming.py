@@ -1,0 +1,62 @@
+"""Which checkpoints runs go on from."""
+
+import os
+from collections.abc import Mapping
+
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import get_last_checkpoint
+from transformers.utils import logging
+
+logger = logging.get_logger(__name__)
+
+NEWEST = ("true", "last")
+
+
+def checkpoints(asked: str | None, folders: Mapping[str, str]) -> dict[str, str | None]:
+    """The checkpoint that each of several runs goes on from; None for one that begins anew.
+
+    Args:
+        asked: `resume_from_checkpoint`: a checkpoint's folder; `true` or `last`, the newest one of every run, in its
+            own folder; `false` or None, none.
+        folders: `output_dir` of every run, by its name.
+
+    Raises:
+        ValueError: the folder is no checkpoint, no run has one, or one checkpoint is given for several runs.
+    """
+    if asked is None or asked.lower() == "false":
+        return dict.fromkeys(folders)
+    if asked.lower() in NEWEST:
+        return _newest(asked, folders)
+    if len(folders) > 1:
+        raise ValueError(
+            f"--resume_from_checkpoint {asked} is one checkpoint for the {len(folders)} runs {', '.join(folders)}. "
+            "With --resume_from_checkpoint true each goes on from its own newest one."
+        )
+    if not os.path.isdir(asked):
+        raise ValueError(
+            f"--resume_from_checkpoint: there is no folder {asked!r}. Give a checkpoint's folder, or `true` for the "
+            f"newest one in {', '.join(folders.values())}."
+        )
+    if newest := get_last_checkpoint(asked):
+        raise ValueError(
+            f"--resume_from_checkpoint {asked} is a run's folder, and not a checkpoint. Its newest one is {newest}."
+        )
+    if not os.path.isfile(os.path.join(asked, TRAINER_STATE_NAME)):
+        raise ValueError(
+            f"--resume_from_checkpoint {asked} is no checkpoint: it has no {TRAINER_STATE_NAME}. A run writes them to "
+            "folders named checkpoint- and the step."
+        )
+    return dict.fromkeys(folders, asked)
+
+
+def _newest(asked: str, folders: Mapping[str, str]) -> dict[str, str | None]:
+    found = {name: get_last_checkpoint(path) if os.path.isdir(path) else None for name, path in folders.items()}
+    if not any(found.values()):
+        raise ValueError(
+            f"--resume_from_checkpoint {asked}: there is no checkpoint in {' or '.join(folders.values())}. To train "
+            "from the beginning leave the flag out; checkpoints are written as --save_strategy and --save_steps say."
+        )
+    for name, checkpoint in found.items():
+        if checkpoint is None:
+            logger.warning(f"{name} has no checkpoint in {folders[name]} yet, and begins anew.")
+    return found
