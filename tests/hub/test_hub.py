@@ -402,6 +402,8 @@ def test_results_are_those_of_the_selected_weights(make_trainer):
     trainer.train()
     # another step than the last, whatever this run chose
     trainer.state.best_global_step = 4
+    trainer.state.best_model_checkpoint = str(Path(trainer.args.output_dir) / "checkpoint-4")
+    trainer._load_best_model()
     trainer.create_model_card()
     card = ModelCard.load(Path(trainer.args.output_dir) / "README.md")
     entry = next(e for e in trainer.state.log_history if e.get("step") == 4 and "eval_accuracy" in e)

@@ -4,7 +4,7 @@ import datasets
 import evaluate
 import numpy as np
 
-from ...metrics import classification_metrics
+from clp_hf.metrics import classification_metrics
 
 DESCRIPTION = "Accuracy per group and class, worst-group, balanced and adjusted accuracy, macro F1 and calibration."
 
