@@ -10,7 +10,7 @@ from transformers.trainer_utils import HubStrategy, SaveStrategy
 from transformers.utils import PushInProgress, logging
 
 from ..hub.card import CardDetails, model_card
-from ..hub.history import RUNTIME, WEIGHTS, end_of_training, fingerprint, results_of_weights, selection_of
+from ..hub.history import RUNTIME, end_of_training, fingerprint, results_of_weights, selection_of
 from ..hub.names import listed, plain_names
 from ..hub.pushing import (
     RUN_FILES,
@@ -23,6 +23,7 @@ from ..hub.pushing import (
     upload,
 )
 from ..hub.record import FIGURES_FOLDER, GRAD_CAM_FILE, RunRecord, training_settings
+from ..hub.schema import WEIGHTS
 from ..modeling.identity import label_names
 from ..perturbation.base import FILES, RECENT_FILE, MetaNetwork
 from .selection import check_metric, check_selection

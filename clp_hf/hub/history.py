@@ -10,8 +10,9 @@ import torch
 from torch import nn
 from transformers import Trainer
 
+from .schema import WEIGHTS
+
 SPLITS = {"eval": "validation"}
-WEIGHTS = "weights_fingerprint"  # in an entry of the log: of which weights it tells
 RUNTIME = "_runtime"  # ends a name that every evaluation logs, after its prefix
 Log = Sequence[Mapping[str, Any]]
 
