@@ -11,15 +11,10 @@ def check_selection(trainer: Trainer) -> None:
     """Refuse, before training, what would fail at its first evaluation.
 
     Raises:
-        ValueError: `metric_for_best_model` is none of the metrics of `compute_metrics`, where these are known, with the
-            names of all; `GroupMetrics` are asked for batch by batch.
+        ValueError: `metric_for_best_model` is none of the metrics of `compute_metrics`, where these are known. The
+            message names them.
     """
     args, compute = trainer.args, trainer.compute_metrics
-    if args.batch_eval_metrics and isinstance(compute, GroupMetrics):
-        raise ValueError(
-            "batch_eval_metrics=True hands GroupMetrics one batch at a time, but a group's accuracy is of all its "
-            "images; set batch_eval_metrics=False."
-        )
     if args.metric_for_best_model is None or args.eval_strategy == "no":
         return
     only_loss = compute is None or args.prediction_loss_only

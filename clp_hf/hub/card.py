@@ -144,8 +144,8 @@ def model_card(
 def render(template: str, **variables: Any) -> str:
     """A template of `hub_cards` with its variables; a variable that it names and does not get is an error.
 
-    Texts are shown letter by letter: a name with a `|`, a `<` or a line break in it is no table, HTML or paragraph. What
-    is Markdown already is a `markupsafe.Markup`, and the filter `code` is for what stands inside code.
+    Texts are shown letter by letter: a name with a `|`, a `<` or a line break in it is no table, HTML or paragraph.
+    What is Markdown already is a `markupsafe.Markup`, and the filter `code` is for what stands inside code.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(shipped("hub_cards")),

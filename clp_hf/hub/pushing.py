@@ -17,7 +17,6 @@ from transformers import (
     TrainerCallback,
 )
 
-
 # All that is ever pushed of a run's folder, beside the files of its processor and its method and the card's pictures:
 # whatever else lies there is the user's own.
 MODEL_FILES = (

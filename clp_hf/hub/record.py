@@ -78,9 +78,9 @@ class RunRecord:
         record = read_json(path, cls)
         if missing := [name for name in FACTS_OF.get(record.method, ()) if name not in record.facts]:
             raise ValueError(f"{path}: facts lacks {', '.join(missing)}, which the method {record.method!r} has.")
-        if record.selection["metric"] is not None:
-            if missing := [name for name in ("step", "value", "greater") if record.selection.get(name) is None]:
-                raise ValueError(f"{path}: selection lacks {', '.join(missing)}, but names the metric that chose.")
+        missing = [name for name in ("step", "value", "greater") if record.selection.get(name) is None]
+        if record.selection["metric"] is not None and missing:
+            raise ValueError(f"{path}: selection lacks {', '.join(missing)}, but names the metric that chose.")
         return record
 
 

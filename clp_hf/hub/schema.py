@@ -14,7 +14,9 @@ T = TypeVar("T")
 Count = Annotated[int, Field(ge=0)]
 Number = Annotated[float, Field(strict=True)]  # of JSON: no text that looks like one
 # Names in a log or in results that are read again; beside them anybody may have logged anything.
-READ = re.compile(r"step|epoch|loss|hard_loss|score|average|train_runtime|(eval|test|perturbation|weight|loss_raised)_.*")
+READ = re.compile(
+    r"step|epoch|loss|hard_loss|score|average|train_runtime|(eval|test|perturbation|weight|loss_raised)_.*"
+)
 WEIGHTS = "weights_fingerprint"  # in an entry of the log: of which weights it tells
 
 

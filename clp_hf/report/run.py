@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from transformers.trainer import TRAINER_STATE_NAME
 
@@ -33,7 +32,8 @@ class Run:
         folder: where it lies.
         record: how it was made.
         history: the trainer's log, of training.
-        results: `"validation"`, `"test"`, of several evaluation sets their names -> metrics of the weights that were kept.
+        results: `"validation"`, `"test"`, of several evaluation sets their names -> metrics of the weights that were
+            kept.
         before: the same before training, where that was evaluated.
         network: Ω, where the method has one.
         runtime: of training, seconds; None where nobody measured.
@@ -125,7 +125,9 @@ def _check_files(folder: Path, written_by: Mapping[str, str]) -> None:
 
 def _by_split(results: Mapping[str, float]) -> dict[str, dict[str, float]]:
     """`eval_accuracy` -> `{"validation": {"accuracy": …}}`, for the splits whose accuracy is there."""
-    found = [prefix for prefix in dict.fromkeys(["eval", "test", *prefixes(results)]) if f"{prefix}_accuracy" in results]
+    found = [
+        prefix for prefix in dict.fromkeys(["eval", "test", *prefixes(results)]) if f"{prefix}_accuracy" in results
+    ]
     names = split_names(found)
     return {names[prefix]: metrics for prefix, metrics in evaluations(results, found).items()}
 
