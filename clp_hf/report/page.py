@@ -1,8 +1,7 @@
 """The report: what runs hold, as tables, pictures and one self-contained page of HTML."""
 
 import base64
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from ..visualization.pictures import CURVES, GRAD_CAM_CAPTION, Picture, alt_text
 from ..visualization.style import to_svg
 from ..visualization.training import accuracies_figure, lines_figure, logged
 from .run import Run, load_runs
+from .table import Table
 
 NONE = "–"
 MOST_ROWS = 20  # of a picture of accuracies
@@ -36,30 +36,6 @@ SUMMARY = {
     "mask, share of the image": "mask_area",
 }
 LOSSES = {"cross_entropy": "ERM"}
-
-
-@dataclass
-class Cell:
-    """Of a table."""
-
-    text: str
-    best: bool = False
-
-
-@dataclass
-class Table:
-    """Columns `head`; the first cell of every row is its title, the others are numbers or short texts."""
-
-    caption: str
-    head: list[str]
-    rows: list[list[Cell]] = field(default_factory=list)
-    numbers: bool = True
-
-    def add(self, title: str, texts: Iterable[str], best: Iterable[bool] | None = None) -> None:
-        """A row; `best` marks its cells."""
-        title, texts = one_line(title), list(texts)
-        marks = [False] * len(texts) if best is None else best
-        self.rows.append([Cell(title), *(Cell(text, mark) for text, mark in zip(texts, marks, strict=True))])
 
 
 def write_report(runs: Sequence[str | Path], output: str | Path) -> Path:

@@ -147,7 +147,9 @@ def test_the_space_says_what_runs_it():
 @pytest.mark.parametrize("source", ["options", "variables"])
 def test_the_space_takes_options_or_variables(monkeypatch, source):
     served = []
-    monkeypatch.setitem(sys.modules, "clp_hf.demo", SimpleNamespace(serve=lambda *given: served.append(given)))
+    monkeypatch.setitem(
+        sys.modules, "clp_hf.visualization.demo", SimpleNamespace(serve=lambda *given: served.append(given))
+    )
     if source == "variables":
         monkeypatch.setenv("CLP_HF_DEMO_ERM", "me/plain")
         monkeypatch.setenv("CLP_HF_DEMO_CLP", "me/clp")
