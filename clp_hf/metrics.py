@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+import re
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+
+from .utils.text import markdown, one_line
+
+# Ends of the names of metrics that are better when lower, of a data set's own name (`eval_far_nll`) as well.
+LOWER_IS_BETTER = re.compile(r"(loss|(^|_)(nll|ece|error|error_rate|brier|brier_score|perplexity))$")
+OF_CELL = re.compile(r"(^|_)accuracy_(class|group)_")  # and then a name that may be anything, "loss" too
+
+
+def greater_is_better(metric: str) -> bool:
+    """Which way a metric is good: what `metric_for_best_model` selects by."""
+    return bool(OF_CELL.search(metric)) or not LOWER_IS_BETTER.search(metric)
 
 
 def classification_metrics(
@@ -39,7 +52,7 @@ def classification_metrics(
         logits: (n, C), finite.
         labels: (n,) integers in 0 ... C - 1.
         groups: (n,) integers in 0 ... len(group_names) - 1, or None.
-        label_names: C names.
+        label_names: C names, each once.
         group_names: needed with `groups`. A name that starts with a class name and an underscore says which class it
             holds.
         train_group_proportions: share of each group in the training set, by group name.
@@ -87,8 +100,8 @@ class GroupMetrics:
     """`classification_metrics` as the `compute_metrics` of a `Trainer`.
 
     Takes an `EvalPrediction` whose `predictions` are logits, or a tuple that starts with them, and whose `label_ids`
-    are labels or `(labels, groups)`, which a `Trainer` gathers with `label_names=["labels", "group"]`. Arguments as
-    `classification_metrics`.
+    are labels or `(labels, groups)`, which a `Trainer` gathers with `label_names=["labels", "group"]`; or lists of
+    these, a batch each (`eval_do_concat_batches=False`). Arguments as `classification_metrics`.
 
     Attributes:
         label_names, group_names: in the order of the indices; no groups, no group names.
@@ -106,12 +119,33 @@ class GroupMetrics:
             "num_bins": num_bins,
         }
 
+    @property
+    def names(self) -> list[str]:
+        """All metrics that an evaluation can give: a class or group without images has none."""
+        names = ["accuracy", "balanced_accuracy", "worst_class_accuracy", "worst_group_accuracy", "macro_precision"]
+        names += ["macro_recall", "macro_f1", "ece", "nll"]
+        if self.options["train_group_proportions"] is not None:
+            names.append("adjusted_accuracy")
+        if self.options["train_class_counts"] is not None:
+            names += ["many_shot_accuracy", "medium_shot_accuracy", "few_shot_accuracy"]
+        names += [f"accuracy_group_{name}" for name in self.group_names or []]
+        return [*names, *(f"accuracy_class_{name}" for name in self.label_names)]
+
     def __call__(self, prediction) -> dict[str, float]:
         """The metrics of one evaluation."""
-        logits, label_ids = prediction.predictions, prediction.label_ids
-        logits = logits[0] if isinstance(logits, (tuple, list)) else logits
-        labels, groups = label_ids if isinstance(label_ids, (tuple, list)) else (label_ids, None)
+        logits, label_ids = _joined(prediction.predictions), _joined(prediction.label_ids)
+        logits = logits[0] if isinstance(logits, tuple) else logits
+        labels, groups = label_ids if isinstance(label_ids, tuple) else (label_ids, None)
         return classification_metrics(logits, labels, groups, **self.options)
+
+
+def _joined(batches):
+    """One array, or a tuple of arrays, of a list of batches of such; what is no list is whole."""
+    if not isinstance(batches, list):
+        return batches
+    if isinstance(batches[0], (tuple, list)):
+        return tuple(np.concatenate(part) for part in zip(*batches, strict=True))
+    return np.concatenate(batches)
 
 
 def format_group_table(
@@ -122,7 +156,7 @@ def format_group_table(
 ) -> str:
     """A Markdown table of accuracies in percent: a row per group, then worst group, average, adjusted, and so on.
 
-    Where no method has groups, the rows are the classes.
+    Where no method has groups, the rows are the classes. Names may hold anything: they are escaped, and cut.
 
     Args:
         results: method name -> metrics, for example `{"ERM": ..., "CLP": ...}`.
@@ -136,7 +170,8 @@ def format_group_table(
     rows = []
     for name in scored:
         group = name.removeprefix(key)
-        rows.append([group, *(str(column.get(group, 0)) for column in counts.values()), *_percents(results, name)])
+        sizes = [str(column.get(group, 0)) for column in counts.values()]
+        rows.append([_shown(group), *sizes, *_percents(results, name)])
     summary = {
         **({"worst group": "worst_group_accuracy"} if by_group else {}),
         "average": "accuracy",
@@ -151,12 +186,16 @@ def format_group_table(
         if any(prefix + name in metrics for metrics in results.values()):
             totals = [str(sum(column.values())) if name == "accuracy" else "" for column in counts.values()]
             rows.append([title, *totals, *_percents(results, prefix + name)])
-    table = [["accuracy, %", *counts, *results], *rows]
+    table = [["accuracy, %", *map(_shown, counts), *map(_shown, results)], *rows]
     widths = [max(3, *map(len, column)) for column in zip(*table, strict=True)]
     table.insert(1, ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])])
     # Names to the left, numbers to the right.
     padded = [[row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])] for row in table]
     return "\n".join("| " + " | ".join(row) + " |" for row in padded)
+
+
+def _shown(name) -> str:
+    return markdown(one_line(name))
 
 
 def _percents(results, key):
@@ -208,12 +247,19 @@ def _check(logits, labels, label_names) -> None:
         raise ValueError(
             f"Logits of {len(rows)} samples are NaN or infinite, first at row {rows[0]}: has training diverged?"
         )
+    _check_names(label_names, "label_names")
     _check_range(labels, label_names, "labels")
+
+
+def _check_names(names, kind) -> None:
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise ValueError(f"{kind} has {twice} more than once: their accuracies would be taken for one another's.")
 
 
 def _check_groups(groups, labels, label_names, group_names) -> None:
     if group_names is None:
         raise ValueError("group_names is needed with groups.")
+    _check_names(group_names, "group_names")
     if groups.ndim != 1:
         raise ValueError(
             f"Groups have shape {groups.shape}: overlapping (multi-hot) groups are not supported. "

@@ -6,6 +6,7 @@ from transformers import TrainingArguments
 
 from .bilevel import ENGINES, LOOKAHEADS, SCOPES
 from .causal import COUNTERFACTUAL_INFILLS, FACTUAL_INFILLS
+from .hub.arguments import PublishedArguments
 from .losses import TRAINING_LOSSES
 from .perturbation import CHARACTERISTICS, META_NETWORKS, PERTURBED_LOGITS, check_characteristics
 
@@ -14,7 +15,7 @@ LOSS_NAMES = ("cross_entropy", *TRAINING_LOSSES)
 
 
 @dataclass
-class CLPTrainingArguments(TrainingArguments):
+class CLPTrainingArguments(PublishedArguments):
     """`transformers.TrainingArguments` and the settings of CLP.
 
     One default of `TrainingArguments` differs: `remove_unused_columns` is False, since images are usually decoded and
@@ -240,10 +241,6 @@ class CLPTrainingArguments(TrainingArguments):
         default=None,
         metadata={"help": "Images of each batch on which saliency is computed; by default all that have a mask."},
     )
-
-    def __getstate__(self):
-        # `Trainer` pickles the arguments into training_args.bin and publishes that: no place for a token.
-        return {**vars(self), "hub_token": None}
 
     def __post_init__(self):
         super().__post_init__()

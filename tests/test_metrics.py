@@ -6,7 +6,7 @@ from sklearn import metrics as sk
 from transformers import EvalPrediction
 
 import clp_hf
-from clp_hf.metrics import GroupMetrics, classification_metrics, format_group_table
+from clp_hf.metrics import GroupMetrics, classification_metrics, format_group_table, greater_is_better
 
 LABELS = ["a", "b"]
 GROUPS = ["a_on_x", "a_on_y", "b_on_x", "b_on_y"]
@@ -175,3 +175,53 @@ def test_evaluate_module(case, tmp_path, monkeypatch):
     by_class = evaluate.load(folder, "classes", cache_dir=str(tmp_path))
     by_class.add_batch(predictions=logits, references=labels)
     assert by_class.compute()["accuracy_class_0"] == 0.75
+
+
+@pytest.mark.parametrize("tupled", [False, True])
+def test_batches_that_are_not_joined_are_one_evaluation(case, tupled):
+    """As `eval_do_concat_batches=False` hands them."""
+    parts = [tuple(values[rows] for values in case) for rows in (slice(0, 4), slice(4, 5), slice(5, 9))]
+    logits = [(part[0], part[0]) if tupled else part[0] for part in parts]
+    compute = GroupMetrics(LABELS, GROUPS)
+    expected = compute(EvalPrediction(predictions=case[0], label_ids=case[1:]))
+    assert compute(EvalPrediction(predictions=logits, label_ids=[part[1:] for part in parts])) == expected
+    by_class = compute(EvalPrediction(predictions=case[0], label_ids=case[1]))
+    assert compute(EvalPrediction(predictions=logits, label_ids=[part[1] for part in parts])) == by_class
+
+
+def test_every_metric_is_named_and_knows_its_direction(case):
+    shares, sizes = dict.fromkeys(GROUPS, 0.25), {"a": 5, "b": 200}
+    compute = GroupMetrics(LABELS, GROUPS, shares, sizes)
+    given = compute(EvalPrediction(predictions=case[0], label_ids=case[1:]))
+    assert set(given) <= set(compute.names)
+    assert {name for name in compute.names if not greater_is_better(name)} == {"ece", "nll"}
+
+
+@pytest.mark.parametrize(
+    ("metric", "greater"),
+    [
+        ("loss", False), ("eval_loss", False), ("eval_far_nll", False), ("nll", False), ("eval_ece", False),
+        ("my_brier_score", False), ("error_rate", False), ("accuracy", True), ("eval_far_worst_group_accuracy", True),
+        ("accuracy_class_loss", True), ("eval_accuracy_group_nll", True), ("niece", True), ("f1", True),
+    ],
+)  # fmt: skip
+def test_direction_by_name(metric, greater):
+    assert greater_is_better(metric) is greater
+
+
+def test_names_that_would_be_taken_for_each_other_are_refused():
+    with pytest.raises(ValueError, match=r"label_names has \['a'\] more than once"):
+        classification_metrics(np.eye(2), [0, 1], label_names=["a", "a"])
+
+
+def test_names_are_escaped_in_the_table():
+    metrics = {
+        "accuracy_class_a|b": 0.5,
+        "accuracy_class_<b>": 0.25,
+        "accuracy_class_worst class": 1.0,
+        "accuracy": 0.5,
+    }
+    rows = format_group_table({"a|b": metrics}, {"tr\nain": {"a|b": 1}}).splitlines()
+    assert rows[0].split() == ["|", "accuracy,", "%", "|", "tr", "ain", "|", r"a\|b", "|"]
+    assert [row.split("|")[-2].strip() for row in rows[2:]] == ["50.0", "25.0", "100.0", "50.0"]
+    assert "<b>" not in "".join(rows)

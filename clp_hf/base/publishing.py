@@ -1,19 +1,32 @@
 """A Trainer that publishes what loads everywhere, with a card that tells the method."""
 
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from transformers.utils import logging
+from transformers.trainer_utils import HubStrategy, SaveStrategy
+from transformers.utils import PushInProgress, logging
 
 from ..hub.card import CardDetails, model_card
-from ..hub.history import end_of_training, results_of_weights, selection_of
-from ..hub.names import plain_names
-from ..hub.pushing import PublishingCallback, clear_push_errors, for_timm, push_failure
+from ..hub.history import RUNTIME, end_of_training, fingerprint, results_of_weights, selection_of
+from ..hub.names import listed, plain_names
+from ..hub.pushing import (
+    RUN_FILES,
+    PublishingCallback,
+    clear_push_errors,
+    files_below,
+    for_timm,
+    model_files,
+    push_failure,
+    upload,
+)
 from ..hub.record import FIGURES_FOLDER, GRAD_CAM_FILE, RunRecord, training_settings
+from ..hub.schema import WEIGHTS
 from ..modeling.identity import label_names
-from ..perturbation.base import MetaNetwork
+from ..perturbation.base import FILES, RECENT_FILE, MetaNetwork
+from .selection import check_metric, check_selection
 from .trainer import BaseTrainer
 
 logger = logging.get_logger(__name__)
@@ -25,11 +38,16 @@ class PublishingTrainer(BaseTrainer):
     Args:
         card_details: what the model card tells and the trainer cannot know.
         *args, **kwargs: as for `Trainer`.
+
+    Raises:
+        ValueError: checkpoints are to be selected by what no evaluation gives.
     """
 
     def __init__(self, *args, card_details: CardDetails | None = None, **kwargs):
         super().__init__(*args, **kwargs)
+        check_selection(self)
         self.card_details = card_details or CardDetails()
+        self._pictures: dict[str, str] = {}  # of the card
         self._publishing = PublishingCallback(self._complete_output_dir)
         self.add_callback(self._publishing)
 
@@ -48,6 +66,22 @@ class PublishingTrainer(BaseTrainer):
     def _save(self, output_dir=None, state_dict=None):
         super()._save(output_dir, for_timm(self.model, self.processing_class, state_dict))
         self._save_beside(output_dir or self.args.output_dir)
+
+    def log(self, logs, start_time=None):
+        """As in Trainer; the state's own log notes which weights an evaluation, or the end of training, tells of."""
+        super().log(logs, start_time)
+        # FSDP and DeepSpeed leave only a part of the weights in a process.
+        whole = not (self.is_fsdp_enabled or self.is_deepspeed_enabled)
+        if whole and self.is_world_process_zero() and any(name.endswith(RUNTIME) for name in logs):
+            self.state.log_history[-1][WEIGHTS] = fingerprint(self.model)
+
+    def _determine_best_metric(self, metrics, trial):
+        """As in Trainer, but what is to be loaded at the end is the best of the steps that are saved."""
+        check_metric(self.args.metric_for_best_model, metrics)
+        saved = self.control.should_save or self.args.save_strategy == SaveStrategy.BEST
+        if self.args.load_best_model_at_end and not saved:
+            return False
+        return super()._determine_best_metric(metrics, trial)
 
     def save_or_push(self) -> None:
         """What ends a run, when its results are logged: model and card in `args.output_dir`, published if asked for.
@@ -70,11 +104,16 @@ class PublishingTrainer(BaseTrainer):
         with clear_push_errors(self):
             super().init_hf_repo(token, private)
 
-    def push_to_hub(self, *args, **kwargs):
+    def push_to_hub(
+        self, commit_message="End of training", blocking=True, token=None, revision=None, private=None, **kwargs
+    ):
         """Publish the classifier, what belongs beside it (CLP's `perturbation_network/`), and the model card.
 
+        Of `args.output_dir` only what trainers write for the repository is pushed, whatever else lies there.
+
         Args:
-            *args, **kwargs: as for `Trainer.push_to_hub`; those of the card as for `create_model_card`.
+            commit_message, blocking, token, revision, private: as for `Trainer.push_to_hub`.
+            **kwargs: those of the card, as for `create_model_card`.
 
         Returns:
             As `Trainer.push_to_hub`.
@@ -84,8 +123,52 @@ class PublishingTrainer(BaseTrainer):
                 and another call uploads what is missing.
         """
         self._finish_current_push()  # before anything overwrites the files that are on their way
+        where = {name: value for name, value in (("token", token), ("revision", revision)) if value is not None}
         with clear_push_errors(self):
-            return super().push_to_hub(*args, **kwargs)
+            self.callback_handler.on_push_begin(self.args, self.state, self.control)
+            if self.hub_model_id is None:
+                self.init_hf_repo(token=token, private=private)
+            self.save_model(_internal_call=True)
+            if not self.is_world_process_zero():
+                return None
+            if model_tags := getattr(self.model, "model_tags", None):
+                kwargs["tags"] = [*listed(kwargs.get("tags", self.card_details.tags)), *model_tags]
+            self.create_model_card(**kwargs)
+            return upload(
+                self, self.args.output_dir, self._published(), commit_message, run_as_future=not blocking, **where
+            )
+
+    def _push_from_checkpoint(self, checkpoint_folder):
+        args, pushing = self.args, self.push_in_progress
+        if self._staging or not self.is_world_process_zero() or args.hub_strategy == HubStrategy.END:
+            return
+        if pushing is not None and not pushing.is_done() and not args.hub_always_push:
+            return
+        self.callback_handler.on_push_begin(args, self.state, self.control)
+        checkpoint = Path(checkpoint_folder)
+        for file in model_files(checkpoint, self.processing_class):  # no second gathering of the weights
+            Path(args.output_dir, file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(checkpoint / file, Path(args.output_dir, file))
+        steps = args.save_strategy == SaveStrategy.STEPS
+        done = f"step {self.state.global_step}" if steps else f"epoch {int(self.state.epoch)}"
+        message = f"Training in progress, {done}"
+        jobs = [upload(self, args.output_dir, self._published(), message, run_as_future=True)]
+        if args.hub_strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):
+            name = "last-checkpoint" if args.hub_strategy == HubStrategy.CHECKPOINT else checkpoint.name
+            # A checkpoint has just been made in a folder of its own: all that is in it now is the trainer's.
+            files = files_below(checkpoint)
+            message = f"{message}, checkpoint"
+            jobs.append(upload(self, checkpoint, files, message, path_in_repo=name, run_as_future=True))
+        if pushing is None or pushing.is_done():
+            self.push_in_progress = PushInProgress(jobs)
+        else:
+            pushing.jobs.extend(jobs)
+
+    def _published(self) -> list[str]:
+        """The files in `args.output_dir` that belong into the repository."""
+        network = self.perturbation_network
+        beside = [] if network is None else [f"{network.FOLDER}/{file}" for file in (*FILES, RECENT_FILE)]
+        return [*model_files(Path(self.args.output_dir), self.processing_class), *RUN_FILES, *beside, *self._pictures]
 
     def create_model_card(
         self,
@@ -123,8 +206,8 @@ class PublishingTrainer(BaseTrainer):
         }
         details = replace(self.card_details, **{name: value for name, value in given.items() if value is not None})
         template, facts = self._card(details)
-        pictures = self._save_pictures()
-        card = model_card(self, template, details, self._publishing, pictures, **facts)
+        self._pictures = self._save_pictures()
+        card = model_card(self, template, details, self._publishing, self._pictures, **facts)
         card.save(os.path.join(self.args.output_dir, "README.md"))
         self._run_record(template, details, facts).save(self.args.output_dir)
 

@@ -4,13 +4,13 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-from transformers import TrainingArguments
 from transformers.trainer_utils import TrainOutput
 
 from ..base.publishing import PublishingTrainer
 from ..data.checks import check_labels, column
 from ..features.extraction import extract_features
 from ..features.feature_set import FeatureSet, Head
+from ..hub.arguments import PublishedArguments
 from ..hub.card import CardDetails
 from ..modeling.head import find_classifier_head, set_head
 from .editor import PRESET_CLASSES, PRESETS, SELECTIONS, HSFMResult, HSFMSettings, best, hsfm
@@ -18,7 +18,7 @@ from .search import random_settings
 
 
 @dataclass
-class HSFMArguments(TrainingArguments):
+class HSFMArguments(PublishedArguments):
     """`transformers.TrainingArguments` and the settings of HSFM; those not given are the preset's.
 
     Of `TrainingArguments` HSFM uses `output_dir`, `seed`, the evaluation batch size, and what saves, logs and pushes.

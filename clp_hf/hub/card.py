@@ -7,6 +7,7 @@ from typing import Any
 
 import jinja2
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from markupsafe import Markup
 from transformers import (
     TimmWrapperForImageClassification,
     Trainer,
@@ -16,7 +17,8 @@ from transformers.modelcard import extract_hyperparameters_from_trainer
 from ..metrics import format_group_table
 from ..modeling import cifar
 from ..utils.shipped import shipped
-from .history import results_of_weights, selection_of
+from ..utils.text import markdown, one_line
+from .history import results_of_weights, selecting_split, selection_of
 from .names import hub_id, hub_license, listed, plain_names
 from .pushing import PublishingCallback, repository_name
 
@@ -94,8 +96,10 @@ def model_card(
     base_id = hub_id(base_model)
     dataset_ids = list(filter(None, map(hub_id, listed(details.dataset_id))))
     repository = repository_name(trainer)
-    model_name = details.model_name or repository.split("/")[-1]
-    results = results_of_weights(trainer)
+    model_name = one_line(details.model_name or repository.split("/")[-1])
+    dataset = one_line(", ".join(listed(details.dataset_name) or dataset_ids))
+    results, selection = results_of_weights(trainer), selection_of(trainer)
+    selecting = selecting_split(selection["metric"], results)
     has_accuracies = any("accuracy" in metrics for metrics in results.values())
     tags = dict.fromkeys([*TAGS, template, *(["timm"] if is_timm else []), *listed(details.tags)])
     data = ModelCardData(
@@ -108,7 +112,7 @@ def model_card(
         metrics=["accuracy"] if results else None,
         tags=[*tags, "generated_from_trainer"],
         model_name=model_name,
-        eval_results=_eval_results(results, details, dataset_ids) or None,
+        eval_results=_eval_results(results, selecting, dataset, dataset_ids, details) or None,
     )
     body = render(
         template,
@@ -117,13 +121,15 @@ def model_card(
         architecture=config.architecture if is_timm else type(trainer.model).__name__,
         is_timm=is_timm,
         own_architecture=own_architecture,
-        labels=[config.id2label[index] for index in sorted(config.id2label)],
-        base_model=plain_names(base_model),
+        labels=[one_line(config.id2label[index]) for index in sorted(config.id2label)],
+        base_model=base_model and one_line(plain_names(base_model)),
         base_id=base_id,
-        dataset=", ".join(listed(details.dataset_name) or dataset_ids),
+        dataset=dataset,
         results=results,
-        table=format_group_table(results, details.group_counts) if has_accuracies else "",
-        selection=selection_of(trainer),
+        table=Markup(format_group_table(results, details.group_counts)) if has_accuracies else "",
+        selection=selection,
+        selecting=selecting,
+        untrained=trainer.state.global_step == 0,
         hyperparameters=extract_hyperparameters_from_trainer(trainer),
         timing=timing,
         pictures=pictures,
@@ -136,13 +142,20 @@ def model_card(
 
 
 def render(template: str, **variables: Any) -> str:
-    """A template of `hub_cards` with its variables; a variable that it names and does not get is an error."""
+    """A template of `hub_cards` with its variables; a variable that it names and does not get is an error.
+
+    Texts are shown letter by letter: a name with a `|`, a `<` or a line break in it is no table, HTML or paragraph.
+    What is Markdown already is a `markupsafe.Markup`, and the filter `code` is for what stands inside code.
+    """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(shipped("hub_cards")),
+        autoescape=True,
+        finalize=lambda value: value if hasattr(value, "__html__") else Markup(markdown(value)),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["code"] = lambda text: Markup(one_line(text).translate(dict.fromkeys(map(ord, '`"\\<>'), "_")))
     try:
         source = environment.get_template(f"{template}.md")
     except jinja2.TemplateNotFound as error:
@@ -151,24 +164,25 @@ def render(template: str, **variables: Any) -> str:
     return re.sub(r"\n{3,}", "\n\n", source.render(variables)).strip()
 
 
-def _eval_results(results, details, dataset_ids) -> list[EvalResult]:
-    """Of the test split if it was evaluated, else of the last split that was: one split on a leaderboard."""
+def _eval_results(results, selecting, dataset, dataset_ids, details) -> list[EvalResult]:
+    """Of one split, for a leaderboard: test if it was evaluated, else what chose the weights, else the last one."""
     if not results:
         return []
-    split = "test" if "test" in results else list(results)[-1]
+    split = "test" if "test" in results else selecting or list(results)[-1]
     metrics = results[split]
     has_groups = any(name.startswith("accuracy_group_") for name in metrics)
     names = {name: title for name, title in RESULT_NAMES.items() if has_groups or name != "worst_group_accuracy"}
     for kind in ("group", "class"):
         prefix = f"accuracy_{kind}_"
-        names |= {name: f"Accuracy, {kind} {name[len(prefix) :]}" for name in metrics if name.startswith(prefix)}
+        cells = (name for name in metrics if name.startswith(prefix))
+        names |= {name: f"Accuracy, {kind} {one_line(name[len(prefix) :])}" for name in cells}
     return [
         EvalResult(
             task_type=TASK,
             dataset_type=dataset_ids[0] if dataset_ids else "unknown",
-            dataset_name=", ".join(listed(details.dataset_name) or dataset_ids) or "unknown",
+            dataset_name=dataset or "unknown",
             dataset_config=", ".join(listed(details.dataset_config)) or None,
-            dataset_split=split,
+            dataset_split=one_line(split),
             metric_type="accuracy",
             metric_name=title,
             metric_value=round(metrics[name], 4),

@@ -1,11 +1,14 @@
-"""Publishing a folder: what has to be in it, and what is said when it fails."""
+"""Publishing a folder: what of it goes to the Hub, what has to be in it, and what is said when it fails."""
 
+import glob
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 from transformers import (
     PreTrainedModel,
     TimmWrapperForImageClassification,
@@ -14,9 +17,56 @@ from transformers import (
     TrainerCallback,
 )
 
+# All that is ever pushed of a run's folder, beside the files of its processor and its method and the card's pictures:
+# whatever else lies there is the user's own.
+MODEL_FILES = (
+    "config.json", "generation_config.json", "model.safetensors", "model.safetensors.index.json",
+    "model-[0-9]*-of-[0-9]*.safetensors", "adapter_config.json", "adapter_model.safetensors", "training_args.bin",
+)  # fmt: skip
+RUN_FILES = (
+    "README.md", "trainer_state.json", "all_results.json", "train_results.json", "eval_results.json",
+    "test_results.json",
+)  # fmt: skip
+
 
 class PushError(ConnectionError):
     """A push that failed; the message says why and what to do."""
+
+
+def model_files(folder: Path, processor: Any) -> list[str]:
+    """What `Trainer.save_model` has written to a folder, of a model with this processor."""
+    with tempfile.TemporaryDirectory() as empty:  # only the processor itself knows the names of its files
+        if processor is not None:
+            processor.save_pretrained(empty)
+        names = files_below(Path(empty))
+    found = (path.name for pattern in MODEL_FILES for path in sorted(folder.glob(pattern)))
+    return [*found, *(name for name in names if (folder / name).is_file())]
+
+
+def files_below(folder: Path) -> list[str]:
+    """All files of a folder, as paths in it."""
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def upload(trainer: Trainer, folder: str | Path, files: Sequence[str], message: str, **kwargs: Any) -> Any:
+    """Push these files of a folder, and no other: everything that is published passes here.
+
+    Args:
+        trainer: whose repository it is.
+        folder: where the files are.
+        files: paths in the folder; those that are not there are left out.
+        message: of the commit.
+        **kwargs: for `huggingface_hub.upload_folder`: `path_in_repo`, `run_as_future`; `token` and `revision` in place
+            of those of the trainer's arguments.
+    """
+    where = {"token": trainer.args.hub_token, "revision": trainer.args.hub_revision} | kwargs
+    return huggingface_hub.upload_folder(
+        repo_id=trainer.hub_model_id,
+        folder_path=folder,
+        allow_patterns=[glob.escape(file) for file in files],
+        commit_message=message,
+        **where,
+    )
 
 
 @contextmanager

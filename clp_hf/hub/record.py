@@ -5,11 +5,13 @@ import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, Field, asdict, dataclass, field, fields
+from dataclasses import MISSING, Field, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from transformers import TrainingArguments
+
+from .schema import FACTS_OF, Cost, Count, Facts, MaskCounts, Selection, Settings, read_json
 
 RECORD_FILE = "_run.json"  # names with a leading _ are not pushed to the Hub: a command names folders of its machine
 TRAIN = "clp-hf train "  # and the recipe, as its process is called
@@ -54,12 +56,12 @@ class RunRecord:
     command: str | None
     label_names: list[str]
     group_names: list[str] | None
-    images: dict[str, dict[str, int]]
-    masks: dict[str, dict[str, Any]]
-    settings: dict[str, dict[str, Any]]
-    facts: dict[str, Any]
-    selection: dict[str, Any]
-    cost: dict[str, Any] = field(default_factory=dict)
+    images: dict[str, dict[str, Count]]
+    masks: dict[str, MaskCounts]
+    settings: Settings
+    facts: Facts
+    selection: Selection
+    cost: Cost
 
     def save(self, folder: str | os.PathLike) -> None:
         """Write `_run.json` into a folder."""
@@ -67,8 +69,19 @@ class RunRecord:
 
     @classmethod
     def load(cls, folder: str | os.PathLike) -> "RunRecord":
-        """Read `_run.json` from a folder."""
-        return cls(**json.loads((Path(folder) / RECORD_FILE).read_text()))
+        """Read `_run.json` from a folder.
+
+        Raises:
+            ValueError: it is not what `save` writes; the message names the file and the field.
+        """
+        path = Path(folder) / RECORD_FILE
+        record = read_json(path, cls)
+        if missing := [name for name in FACTS_OF.get(record.method, ()) if name not in record.facts]:
+            raise ValueError(f"{path}: facts lacks {', '.join(missing)}, which the method {record.method!r} has.")
+        missing = [name for name in ("step", "value", "greater") if record.selection.get(name) is None]
+        if record.selection["metric"] is not None and missing:
+            raise ValueError(f"{path}: selection lacks {', '.join(missing)}, but names the metric that chose.")
+        return record
 
 
 def training_settings(args: TrainingArguments) -> tuple[dict[str, Any], dict[str, Any]]:

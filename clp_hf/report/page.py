@@ -1,23 +1,26 @@
 """The report: what runs hold, as tables, pictures and one self-contained page of HTML."""
 
 import base64
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
+from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from .. import __version__
 from ..hub.record import RunRecord
+from ..utils.text import one_line, one_line_each
 from ..visualization.pictures import CURVES, GRAD_CAM_CAPTION, Picture, alt_text, run_pictures
 from ..visualization.style import to_svg
 from ..visualization.training import accuracies_figure, lines_figure, logged
 from .run import Run, load_runs
+from .table import Table
 
 NONE = "–"
 MOST_ROWS = 20  # of a picture of accuracies
+LONGEST = 5000  # characters of a text: a command, a setting
 SUMMARY = {
     "worst group": "worst_group_accuracy",
     "average": "accuracy",
@@ -33,30 +36,6 @@ SUMMARY = {
     "mask, share of the image": "mask_area",
 }
 LOSSES = {"cross_entropy": "ERM"}
-
-
-@dataclass
-class Cell:
-    """Of a table."""
-
-    text: str
-    best: bool = False
-
-
-@dataclass
-class Table:
-    """Columns `head`; the first cell of every row is its title, the others are numbers or short texts."""
-
-    caption: str
-    head: list[str]
-    rows: list[list[Cell]] = field(default_factory=list)
-    numbers: bool = True
-
-    def add(self, title: str, texts: Iterable[str], best: Iterable[bool] | None = None) -> None:
-        """A row; `best` marks its cells."""
-        texts = list(texts)
-        marks = [False] * len(texts) if best is None else best
-        self.rows.append([Cell(title), *(Cell(text, mark) for text, mark in zip(texts, marks, strict=True))])
 
 
 def write_report(runs: Sequence[str | Path], output: str | Path) -> Path:
@@ -85,6 +64,7 @@ def write_report(runs: Sequence[str | Path], output: str | Path) -> Path:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("clp_hf.report", ""),
         autoescape=True,
+        finalize=lambda value: one_line(value, LONGEST) if type(value) is str else value,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -108,7 +88,7 @@ def write_report(runs: Sequence[str | Path], output: str | Path) -> Path:
 
 
 def _title(runs: Sequence[Run]) -> str:
-    data = runs[0].record.dataset or "image classifiers"
+    data = one_line(runs[0].record.dataset or "image classifiers")
     return f"{data}: {runs[0].name}" if len(runs) == 1 else f"{data}: {len(runs)} runs compared"
 
 
@@ -121,7 +101,7 @@ def _data_facts(record: RunRecord) -> list[tuple[str, str]]:
 
 
 def _names(names: Sequence[str]) -> str:
-    return ", ".join(names[:20]) + (f" … ({len(names)} in all)" if len(names) > 20 else "")
+    return ", ".join(map(one_line, names[:20])) + (f" … ({len(names)} in all)" if len(names) > 20 else "")
 
 
 def _masks(record: RunRecord) -> list[str]:
@@ -164,14 +144,15 @@ def _method(record: RunRecord) -> str:
     if record.method == "clp":
         return "CLP" if any(facts["infills"].values()) else "Meta-LP"
     if record.method != "plain-trainer":
-        return {"hsfm": "HSFM", "meta-weight-net": "Meta-Weight-Net"}.get(record.method, record.method)
+        return {"hsfm": "HSFM", "meta-weight-net": "Meta-Weight-Net"}.get(record.method, one_line(record.method))
     loss, sampling = facts["training_loss"], facts["train_sampling"]
     return LOSSES.get(loss, loss) + ("" if sampling == "random" else f", {sampling}-balanced sampling")
 
 
 def _run_facts(run: Run) -> list[tuple[str, str]]:
     record, facts, cost = run.record, run.record.facts, run.record.cost
-    told = [("Method", _method(record)), ("Started from", record.model or NONE), ("Checkpoint", _selected(record))]
+    started = one_line(record.model or NONE)
+    told = [("Method", _method(record)), ("Started from", started), ("Checkpoint", _selected(record))]
     if "meta_size" in facts:
         unusable = facts["meta_unmaskable"]
         without = f"; {unusable} of them without a usable mask, left out of the augmentation" if unusable else ""
@@ -193,6 +174,10 @@ def _selected(record: RunRecord) -> str:
         epochs = " and ".join(map(str, facts["epochs"]))
         tried = f"{facts['trials']} setting{'s' if facts['trials'] > 1 else ''}"
         return f"of {tried} and their epochs by validation ({facts['rule']}), at epoch {epochs}"
+    if selection["step"] is None:
+        return "none: weights that were changed after the last step"
+    if selection["step"] == 0:
+        return "step 0: nothing was trained"
     if not selection["metric"]:
         return f"step {selection['step']} of {selection['max_steps']}, not selected"
     extreme = "highest" if selection["greater"] else "lowest"
@@ -335,7 +320,10 @@ def _setting(part: str, values: Mapping[str, Any], name: str) -> str | None:
 
 def _compared_pictures(runs: Sequence[Run], split: str) -> list[Picture]:
     pictures = []
-    cells = {run.name: {name: 100 * value for name, value in _cells(run, split).items()} for run in runs}
+    cells = {}
+    for run in runs:
+        found = _cells(run, split)
+        cells[run.name] = {name: 100 * found[of] for of, name in zip(found, one_line_each(found), strict=True)}
     if any(cells.values()) and max(map(len, cells.values())) <= MOST_ROWS:
         kind = "group" if runs[0].record.group_names else "class"
         title = f"{split.capitalize()} accuracy by {kind}"
@@ -394,5 +382,5 @@ def _svg_uri(figure: Figure) -> str:
     return _data_uri(to_svg(figure).encode(), "svg+xml")
 
 
-def _data_uri(content: bytes, kind: str) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+def _data_uri(content: bytes, kind: str) -> Markup:
+    return Markup(f"data:image/{kind};base64,{base64.b64encode(content).decode()}")

@@ -1,16 +1,18 @@
 """A run read back from its folder, as training left it."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from transformers.trainer import TRAINER_STATE_NAME
 
+from ..hub.history import evaluations, prefixes, split_names
 from ..hub.record import GRAD_CAM_FILE, RECORD_FILE, RunRecord
+from ..hub.schema import Numbers, TrainerLog, read_json
 from ..perturbation import META_NETWORKS, MetaNetwork
 from ..perturbation.base import FILES
+from ..utils.text import one_line
+from ..visualization.perturbations import partial_dependence
 from ..visualization.training import of_training
 
 RESULTS_FILE = "all_results.json"
@@ -19,7 +21,6 @@ WRITTEN_BY = {
     TRAINER_STATE_NAME: "trainer.save_state()",
     RESULTS_FILE: "trainer.save_metrics(split, trainer.evaluate(…))",
 }
-SPLITS = {"eval": "validation", "test": "test"}
 
 
 @dataclass
@@ -31,7 +32,8 @@ class Run:
         folder: where it lies.
         record: how it was made.
         history: the trainer's log, of training.
-        results: `"validation"`, `"test"` -> metrics of the weights that were kept.
+        results: `"validation"`, `"test"`, of several evaluation sets their names -> metrics of the weights that were
+            kept.
         before: the same before training, where that was evaluated.
         network: Ω, where the method has one.
         runtime: of training, seconds; None where nobody measured.
@@ -85,18 +87,31 @@ def _load(folder: Path, name: str) -> Run:
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a folder: name the output_dir of a run.")
     _check_files(folder, WRITTEN_BY)
-    try:
-        record = RunRecord.load(folder)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{folder / RECORD_FILE} is not the record of a run: {error}") from error
+    record = RunRecord.load(folder)
     network, kind = None, {network.CARD: network for network in META_NETWORKS.values()}.get(record.method)
     if kind is not None:
         _check_files(folder, {f"{kind.FOLDER}/{file}": "trainer.save_model()" for file in FILES})
-        network = kind.from_pretrained(folder)
-    history, results = _read(folder / TRAINER_STATE_NAME)["log_history"], _read(folder / RESULTS_FILE)
+        network = _network(folder, kind, record)
+    history = read_json(folder / TRAINER_STATE_NAME, TrainerLog)["log_history"]
+    results = read_json(folder / RESULTS_FILE, Numbers)
     before = {key: value for entry in history if entry.get("step") == 0 for key, value in entry.items()}
-    runtime = results.get("train_runtime", record.cost.get("runtime"))
+    runtime = results.get("train_runtime", record.cost["runtime"])
     return Run(name, folder, record, of_training(history), _by_split(results), _by_split(before), network, runtime)
+
+
+def _network(folder: Path, kind: type[MetaNetwork], record: RunRecord) -> MetaNetwork:
+    try:
+        network = kind.from_pretrained(folder)
+        if network.recent is not None:
+            characteristics, labels = network.recent
+            if characteristics.shape != (len(labels), len(network.characteristics)):
+                raise ValueError(f"characteristics.safetensors has the shape {tuple(characteristics.shape)}")
+            if not len(labels) or not 0 <= labels.min() <= labels.max() < len(record.label_names):
+                raise ValueError(f"its labels are not of the {len(record.label_names)} classes of {RECORD_FILE}")
+            partial_dependence(network, points=2)
+    except Exception as error:  # of JSON, of safetensors, of torch: whatever a damaged file leads to
+        raise ValueError(f"{folder / kind.FOLDER} does not hold the network of this run: {error}") from error
+    return network
 
 
 def _check_files(folder: Path, written_by: Mapping[str, str]) -> None:
@@ -108,22 +123,13 @@ def _check_files(folder: Path, written_by: Mapping[str, str]) -> None:
         )
 
 
-def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON, so the run was cut off while it was written: {error}") from error
-
-
 def _by_split(results: Mapping[str, float]) -> dict[str, dict[str, float]]:
     """`eval_accuracy` -> `{"validation": {"accuracy": …}}`, for the splits whose accuracy is there."""
-    return {
-        split: {
-            name.removeprefix(f"{prefix}_"): value for name, value in results.items() if name.startswith(f"{prefix}_")
-        }
-        for prefix, split in SPLITS.items()
-        if f"{prefix}_accuracy" in results
-    }
+    found = [
+        prefix for prefix in dict.fromkeys(["eval", "test", *prefixes(results)]) if f"{prefix}_accuracy" in results
+    ]
+    names = split_names(found)
+    return {names[prefix]: metrics for prefix, metrics in evaluations(results, found).items()}
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
@@ -145,6 +151,7 @@ def _data(run: Run) -> tuple:
 def _told(run: Run) -> str:
     dataset, config, labels, groups, images = _data(run)
     counted = f", {sum(images.values()):,} test images" if images else ""
-    cells = f"{len(labels)} classes ({', '.join(labels[:5])}{' …' if len(labels) > 5 else ''})"
+    named = ", ".join(map(one_line, labels[:5]))
+    cells = f"{len(labels)} classes ({named}{' …' if len(labels) > 5 else ''})"
     grouped = f", {len(groups)} groups" if groups else ""
-    return f"{dataset or 'unnamed data'!r}{f' ({config})' if config else ''} with {cells}{grouped}{counted}"
+    return f"{one_line(dataset or 'unnamed data')!r}{f' ({config})' if config else ''} with {cells}{grouped}{counted}"

@@ -6,6 +6,7 @@ from pathlib import Path
 from PIL import Image
 
 from ..data.embedded import embedded_birds
+from ..utils.text import one_line
 from .explanation import Explainer, check_same_labels
 
 try:
@@ -20,19 +21,35 @@ classifiers, one trained plainly (**ERM**), one with causal logit perturbation (
 heat map ([Grad-CAM](https://arxiv.org/abs/1610.02391)) is red where the image speaks most for the answer; it is as
 coarse as the network's last layer, often 3 × 3 places for images of 96 pixels and 7 × 7 for 224.
 """
+MOST_BYTES, MOST_PIXELS = 20 * 2**20, 25_000_000  # of an upload: a small file may be an image of gigabytes
+LIMITS = f"A JPEG, PNG or WebP file of up to {MOST_BYTES // 2**20} MB and {MOST_PIXELS // 10**6} million pixels."
 STYLE = ".gradio-container {max-width: 1080px !important; margin: 0 auto !important}"
 NOTHING = "Nothing in the image speaks for this answer: the heat map is empty."
 
 
 def _in_words(preprocess: Callable) -> Callable:
-    """Gradio's reading of an upload, with an error on the page that says what is no image."""
+    """Gradio's reading of an upload, with an error on the page that says what is no image, or too large a one."""
+
+    def refuse(said: str, error: Exception | None = None):
+        raise gr.Error(f"{said}. {LIMITS}", print_exception=False) from error
 
     def read(payload):
+        if payload is None or payload.path is None:
+            return refuse("Images are uploaded as files") if payload else None
+        path = Path(payload.path)
+        name = one_line(path.name)
+        if path.stat().st_size > MOST_BYTES:
+            refuse(f"{name} has {path.stat().st_size / 2**20:,.0f} MB, which is too much")
         try:
-            return preprocess(payload)
+            with Image.open(path) as image:  # reads the size, and no pixel
+                width, height = image.size
+            if width * height > MOST_PIXELS:
+                refuse(f"{name} has {width:,} × {height:,} pixels, which is too much")
+            return preprocess(payload.model_copy(update={"url": None}))  # that could hold another image
+        except Image.DecompressionBombError as error:
+            refuse(f"{name} has far too many pixels", error)
         except OSError as error:
-            message = f"{Path(payload.path).name} cannot be read as an image: choose a JPEG, PNG or WebP file."
-            raise gr.Error(message, print_exception=False) from error
+            refuse(f"{name} cannot be read as an image", error)
 
     return read
 
@@ -70,6 +87,7 @@ def build_page(explainers: Mapping[str, Explainer], examples: Mapping[str, Image
                     elem_id="image",
                 )
                 image.preprocess = _in_words(image.preprocess)
+                gr.Markdown(LIMITS)
                 if examples:
                     pictures = [[picture] for picture in examples.values()]
                     gr.Examples(pictures, image, label="Or one of these", example_labels=list(examples))
@@ -113,4 +131,4 @@ def serve(erm: str, clp: str, port: int | None = None) -> None:
                 f"the variable CLP_HF_DEMO_{title}."
             ) from error
     page = build_page(explainers, example_images(explainers["ERM"].label_names))
-    page.launch(server_port=port, css=STYLE, footer_links=[])
+    page.launch(server_port=port, css=STYLE, footer_links=[], max_file_size=MOST_BYTES)

@@ -9,6 +9,7 @@ from functools import partial
 from matplotlib.figure import Figure
 
 from ..perturbation import META_NETWORKS, MetaNetwork
+from ..utils.text import one_line_each
 from .perturbations import LOSS_RAISED, loss_raised_figure, partial_dependence, partial_dependence_figure
 from .style import MOST_NAMED, Points
 from .training import History, lines_figure, logged, logged_each, of_training
@@ -78,8 +79,10 @@ def _loss(history: History, selected: float | None) -> Iterator[Picture]:
 
 
 def _accuracy(history: History, label_names, group_names, selected: float | None) -> Iterator[Picture]:
-    kind, names = ("group", group_names) if group_names else ("class", label_names)
-    cells = {f"accuracy_{kind}_{name}": name for name in names} if len(names) < MOST_NAMED else {}
+    kind, keys = ("group", group_names) if group_names else ("class", label_names)
+    names = one_line_each(keys)
+    cells = {f"accuracy_{kind}_{key}": name for key, name in zip(keys, names, strict=True)}
+    cells = cells if len(names) < MOST_NAMED else {}
     worst = {f"worst_{kind}_accuracy": f"worst {kind}"} if not cells else {}
     caption = f"On the validation images at every evaluation, of {'each' if cells else 'the worst'} {kind} and of all."
     series = logged_each(history, "eval_", {**cells, **worst, "accuracy": "average"}, 100)
@@ -92,8 +95,9 @@ def _accuracy(history: History, label_names, group_names, selected: float | None
 
 
 def _perturbations(history, label_names, group_names) -> Iterator[Picture]:
-    for kind, names in (("group", group_names), ("class", label_names)):
-        titles = {f"{index}": name for index, name in enumerate(names or [])}
+    for kind, keys in (("group", group_names), ("class", label_names)):
+        names = one_line_each(keys or [])
+        titles = {f"{index}": name for index, name in enumerate(names)}
         for told in META_NETWORKS.values():
             if series := logged_each(history, f"{told.NAME}_{kind}_", titles):
                 title = told.TITLE.format(kind)
@@ -122,7 +126,7 @@ def _response(network: MetaNetwork, label_names: Sequence[str]) -> Picture:
         for name, (_, response) in partial_dependence(network).items()
     }
     alt = f"Response of the network to each characteristic. Range of the mean over the classes: {_listed(ranges)}."
-    draw = partial(partial_dependence_figure, network, label_names)
+    draw = partial(partial_dependence_figure, network, one_line_each(label_names))
     return Picture("response", "What the network answers to", caption, alt, draw(), partial(draw, columns=2))
 
 

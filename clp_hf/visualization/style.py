@@ -67,7 +67,8 @@ def draw_lines(axes: Axes, series: Mapping[str, Points], order: Sequence[str] = 
             if name not in named:
                 axes.plot(*zip(*points, strict=True), color=PALETTE[-1], linewidth=0.6, alpha=0.6)
     for name in named:
-        axes.plot(*zip(*series[name], strict=True), label=name, **line_style(order.index(name)))
+        label = f" {name}" if name.startswith("_") else name  # matplotlib leaves such names out of legends
+        axes.plot(*zip(*series[name], strict=True), label=label, **line_style(order.index(name)))
 
 
 def line_style(index: int) -> dict[str, str]:

@@ -13,6 +13,7 @@ from ..hub.history import end_of_training
 from .style import HEIGHT, INK, MARKERS, PALETTE, WIDTH, Points, draw_legend, draw_lines, over_epochs, styled
 
 History = Sequence[Mapping[str, float]]
+LARGEST = 1e100  # that is drawn; and NaN is not less
 
 
 def of_training(history: History) -> History:
@@ -30,12 +31,12 @@ def logged(histories: Sequence[History], key: str, scale: float = 1.0) -> list[t
         scale: factor of the values, such as 100 for percent.
 
     Returns:
-        (epoch, value), by epoch; nothing where no entry has the name.
+        (epoch, value), by epoch; nothing where no entry has the name. Values that no axis holds are left out.
     """
     values: dict[float, list[float]] = defaultdict(list)
     for history in histories:
         for entry in history:
-            if key in entry and "epoch" in entry:
+            if key in entry and abs(entry.get("epoch", LARGEST)) < LARGEST and abs(entry[key]) < LARGEST:
                 values[entry["epoch"]].append(scale * entry[key])
     return [(epoch, statistics.mean(found)) for epoch, found in sorted(values.items())]
 

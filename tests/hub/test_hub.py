@@ -18,9 +18,15 @@ from hub_server import TOKEN, hub_server, metadata_errors
 from huggingface_hub import HfApi, ModelCard, constants, hf_api
 from PIL import Image
 from safetensors.torch import load_file
-from transformers import AutoModelForImageClassification, TimmWrapperImageProcessor, TrainerCallback
+from transformers import (
+    AutoModelForImageClassification,
+    TimmWrapperImageProcessor,
+    TrainerCallback,
+    ViTImageProcessor,
+)
 
 from clp_hf import PerturbationNetwork
+from clp_hf.hsfm import HSFMArguments, HSFMTrainer
 from clp_hf.hub import CardDetails, PushError, hub_id, render
 from clp_hf.metrics import GroupMetrics
 from clp_hf.modeling import load_image_classifier
@@ -284,6 +290,68 @@ def test_a_token_is_not_published(hub, make_trainer, monkeypatch):
     assert not [path for path, content in files.items() if TOKEN.encode() in content]
 
 
+def hsfm_trainer(tmp_path, **settings):
+    args = HSFMArguments(
+        str(tmp_path / "run"), support_size=4, hard_size=4, epochs=1, inner_steps=1, edits_per_epoch=1, inner_rate=1e-2,
+        edit_rate=0.1, use_cpu=True, report_to=[], disable_tqdm=True, hub_model_id="squares", **settings,
+    )  # fmt: skip
+    processor = ViTImageProcessor(size={"height": SIZE, "width": SIZE})
+    return HSFMTrainer(
+        vit(), args, train_dataset=Squares(48), eval_dataset=Squares(24, start=1000), processing_class=processor
+    )
+
+
+METHODS = {
+    "CLP": {},
+    "Meta-Weight-Net": {"meta_network": "weight", "counterfactual_infills": [], "factual_infills": []},
+    "plain": {"meta_every": 0},
+    "loss": {"meta_every": 0, "training_loss": "group_dro"},
+    "HSFM": None,
+}
+FOREIGN = (
+    "notes.txt", "secrets.json", "private.pt", "my.safetensors", "data.csv", "features/train.safetensors",
+    "perturbation_network/notes.txt", "figures/patient.png", "runs/events.out.tfevents", ".env", "sub/config.json",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("method", "strategy"),
+    [
+        *((method, "checkpoint") for method in METHODS),
+        ("CLP", "end"),
+        ("CLP", "every_save"),
+        ("CLP", "all_checkpoints"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:The hard set asks for")
+def test_neither_tokens_nor_foreign_files_are_pushed(hub, make_trainer, tmp_path, monkeypatch, method, strategy):
+    """Of any trainer, by any strategy: every byte of every commit is searched."""
+    monkeypatch.delenv("HF_TOKEN")
+    settings = {"push_to_hub": True, "hub_token": TOKEN, "hub_strategy": strategy}
+    if method == "HSFM":
+        trainer = hsfm_trainer(tmp_path, **settings)
+    else:
+        trainer = squares_trainer(make_trainer, save_strategy="steps", save_steps=1, **METHODS[method], **settings)
+        trainer.add_callback(InStep(trainer))
+    folder = Path(trainer.args.output_dir)
+    for name in FOREIGN:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("private words of the user")
+    trainer.train()
+    trainer.evaluate()
+    trainer.save_state()
+    trainer.push_to_hub()
+    pushed = {}
+    for commit in hub.repositories[REPO].commits:
+        pushed |= {path: file.content for path, file in commit.files.items()}
+    assert {"README.md", "config.json", "model.safetensors", "preprocessor_config.json", "training_args.bin"} <= set(
+        pushed
+    )
+    assert not [path for path, content in pushed.items() if TOKEN.encode() in content]
+    assert not [path for path, content in pushed.items() if b"private words" in content]
+    assert not [path for path in pushed if path.startswith("features")]
+
+
 # ---- what can go wrong -----------------------------------------------------------------------------------------------
 
 
@@ -402,6 +470,8 @@ def test_results_are_those_of_the_selected_weights(make_trainer):
     trainer.train()
     # another step than the last, whatever this run chose
     trainer.state.best_global_step = 4
+    trainer.state.best_model_checkpoint = str(Path(trainer.args.output_dir) / "checkpoint-4")
+    trainer._load_best_model()
     trainer.create_model_card()
     card = ModelCard.load(Path(trainer.args.output_dir) / "README.md")
     entry = next(e for e in trainer.state.log_history if e.get("step") == 4 and "eval_accuracy" in e)

@@ -1,5 +1,6 @@
 """The demo page in a real browser: what is uploaded is predicted by both checkpoints, and nobody else is called."""
 
+import json
 import runpy
 import socket
 import sys
@@ -11,14 +12,17 @@ import torch
 from browser import open_browser
 from conftest import SIZE, resnet, vit
 from huggingface_hub import SpaceCard
+from PIL import Image, PngImagePlugin
 from transformers import ViTImageProcessor
 
 from clp_hf.data import embedded_birds
 
 gr = pytest.importorskip("gradio")
 
+from gradio.data_classes import ImageData  # noqa: E402
+
 from clp_hf.visualization import Explainer  # noqa: E402
-from clp_hf.visualization.demo import build_page, example_images, serve  # noqa: E402
+from clp_hf.visualization.demo import MOST_BYTES, build_page, example_images, serve  # noqa: E402
 
 APP = Path(__file__).parents[2] / "recipes" / "space" / "app.py"
 
@@ -100,6 +104,31 @@ def test_what_is_missing_is_said(checkpoints):
         serve(str(checkpoints / "erm"), str(checkpoints / "nowhere"))
     with pytest.raises(ValueError, match=r"ERM tells \['landbird', 'waterbird'\] apart, CLP \['cat', 'dog'\]"):
         serve(str(checkpoints / "erm"), str(checkpoints / "other"))
+
+
+@pytest.mark.parametrize("case", ["pixels", "bomb", "bytes", "another image in its address"])
+def test_what_is_too_large_is_refused_before_it_is_decoded(checkpoints, tmp_path, monkeypatch, case):
+    page = build_page({"ERM": Explainer(str(checkpoints / "erm"))}, {})
+    field = next(block for block in page.blocks.values() if getattr(block, "elem_id", None) == "image")
+    path = tmp_path / "large.png"
+    Image.new("1", {"pixels": (6000, 5000), "bomb": (20_000, 20_000)}.get(case, (20, 10))).save(path)
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", lambda self: pytest.fail("it was decoded"))
+    url = None
+    if case == "bytes":
+        with path.open("ab") as file:
+            file.truncate(MOST_BYTES + 1)
+    if case == "another image in its address":
+        monkeypatch.undo()
+        url = "data:image/png;base64,AAAA"
+        assert field.preprocess(ImageData(path=str(path), url=url)).size == (20, 10)
+        path = None
+    with pytest.raises(gr.Error, match="20 MB and 25 million pixels"):
+        field.preprocess(ImageData(path=path and str(path), url=url))
+
+
+def test_the_limits_are_on_the_page(checkpoints):
+    page = build_page({"ERM": Explainer(str(checkpoints / "erm"))}, {})
+    assert "20 MB and 25 million pixels" in json.dumps(page.get_config_file())
 
 
 def test_examples_are_of_the_classifiers_classes():
