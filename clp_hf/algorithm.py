@@ -22,6 +22,7 @@ from .modeling.head import head_layers
 from .modeling.modes import evaluation_layers
 from .perturbation import ClassStatistics, Evidence, MetaNetwork, training_characteristics
 from .perturbation.base import FILES
+from .utils.precision import MOST_IN_A_ROW, NonFiniteError, unless_finite
 
 # A short second moment: hypergradients shrink a thousandfold in the first steps, and 0.999 would stall Ω after them.
 PERTURBATION_BETAS = (0.9, 0.95)
@@ -65,7 +66,7 @@ class MetaLearner(Objective):
         self.classifier, self.network, self.statistics, self.evidence = classifier, network, statistics, evidence
         self.meta_batches, self.scope, self.settings, self.meta_facts = meta_batches, scope, settings, meta_facts
         self.optimizer: torch.optim.Optimizer | None = None
-        self._before_overflow: tuple[float, tuple[dict, dict]] | None = None
+        self._failed_in_a_row = 0
 
     def is_of(self, model: nn.Module) -> bool:
         """Whether the head is this model's."""
@@ -120,7 +121,7 @@ class MetaLearner(Objective):
             fixed = delta()
         loss = self._inner_loss(U, fixed, labels)  # Eq. 10
         self._record_perturbation(U.detach(), fixed, batch)
-        return (loss if R is None else loss + R), failed
+        return unless_finite(loss if R is None else loss + R, U.detach(), g), failed
 
     def _training_pass(self, batch: Batch, recompute: bool) -> tuple[Tensor, Tensor, Recording]:
         """U and the features of the training batch, recorded; where it is run again later, past the wrapper's hooks."""
@@ -192,6 +193,13 @@ class MetaLearner(Objective):
         # A non-finite step would poison Ω, and through it the classifier, for good.
         skip = not torch.isfinite(result.outer_loss + norm(result.total))
         self.means.add("meta_updates_skipped", torch.tensor(float(skip)))
+        self._failed_in_a_row = self._failed_in_a_row + 1 if skip else 0
+        if self._failed_in_a_row >= MOST_IN_A_ROW:
+            raise NonFiniteError(
+                f"The meta loss, or its gradient, was not finite for {MOST_IN_A_ROW} updates in a row, the last at "
+                f"step {run.step}: the perturbation network no longer learns. Look for meta images with non-finite or "
+                "very large pixels, lower learning_rate, or train in float32."
+            )
         if skip:
             return False
         self._step(result.total, run)
@@ -221,8 +229,6 @@ class MetaLearner(Objective):
 
     def _step(self, gradient: list[Tensor], run: Run) -> None:
         """One step of Ω's optimizer."""
-        if run.loss_scale is not None:
-            self._before_overflow = run.loss_scale, copy.deepcopy(self._trained())
         for parameter, part in zip(self.network.parameters(), gradient, strict=True):
             parameter.grad = part
         if self.settings.perturbation_follows_schedule:
@@ -238,19 +244,19 @@ class MetaLearner(Objective):
         (q,) = torch.autograd.grad(self._inner_loss(logits, output, labels), logits, create_graph=True)
         return -len(labels) * torch.autograd.grad((tangent.to(q.dtype) * q).sum(), output)[0]
 
-    def _trained(self) -> tuple[dict, dict]:
-        return self.network.state_dict(), self.optimizer.state_dict()
+    def keep(self) -> Callable[[], None]:
+        """As of `Objective`: Ω with its optimizer and what it remembers, the class means, and the evidence's own."""
+        parts = [self.network, self.optimizer, self.statistics, *([] if self.evidence is None else [self.evidence])]
+        states = [copy.deepcopy(part.state_dict()) for part in parts]
+        means, recent = super().keep(), self.network.recent
 
-    def after_step(self, loss_scale: float | None) -> None:
-        """Take the last update of Ω back where the scaler has skipped that of W: both see an overflow, or none does."""
-        if self._before_overflow is None:
-            return
-        scale, (network, optimizer) = self._before_overflow
-        # The scale tells; accelerate's `optimizer_step_was_skipped` does not know of fused optimizers.
-        if loss_scale < scale:
-            self.network.load_state_dict(network)
-            self.optimizer.load_state_dict(optimizer)
-        self._before_overflow = None
+        def bring_back():
+            means()
+            for part, state in zip(parts, states, strict=True):
+                part.load_state_dict(state)
+            self.network.recent = recent
+
+        return bring_back
 
     # ---- what is logged ----------------------------------------------------------------------------------------------
 

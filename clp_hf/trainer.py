@@ -11,15 +11,17 @@ from transformers import TrainerCallback
 from transformers.utils import logging
 
 from .assembly import Data, build_objective
+from .base.finite import StepGuard
 from .base.publishing import PublishingTrainer
 from .base.requirements import refuse_data_parallel, refuse_streams, refuse_what_hides_parameters
-from .data.checks import check_batch
+from .data.checks import check_batch_labels, check_every_class, check_labels, stored_column
 from .data.frequencies import balanced_sampler
 from .data.sampling import tell_repeated_images
 from .data.seeding import SeededDataset
 from .hub.card import CardDetails
 from .hub.record import own_settings
 from .losses.objective import Run
+from .modeling.identity import label_names
 from .modeling.loading import load_image_classifier
 from .perturbation import MetaNetwork
 from .training_args import CLPTrainingArguments
@@ -70,15 +72,23 @@ class CLPTrainer(PublishingTrainer):
         if self.args.train_sampling != "random":
             what = f"train_sampling is {self.args.train_sampling!r}"
             refuse_streams(self.train_dataset, what, "train_sampling='random'")
-        self.add_callback(_StepCallback(self))
+        self._guard = StepGuard(self, lambda: self.learner.keep())
+        self.add_callback(self._guard)
+        self.add_callback(_EpochCallback())
         self._data = Data(self.train_dataset, meta_dataset, self.data_collator, self.processing_class)
         if self.args.meta_every:
             refuse_what_hides_parameters(self)
             self._data.prepare_for_meta_learning(self.args, self.model.config.num_labels)
             self.train_dataset = self._data.train
+        self._check_training_labels()
         self.learner = self._build_learner()
-        if self.args.training_loss != "cross_entropy":
-            self.loss_is_scaled_for_ga = False  # a mean over the micro-batch
+
+    def _check_training_labels(self) -> None:
+        """One rule for all methods, as far as no image has to be decoded for it."""
+        labels = None if self.train_dataset is None else stored_column(self.train_dataset, "labels")
+        if labels is not None:
+            check_labels(labels, self.model.config.num_labels, "training set", whole=False)
+            check_every_class(labels, label_names(self.model), "training set")
 
     def _build_learner(self):
         return build_objective(
@@ -138,15 +148,17 @@ class CLPTrainer(PublishingTrainer):
     def training_step(self, model, inputs, num_items_in_batch=None) -> Tensor:
         """One step of the objective, Algorithm 1: look ahead, update Ω, then leave W's gradient for the optimizer."""
         run = self._run(model)
+        if isinstance(self.train_dataset, IterableDataset):
+            check_batch_labels(inputs["labels"], self.model.config.num_labels, run.step)
         if not self.learner.takes_step(run):
             return super().training_step(model, inputs, num_items_in_batch)
         model.train()
         if callable(getattr(self.optimizer, "train", None)):
             self.optimizer.train()
         batch = self._prepare_inputs(inputs)
-        check_batch(batch, self.model.config.num_labels, run.step)
         with self.compute_loss_context_manager():
             loss, failed = self.learner.training_loss(run, batch)
+        loss = self._guard.watch(loss, batch["pixel_values"])
         loss = loss / self.current_gradient_accumulation_steps
         # An overflow in Ω's gradient must lower the scale and skip the step of W too.
         overflow = failed and run.loss_scale is not None
@@ -155,11 +167,16 @@ class CLPTrainer(PublishingTrainer):
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """The objective's loss of a training batch; of any other the plain Trainer's."""
-        if model.training and not return_outputs:
-            loss = self.learner.loss(self._run(model), inputs)
-            if loss is not None:
-                return loss
-        return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        if return_outputs or not model.training:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        loss = self.learner.loss(self._run(model), inputs)
+        if loss is None:
+            loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        return self._guard.watch(loss, inputs["pixel_values"])
+
+    def _get_grad_norm(self, model, grad_norm=None):
+        self._guard.gradient_norm = super()._get_grad_norm(model, grad_norm)
+        return self._guard.gradient_norm
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the means since the last log, over all processes, of what CLP recorded.
@@ -172,10 +189,13 @@ class CLPTrainer(PublishingTrainer):
         own-class δ of a sample: positive where the sample should keep its weight. Where items say whether they are
         `noisy`, `loss_raised_clean` and `loss_raised_noisy` (CLP, Figure 5).
         With `meta_network="weight"` they are `weight_size`, `weight_class_<c>` and `weight_group_<g>`, means of the
-        sample weights.
+        sample weights. With every method `steps_skipped`, where steps were left out because they were not finite.
         """
         if "loss" in logs:
             logs |= self.learner.means.take(gather_object)
+            if self._guard.skipped:
+                logs["steps_skipped"] = self._guard.skipped
+                self._guard.skipped = 0
         super().log(logs, start_time)
 
     # ---- order of the training images --------------------------------------------------------------------------------
@@ -183,7 +203,9 @@ class CLPTrainer(PublishingTrainer):
     def _get_dataloader(self, dataset, description, *args, is_training=False, **kwargs):
         if is_training and not isinstance(dataset, IterableDataset):
             tell_repeated_images(len(dataset), self.args)
-        if is_training and self.learner.seeds_batches and not isinstance(dataset, IterableDataset):
+        # Workers that live on draw on from where the last epoch ended, which no resumed run could know.
+        seeds = self.learner.seeds_batches or self.args.dataloader_persistent_workers
+        if is_training and seeds and not isinstance(dataset, IterableDataset):
             dataset = SeededDataset(dataset, self.args.seed)
         return super()._get_dataloader(dataset, description, *args, is_training=is_training, **kwargs)
 
@@ -200,9 +222,15 @@ class CLPTrainer(PublishingTrainer):
         if self.args.should_save:
             self.learner.save_beside(folder)
 
-    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
-        self.learner.check(resume_from_checkpoint)
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
+    def _learned_from(self):
+        return super()._learned_from() | {"meta set": self._data.meta}
+
+    def _check_resumable(self, checkpoint):
+        self.learner.check(checkpoint)
+
+    def _save_checkpoint(self, model, trial):
+        self._guard.check_weights()
+        super()._save_checkpoint(model, trial)
 
     def _load_best_model(self):
         super()._load_best_model()
@@ -236,15 +264,8 @@ class CLPTrainer(PublishingTrainer):
         return self.learner.CARD, facts
 
 
-class _StepCallback(TrainerCallback):
-    """What is due between the steps."""
-
-    def __init__(self, trainer: CLPTrainer):
-        self.trainer = trainer
-
-    def on_optimizer_step(self, args, state, control, **kwargs):
-        scaler = self.trainer.accelerator.scaler
-        self.trainer.learner.after_step(None if scaler is None else scaler.get_scale())
+class _EpochCallback(TrainerCallback):
+    """Tells the training data which epoch it is."""
 
     def on_epoch_begin(self, args, state, control, train_dataloader=None, **kwargs):
         # accelerate tells the data set the epoch only where the sampler does not want to know it

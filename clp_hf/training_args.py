@@ -11,6 +11,7 @@ from .losses import TRAINING_LOSSES
 from .perturbation import CHARACTERISTICS, META_NETWORKS, PERTURBED_LOGITS, check_characteristics
 
 TRAIN_SAMPLINGS = ("random", "class", "group")
+ON_NONFINITE = ("stop", "skip")
 LOSS_NAMES = ("cross_entropy", *TRAINING_LOSSES)
 
 
@@ -31,7 +32,7 @@ class CLPTrainingArguments(PublishedArguments):
         factual_mask_shape, augmented_copies, fgsm_epsilon, inpainting_model.
 
     Parameters that control the training batches and the learning rate with or without CLP:
-        train_sampling, lr_decay_at, remove_unused_columns.
+        train_sampling, lr_decay_at, on_nonfinite, remove_unused_columns.
 
     Parameters of the methods CLP is compared with:
         training_loss, training_loss_options, meta_network.
@@ -174,6 +175,14 @@ class CLPTrainingArguments(PublishedArguments):
             "lr_scheduler_type does."
         },
     )
+    on_nonfinite: str = field(
+        default="stop",
+        metadata={
+            "help": "At a step whose loss or gradient is not finite: stop, and say what was seen, or skip, which "
+            "leaves the step out and counts it in the log; 20 in a row stop too. A loss scaler skips its overflows by "
+            "itself."
+        },
+    )
     remove_unused_columns: bool | None = field(
         default=False, metadata={"help": "Drop the columns that neither the model nor CLP uses."}
     )
@@ -253,6 +262,7 @@ class CLPTrainingArguments(PublishedArguments):
             ("training_loss", LOSS_NAMES),
             ("meta_network", tuple(META_NETWORKS)),
             ("perturbed_logits", PERTURBED_LOGITS),
+            ("on_nonfinite", ON_NONFINITE),
         ):
             if getattr(self, name) not in valid:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(valid)}.")

@@ -18,6 +18,14 @@ class DoubleSquares(Squares):
         return item | {"pixel_values": item["pixel_values"].double()}
 
 
+class BadSquares(DoubleSquares):
+    """Some images are not finite; those that are looked at before training are."""
+
+    def __getitem__(self, index):
+        item = super().__getitem__(index)
+        return item | {"pixel_values": item["pixel_values"] * (torch.nan if index in (39, 58) else 1)}
+
+
 # No random draws here: those of the infills differ between processes, as they should. (Of two classes, fgsm's target
 # is the other one.)
 CAUSAL = {"counterfactual_infills": ["grey"], "factual_infills": ["fgsm"], "background_evidence": True}
@@ -29,6 +37,7 @@ CASES = {
     "accumulated": CAUSAL | {"gradient_accumulation_steps": 2, "meta_every": 2, "max_steps": 3},
     "clipped_adam": CAUSAL | {"max_grad_norm": 0.01, "optim": "adamw_torch"},
     "find_unused": CAUSAL | {"ddp_find_unused_parameters": True},
+    "skipped": CAUSAL | {"on_nonfinite": "skip", "data": BadSquares},
     "resumed": {
         "counterfactual_infills": ["random"],
         "factual_infills": ["shuffle"],
@@ -51,13 +60,14 @@ def train(name: str, folder: str, processes: int, resume: str | None = None) -> 
         "max_grad_norm": 0.0, "logging_steps": 1, "report_to": [], "use_cpu": True, "disable_tqdm": True,
         "save_strategy": "no", "perturbation_learning_rate": 1e-2, "ddp_find_unused_parameters": False,
     } | CASES[name]  # fmt: skip
+    data = settings.pop("data", DoubleSquares)
     model = resnet(2) if settings.pop("model", "vit") == "resnet" else vit(2)
     if "optim" in CASES[name]:
         settings["optim_args"] = None
     trainer = CLPTrainer(
         model.double(),
         CLPTrainingArguments(folder, **settings),
-        train_dataset=DoubleSquares(60, num_labels=2),
+        train_dataset=data(60, num_labels=2),
         meta_dataset=DoubleSquares(12, num_labels=2, start=500),
         processing_class=ViTImageProcessor(size={"height": SIZE, "width": SIZE}),
     )
@@ -80,7 +90,11 @@ def outcome(trainer: CLPTrainer) -> dict:
         for name, tensor in module.state_dict().items()
     }
     log = [
-        {name: value for name, value in entry.items() if name.startswith(("meta", "hyper", "perturb", "signal"))}
+        {
+            name: value
+            for name, value in entry.items()
+            if name.startswith(("meta", "hyper", "perturb", "signal", "steps"))
+        }
         for entry in trainer.state.log_history
     ]
     return {"tensors": tensors, "log": log}

@@ -1,9 +1,15 @@
 """What a trainer refuses before any training time is spent, and why."""
 
+import torch
 from accelerate.utils import DynamoBackend
 from torch import nn
 from torch.utils.data import IterableDataset
 from transformers import Trainer
+from transformers.utils import logging
+
+from ..metrics import GroupMetrics
+
+logger = logging.get_logger(__name__)
 
 
 def refuse_data_parallel(model: nn.Module | None) -> None:
@@ -52,4 +58,28 @@ def refuse_what_hides_parameters(trainer: Trainer) -> None:
             "torch.compile does not speed CLP up: recording the training pass and running it again with dual "
             "numbers make it compile until its recompilation limit, and then run uncompiled. Set "
             "torch_compile=False (`accelerate launch --dynamo_backend no`), or pass the model that is not compiled."
+        )
+
+
+def check_half_precision(trainer: Trainer) -> None:
+    """Weights that are themselves in half precision lose small updates; a loss scaler does not take them at all."""
+    dtypes = {weight.dtype for weight in trainer.model.parameters() if weight.requires_grad}
+    half = sorted(str(dtype).removeprefix("torch.") for dtype in dtypes & {torch.float16, torch.bfloat16})
+    if not half:
+        return
+    what = f"The weights to be trained are {', '.join(half)}"
+    if torch.float16 in dtypes and trainer.args.fp16:
+        raise ValueError(f"{what}, and fp16=True needs float32 ones: call model.float() first.")
+    logger.warning(
+        f"{what}: updates below their precision are lost. Call model.float() first; bf16=True computes in half "
+        "precision and keeps float32 weights."
+    )
+
+
+def check_metrics_get_arrays(trainer: Trainer) -> None:
+    """`GroupMetrics` counts over whole splits."""
+    if isinstance(trainer.compute_metrics, GroupMetrics) and not trainer.args.eval_do_concat_batches:
+        raise ValueError(
+            "eval_do_concat_batches is False, which gives the metrics a list of batches, and GroupMetrics needs the "
+            "whole split. Set eval_do_concat_batches=True."
         )

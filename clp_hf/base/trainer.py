@@ -2,15 +2,33 @@
 
 import os
 import shutil
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 
+from accelerate.utils import broadcast_object_list
+from torch.utils.data import Dataset
 from transformers import PreTrainedModel, Trainer
-from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
-from transformers.utils import SAFE_WEIGHTS_NAME
+from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME, TRAINER_STATE_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, has_length
+from transformers.utils import SAFE_WEIGHTS_NAME, logging
 
 from ..data.checks import EXTRA_COLUMNS
+from ..utils.locks import only_one
+from .checkpoints import (
+    STAGING,
+    checked_manifest,
+    newest_whole,
+    remove_leftovers,
+    rotate,
+    set_earlier_aside,
+    write_manifest,
+)
+from .disk import check_room, check_writable, checkpoint_bytes, full_disk_named
+from .identity import differences, run_identity
+from .requirements import check_half_precision, check_metrics_get_arrays
 
-STAGING = "_incomplete"  # names with a leading _ are not pushed to the Hub
+logger = logging.get_logger(__name__)
 
 
 class BaseTrainer(Trainer):
@@ -18,12 +36,90 @@ class BaseTrainer(Trainer):
 
     `mask`, `group` and `noisy` are kept away from the model, and the metrics get the groups.
 
-    A checkpoint is written to `_incomplete/checkpoint-N` and then renamed to `checkpoint-N`. The plain Trainer writes
-    file after file into `checkpoint-N`, and resumes from the highest N: a process that is killed in between leaves a
-    folder that looks like the latest checkpoint.
+    The loss of a step is the mean over its micro-batches of their mean losses, whatever the model and the loss. (The
+    plain Trainer leaves it to models that take `num_items_in_batch`, and some of these do not use it.)
+
+    A checkpoint is written to `_incomplete-<process>/checkpoint-N` and then renamed to `checkpoint-N`. The plain
+    Trainer writes file after file into `checkpoint-N`, and resumes from the highest N: a process that is killed in
+    between leaves a folder that looks like the latest checkpoint. The last file of a checkpoint is a manifest of the
+    others and of the run: nothing is read from one that has changed since, or that is another run's. `train` has
+    `output_dir` to itself, and moves what an earlier run left there aside, unless it resumes.
     """
 
     _staging = False
+    _staging_name = STAGING
+
+    def __init__(self, model=None, args=None, *rest, **kwargs):
+        if args is not None and args.should_save:
+            check_writable(args.output_dir)
+        super().__init__(model, args, *rest, **kwargs)
+        self.model_accepts_loss_kwargs = False
+        if self.compute_loss_func is None:
+            self.loss_is_scaled_for_ga = False
+        check_half_precision(self)
+        check_metrics_get_arrays(self)
+
+    # ---- a run and its folder ----------------------------------------------------------------------------------------
+
+    def train(self, resume_from_checkpoint=None, trial=None, ignore_keys_for_eval=None):
+        """As in Trainer.
+
+        Args:
+            resume_from_checkpoint, trial, ignore_keys_for_eval: as in Trainer.
+
+        Raises:
+            ValueError: before the first step: another process trains in `output_dir`; that folder cannot be written or
+                has no room; the checkpoint is damaged (names the file, and another that is whole) or another run's
+                (names the settings); there would be no step.
+            OSError: the disk is full while a checkpoint is written.
+        """
+        folder = self.args.output_dir
+        if self.args.should_save:
+            check_writable(folder)
+        with only_one(folder, "a training run") if self.args.should_save else nullcontext():
+            self._staging_name = broadcast_object_list([f"{STAGING}-{os.getpid()}"])[0]
+            if self.args.should_save:
+                remove_leftovers(folder)
+                if not resume_from_checkpoint:
+                    set_earlier_aside(self._get_output_dir(trial))
+            return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
+
+    def set_initial_training_values(self, args, dataloader):
+        """As in Trainer, which would train no step and publish that."""
+        if has_length(dataloader) and not len(dataloader):
+            raise ValueError(
+                f"There is no batch to train on: the training set has {len(dataloader.dataset)} images, fewer than the "
+                f"batch of {args.train_batch_size}, and dataloader_drop_last leaves such a batch out. Add images, or "
+                "lower per_device_train_batch_size."
+            )
+        values = super().set_initial_training_values(args, dataloader)
+        if values[-1] < 1:
+            raise ValueError(
+                f"There is no step to train: max_steps is {args.max_steps}, num_train_epochs {args.num_train_epochs}."
+            )
+        return values
+
+    def _init_training_state(self, max_steps, *args):
+        found = super()._init_training_state(max_steps, *args)
+        if self.state.global_step > max_steps:
+            raise ValueError(
+                f"The checkpoint is of step {self.state.global_step}, and this run ends at step {max_steps}: there is "
+                "no step to train. Raise max_steps or num_train_epochs, or start anew without resume_from_checkpoint."
+            )
+        return found
+
+    def _prepare_for_training(self, *args, **kwargs):
+        if self.args.should_save:
+            check_room(self.args.output_dir, checkpoint_bytes(self.model, self.args))
+        return super()._prepare_for_training(*args, **kwargs)
+
+    def _learned_from(self) -> Mapping[str, Dataset | None]:
+        """The data sets that decide what is learned, by what they are called."""
+        return {"training set": self.train_dataset}
+
+    def _identity(self) -> dict:
+        model = self.accelerator.unwrap_model(self.model)
+        return run_identity(self.args, model, self._learned_from(), self.state.max_steps)
 
     # ---- columns -----------------------------------------------------------------------------------------------------
 
@@ -45,50 +141,100 @@ class BaseTrainer(Trainer):
 
     def _get_output_dir(self, trial):
         folder = super()._get_output_dir(trial)
-        return os.path.join(folder, STAGING) if self._staging else folder
-
-    def _prepare_for_training(self, *args, **kwargs):
-        if self.args.should_save:  # what a killed run left
-            shutil.rmtree(os.path.join(self.args.output_dir, STAGING), ignore_errors=True)
-        return super()._prepare_for_training(*args, **kwargs)
+        return os.path.join(folder, self._staging_name) if self._staging else folder
 
     def _save_checkpoint(self, model, trial):
         run_folder, name = self._get_output_dir(trial), f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-        staged, checkpoint = (os.path.join(*path) for path in ((run_folder, STAGING, name), (run_folder, name)))
+        staging, checkpoint = (os.path.join(run_folder, path) for path in (self._staging_name, name))
+        staged = os.path.join(staging, name)
         self._staging = True
         try:
-            super()._save_checkpoint(model, trial)
+            with self._full_disk_named(run_folder):
+                super()._save_checkpoint(model, trial)
+        except OSError:
+            shutil.rmtree(staging, ignore_errors=True)  # room for what the user may want to save
+            raise
         finally:
             self._staging = False
         if self.state.best_model_checkpoint == staged:
             self.state.best_model_checkpoint = checkpoint
         self.accelerator.wait_for_everyone()  # other processes write their random states
         if self.args.should_save:
-            self.state.save_to_json(os.path.join(staged, TRAINER_STATE_NAME))
+            with self._full_disk_named(run_folder):
+                self.state.save_to_json(os.path.join(staged, TRAINER_STATE_NAME))
+                write_manifest(staged, self._identity())
             if os.path.isdir(checkpoint):
                 os.rename(checkpoint, f"{staged}-replaced")
             os.rename(staged, checkpoint)
-            shutil.rmtree(os.path.join(run_folder, STAGING))
+            shutil.rmtree(staging)
         self.accelerator.wait_for_everyone()
         if self.args.push_to_hub:
             self._push_from_checkpoint(checkpoint)
+        self._rotate(trial, self.args.save_total_limit, checkpoint)
+
+    def _rotate(self, trial, limit: int | None, newest: str | None = None) -> None:
         if self.args.should_save:
-            rotate_checkpoints(
-                output_dir=run_folder,
-                save_total_limit=self.args.save_total_limit,
-                best_model_checkpoint=self.state.best_model_checkpoint,
-                use_mtime=True,
-            )
+            folder = self._get_output_dir(trial)
+            staging = os.path.join(folder, self._staging_name)
+            rotate(folder, staging, limit, [newest, self.state.best_model_checkpoint])
+
+    def _finalize_training(self, trial, *args):
+        if self.args.save_total_limit == 1 and self.state.best_model_checkpoint is not None:
+            self._rotate(trial, 1)  # as Trainer does, which would leave half of one where it is killed meanwhile
+        return super()._finalize_training(trial, *args)
+
+    def save_model(self, output_dir=None, _internal_call=False):
+        """As in Trainer.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        with self._full_disk_named(output_dir or self.args.output_dir):
+            super().save_model(output_dir, _internal_call)
+
+    def _full_disk_named(self, folder: str) -> AbstractContextManager[None]:
+        return full_disk_named(
+            folder, checkpoint_bytes(self.model, self.args), lambda: newest_whole(self.args.output_dir)
+        )
 
     def _push_from_checkpoint(self, checkpoint_folder):
         if not self._staging:
             super()._push_from_checkpoint(checkpoint_folder)
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+        run = checked_manifest(resume_from_checkpoint)
+        if run is None:
+            self._check_parts(resume_from_checkpoint)
+        self._check_resumable(resume_from_checkpoint)
+        if run is not None and (changes := differences(run, self._identity())):
+            raise ValueError(
+                f"{resume_from_checkpoint} is a checkpoint of another run: {'; '.join(changes)}. Resume with the "
+                "settings of the run that wrote the checkpoint, or start anew without resume_from_checkpoint."
+            )
         if not self._load_pretrained_weights(resume_from_checkpoint):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
 
+    def _check_parts(self, checkpoint: str) -> None:
+        """Refuse a checkpoint without manifest that lacks what the plain Trainer goes on without."""
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            return
+        missing = [
+            name
+            for name in (TRAINER_STATE_NAME, OPTIMIZER_NAME, SCHEDULER_NAME, "rng_state*.pth")
+            if not any(Path(checkpoint).glob(name))
+        ]
+        if missing:
+            raise ValueError(
+                f"{checkpoint} is not a complete checkpoint of a CLP run: {', '.join(missing)} is missing. Either the "
+                "writing of it was cut off, or it was saved with save_only_model=True. Resume from another checkpoint, "
+                "or start anew without resume_from_checkpoint."
+            )
+
+    def _check_resumable(self, checkpoint: str) -> None:
+        """Refuse a checkpoint that this trainer cannot go on from."""
+
     def _load_best_model(self):
+        checked_manifest(self.state.best_model_checkpoint)
         if not self._load_pretrained_weights(self.state.best_model_checkpoint):
             super()._load_best_model()
 

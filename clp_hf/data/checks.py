@@ -4,6 +4,7 @@ A data set is map-style, the training set may be a stream; its items hold `pixel
 model, `labels`, and where there are any `mask` (1, H, W) in [0, 1], `group`, and `noisy`: whether the label is known to
 be wrong."""
 
+from collections.abc import Sequence
 from itertools import islice
 from typing import Any
 
@@ -29,6 +30,15 @@ def column(dataset: Dataset, name: str) -> np.ndarray | None:
     return None if any(value is None for value in values) else np.asarray(values)
 
 
+def stored_column(dataset: Dataset, name: str) -> np.ndarray | None:
+    """`column`, where no image has to be decoded for it; None elsewhere."""
+    source = dataset
+    while isinstance(source, Subset):
+        source = source.dataset
+    stored = getattr(source, "column_names", None) is not None or hasattr(source, name)  # of a stream None
+    return column(dataset, name) if stored and hasattr(source, "__len__") else None
+
+
 def check_labels(labels: np.ndarray | None, num_labels: int, what: str, whole: bool = True) -> np.ndarray:
     """Integer labels in 0 … num_labels − 1, or an error that says what `what` has instead.
 
@@ -49,6 +59,17 @@ def check_labels(labels: np.ndarray | None, num_labels: int, what: str, whole: b
     if whole and len(np.unique(labels)) < 2:
         raise ValueError(f"The {what} has one class only (label {labels[0]}): there is nothing to tell apart.")
     return labels
+
+
+def check_every_class(labels: np.ndarray, names: Sequence[str], what: str) -> None:
+    """Refuse classes without an image: they would be learned never, and by some methods be made likelier for it."""
+    counts = np.bincount(labels, minlength=len(names))
+    if empty := [f"{label} ({name})" for label, name in enumerate(names) if not counts[label]]:
+        shown = ", ".join(empty[:10]) + (f" … and {len(empty) - 10} more" if len(empty) > 10 else "")
+        raise ValueError(
+            f"The {what} has no image of class {shown}. Add images of it, or load the model with the classes alone "
+            "that there are images of."
+        )
 
 
 def check_item(item: dict[str, Any], index: int, what: str) -> dict[str, Any]:
@@ -74,7 +95,7 @@ def check_item(item: dict[str, Any], index: int, what: str) -> dict[str, Any]:
 def check_training_data(dataset: Dataset | None, num_labels: int, sample: int = 32) -> dict[str, Any]:
     """Check all labels, of a stream the first, and the first `sample` images; return the first item.
 
-    What is not checked here, `check_batch` checks.
+    The labels of a stream are checked batch by batch, by `check_batch_labels`, and the other images as they train.
     """
     if dataset is None:
         raise ValueError("CLP needs a train_dataset when it is built, for the class proportions.")
@@ -90,11 +111,9 @@ def check_training_data(dataset: Dataset | None, num_labels: int, sample: int = 
     return items[0]
 
 
-def check_batch(batch: dict[str, Tensor], num_labels: int, step: int) -> None:
-    """Refuse a training batch with non-finite pixels, or labels (of a stream) that are no class of the model."""
-    if not torch.isfinite(batch["pixel_values"]).all():
-        raise ValueError(f"Non-finite pixels in a training batch of step {step}; clean the images.")
-    smallest, largest = batch["labels"].aminmax()
+def check_batch_labels(labels: Tensor, num_labels: int, step: int) -> None:
+    """Refuse a training batch of a stream with labels that are no class of the model."""
+    smallest, largest = labels.aminmax()
     if smallest < 0 or largest >= num_labels:
         raise ValueError(
             f"A training batch of step {step} has labels {smallest} … {largest}; the classes of the model are "

@@ -23,13 +23,25 @@ class SeededDataset(Dataset):
     """
 
     def __init__(self, dataset: Dataset, seed: int):
-        self.dataset, self.seed, self.epoch = dataset, seed, 0
+        self.dataset, self.seed = dataset, seed
+        self._epoch = torch.zeros((), dtype=torch.long).share_memory_()  # workers that live on have to see it
+        self._told = 0
+
+    @property
+    def epoch(self) -> int:
+        """Of which the random draws are."""
+        return int(self._epoch)
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by the loader before each epoch."""
-        self.epoch = epoch
-        if hasattr(self.dataset, "set_epoch"):
-            self.dataset.set_epoch(epoch)
+        """Called before each epoch."""
+        self._epoch.fill_(epoch)
+        self._tell()
+
+    def _tell(self) -> None:
+        """Pass the epoch on to the data set, in every process that has a copy of it."""
+        if self._told != self.epoch and hasattr(self.dataset, "set_epoch"):
+            self.dataset.set_epoch(self.epoch)
+        self._told = self.epoch
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -38,6 +50,7 @@ class SeededDataset(Dataset):
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list:
+        self._tell()
         digest = hashlib.sha256(f"{self.seed} {self.epoch} {list(indices)}".encode()).digest()
         with seeded(int.from_bytes(digest[:8], "little")):
             if hasattr(self.dataset, "__getitems__"):

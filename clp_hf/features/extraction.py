@@ -20,7 +20,7 @@ from transformers.trainer_utils import IntervalStrategy
 from ..base.trainer import BaseTrainer
 from ..modeling.head import ComposedHead, find_classifier_head, forward_with_features
 from ..modeling.identity import model_fingerprint
-from .feature_set import FeatureSet
+from .feature_set import DamagedFile, FeatureSet
 
 logger = logging.getLogger(__name__)
 
@@ -52,8 +52,12 @@ def extract_features(
         fingerprint = _fingerprint(model, dataset)
         path = Path(cache_dir) / f"{fingerprint[:24]}.safetensors"
         if path.exists():
-            logger.info("Features of %d images: from %s.", len(dataset), path)
-            return FeatureSet.load(path, fingerprint)
+            try:
+                feature_set = FeatureSet.load(path, fingerprint)
+                logger.info("Features of %d images: from %s.", len(dataset), path)
+                return feature_set
+            except DamagedFile as error:
+                logger.warning("%s They are computed again.", error)
     extractor = _FeatureExtractor(model, args, data_collator=data_collator)
     output = extractor.predict(dataset)
     features, logits = (torch.from_numpy(array) for array in output.predictions)

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from ..utils.files import write_whole
+
+
+class DamagedFile(ValueError):
+    """A file that is not as it was written."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +66,7 @@ class FeatureSet:
         """Write a safetensors file; it is there complete or not at all."""
         tensors = {name: tensor.contiguous() for name, tensor in self._tensors().items()}
         with write_whole(path) as part:
-            save_file(tensors, part, metadata={"fingerprint": fingerprint})
+            save_file(tensors, part, metadata={"fingerprint": fingerprint, "sha256": _digest(tensors)})
 
     @classmethod
     def load(cls, path: str | os.PathLike, fingerprint: str) -> FeatureSet:
@@ -68,19 +74,34 @@ class FeatureSet:
 
         Raises:
             ValueError: the file was made by another model, or of other data or transforms.
+            DamagedFile: it is not what was written.
         """
-        with safe_open(path, "pt") as file:
-            found = (file.metadata() or {}).get("fingerprint")
-            if found != fingerprint:
-                raise ValueError(
-                    f"{path} holds features of another model, data set or transform (fingerprint {found}, expected "
-                    f"{fingerprint}); remove it or choose another file."
-                )
-            return cls(**{name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+        try:
+            with safe_open(path, "pt") as file:
+                metadata = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except SafetensorError as error:
+            raise DamagedFile(f"{path} is damaged ({error}); remove it.") from error
+        if metadata.get("sha256", digest := _digest(tensors)) != digest:  # which earlier versions did not write
+            raise DamagedFile(f"{path} is damaged: its values are not those that were written; remove it.")
+        if (found := metadata.get("fingerprint")) != fingerprint:
+            raise ValueError(
+                f"{path} holds features of another model, data set or transform (fingerprint {found}, expected "
+                f"{fingerprint}); remove it or choose another file."
+            )
+        return cls(**tensors)
 
     def _tensors(self) -> dict[str, Tensor]:
         tensors = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: tensor for name, tensor in tensors.items() if tensor is not None}
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
 
 
 class Head(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -71,8 +72,12 @@ class Objective:
         """The loss of a training batch in the plain Trainer's step; None for the plain Trainer's own."""
         return None
 
-    def after_step(self, loss_scale: float | None) -> None:
-        """After every step of the optimizer, taken or, under a loss scaler, skipped."""
+    def keep(self) -> Callable[[], None]:
+        """Before every step of the optimizer: what it returns brings all that a step moves back to what it is now.
+
+        It is called where the step turns out not to be finite, and is not taken.
+        """
+        return self.means.keep()
 
     def save_beside(self, folder: str) -> None:
         """Write what belongs into a repository or checkpoint beside the classifier."""
@@ -146,6 +151,16 @@ class LossObjective(Objective):
             logits, features = forward_with_features(model, self.head, pixel_values)
             return at_least_float32(logits) / at_least_float32(features).norm(dim=-1, keepdim=True).clamp(min=1e-6)
         return at_least_float32(model(pixel_values=pixel_values).logits)
+
+    def keep(self) -> Callable[[], None]:
+        """As of `Objective`, with the buffers of the loss."""
+        means, buffers = super().keep(), copy.deepcopy(self.training_loss.state_dict())
+
+        def bring_back():
+            means()
+            self.training_loss.load_state_dict(buffers)
+
+        return bring_back
 
     def check(self, folder: str) -> None:
         """As of `Objective`."""

@@ -28,6 +28,7 @@ from ..data.dataset import DECODER, to_grey, to_rgb
 from ..data.loading import IMAGE_COLUMNS, read_splits
 from ..data.pixels import UNREADABLE
 from ..utils.files import write_whole
+from ..utils.locks import only_one
 from .segmenters import Segmenter, load_segmenter
 from .sheet import contact_sheet
 
@@ -130,9 +131,14 @@ def make_masks(args: MaskArguments) -> dict[str, SplitReport]:
 
     Raises:
         ValueError: no image column, an image that cannot be decoded (names split and index), a true mask of another
-            size than its image, or an `output_dir` that holds data not made here.
+            size than its image, or an `output_dir` that holds data not made here or that another process works in.
         ConnectionError: the Hub cannot be reached.
     """
+    with only_one(args.output_dir, "clp-hf masks", ".lock"):
+        return _make_masks(args)
+
+
+def _make_masks(args: MaskArguments) -> dict[str, SplitReport]:
     output = Path(args.output_dir)
     if (output / DATA).exists() and not (output / CACHE).exists():
         raise ValueError(f"{output} holds data that was not made by make_masks: choose another output_dir.")

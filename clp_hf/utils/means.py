@@ -17,7 +17,7 @@ class Means:
 
     def add(self, name: str, total: Tensor, weight: float = 1.0) -> None:
         """Take in a scalar, the sum of `weight` values."""
-        self._sums[name] += total.detach()
+        self._sums[name] = self._sums[name] + total.detach()
         self._weights[name] += weight
 
     def add_each(self, name: str, values: Tensor, cells: Tensor) -> None:
@@ -27,6 +27,17 @@ class Means:
         totals = values.new_zeros(len(present)).index_add_(0, place, values)
         for cell, total, size in zip(present.tolist(), totals, sizes.tolist(), strict=True):
             self.add(f"{name}_{cell}", total, size)
+
+    def keep(self) -> Callable[[], None]:
+        """What it returns brings back what has been taken in until now."""
+        kept = dict(self._sums), dict(self._weights)
+
+        def bring_back():
+            for own, old in zip((self._sums, self._weights), kept, strict=True):
+                own.clear()
+                own.update(old)
+
+        return bring_back
 
     def take(self, gather: Callable[[list], list]) -> dict[str, float]:
         """The means by name, in alphabetical order, and begin anew.

@@ -1,5 +1,7 @@
 """Features of a data set: right, cached, never stale, never half."""
 
+from functools import partial
+
 import pytest
 import torch
 from conftest import Squares, vit
@@ -99,3 +101,38 @@ def test_arguments_of_a_training_run_are_taken(tmp_path):
     )
     assert len(extract_features(vit(), Squares(3), args)) == 3
     assert args.eval_strategy == "epoch"
+
+
+def flip(path, at):
+    content = bytearray(path.read_bytes())
+    content[int(at * len(content))] ^= 1
+    path.write_bytes(content)
+
+
+DAMAGES = {
+    **{f"flipped at {at}": partial(flip, at=at) for at in (0.0, 0.02, 0.1, 0.25, 0.5, 0.75, 0.999)},
+    "cut": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+    "emptied": lambda path: path.write_bytes(b""),
+    "deleted": lambda path: path.unlink(),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_no_damage_to_a_cache_changes_a_feature(args, tmp_path, damage):
+    """It is noticed, and the features are computed again; or said, where the file seems another model's."""
+    model, data = vit(), Squares(7)
+    first = vars(extract_features(model, data, args, tmp_path / "cache"))
+    (path,) = (tmp_path / "cache").iterdir()
+    DAMAGES[damage](path)
+    again = vars(extract_features(model, data, args, tmp_path / "cache"))
+    torch.testing.assert_close(again, first, rtol=0, atol=0)
+    if damage != "deleted":
+        torch.testing.assert_close(load_file(path)["features"], first["features"], rtol=0, atol=0)  # mended
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    path = tmp_path / "f.safetensors"
+    feature_set().save(path, "a")
+    flip(path, 0.99)
+    with pytest.raises(ValueError, match=r"f.safetensors is damaged: its values are not those"):
+        FeatureSet.load(path, "a")
