@@ -44,7 +44,7 @@ class MetaLearner(Objective):
         meta_batches: the meta set, in its roles.
         scope: what looks ahead, of `bilevel.SCOPES`.
         settings: has the fields of `CLPTrainingArguments`, by which the trainer checks them.
-        meta_facts: what the card tells of the meta set, name -> value.
+        meta_facts: what the card tells of the meta set and its infills, name -> value.
     """
 
     STATE_FILE = "meta_state.pt"
@@ -329,9 +329,5 @@ class MetaLearner(Objective):
         return {
             "method_settings": dict(settings),
             **self.meta_facts,
-            "infills": {
-                "counterfactual": self.settings.counterfactual_infills,
-                "factual": self.settings.factual_infills,
-            },
             "network_parameters": sum(parameter.numel() for parameter in self.network.parameters()),
         }

@@ -168,6 +168,7 @@ def _meta_learner(
             "meta_size": len(meta_set),
             "meta_unmaskable": int((~meta_set.maskable).sum()),
             "meta_source": data.meta_source,
+            "infills": {"counterfactual": args.counterfactual_infills, "factual": args.factual_infills},
         },
     )
 

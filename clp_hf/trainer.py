@@ -233,8 +233,9 @@ class CLPTrainer(PublishingTrainer):
         super()._save_checkpoint(model, trial)
 
     def _load_best_model(self):
-        super()._load_best_model()
-        self.learner.load_beside(self.state.best_model_checkpoint)
+        if found := super()._load_best_model():
+            self.learner.load_beside(self.state.best_model_checkpoint)
+        return found
 
     def _save_optimizer_and_scheduler(self, output_dir):
         super()._save_optimizer_and_scheduler(output_dir)

@@ -234,9 +234,15 @@ class BaseTrainer(Trainer):
         """Refuse a checkpoint that this trainer cannot go on from."""
 
     def _load_best_model(self):
-        checked_manifest(self.state.best_model_checkpoint)
-        if not self._load_pretrained_weights(self.state.best_model_checkpoint):
+        """As in Trainer; False where the checkpoint is gone: the run ends with the weights of its last step."""
+        checkpoint = self.state.best_model_checkpoint
+        if not os.path.isdir(checkpoint):
+            logger.warning(f"The best checkpoint, {checkpoint}, is gone: the weights are those of the last step.")
+            return False
+        checked_manifest(checkpoint)
+        if not self._load_pretrained_weights(checkpoint):
             super()._load_best_model()
+        return True
 
     def _load_pretrained_weights(self, checkpoint: str) -> bool:
         """Load a checkpoint as `from_pretrained` does; False for models that are not saved that way.
