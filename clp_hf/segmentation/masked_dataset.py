@@ -24,8 +24,10 @@ from tqdm.auto import tqdm
 
 from ..causal.mask_report import check_masks
 from ..causal.masks import check_mask_shape, mask_iou, prepare_masks
-from ..data.dataset import DECODER, to_grey, to_rgb
-from ..data.loading import IMAGE_COLUMNS, read_splits
+from ..data.dataset import DECODER, to_rgb
+from ..data.loading import IMAGE_COLUMNS
+from ..data.mask_values import to_grey
+from ..data.sources import read_splits
 from ..utils.files import write_whole
 from .segmenters import Segmenter, load_segmenter
 from .sheet import contact_sheet
@@ -88,6 +90,7 @@ class MaskArguments:
         if self.output_dir is None:
             path = Path(self.dataset_name)
             path = path.with_suffix("") if path.is_file() else path
+            path = path.resolve() if path.name in ("", "..") else path  # "." has a name too
             self.output_dir = f"{path if path.exists() else path.name}-masks"
 
 
