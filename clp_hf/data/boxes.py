@@ -46,9 +46,9 @@ def _converted(split: Dataset, role: str, box_format: str) -> Dataset:
     if shares and not is_relative:
         relative = ", ".join(name for name in BOX_FORMATS if name.startswith("normalised_"))
         raise ValueError(
-            f"{where}, index {shares[0]}: in {boxes[shares[0]].tolist()}, one of {len(shares)} such boxes of {len(boxes)}, "
-            f"no number is larger than 1: these are shares of the image and not pixels ({box_format}). Set box_format to "
-            f"one of {relative} (YOLO's is the last)."
+            f"{where}, index {shares[0]}: in {boxes[shares[0]].tolist()}, one of {len(shares)} such boxes of "
+            f"{len(boxes)}, no number is larger than 1: these are shares of the image and not pixels ({box_format}). "
+            f"Set box_format to one of {relative} (YOLO's is the last)."
         )
     sizes = _sizes(split, role)
     corners = _corners(boxes, box_format, sizes)

@@ -210,4 +210,5 @@ def _encoded(
             "split); labels are matched by name."
         )
     place = np.asarray([positions.get(name, -1) for name in labels.names], dtype=np.int64)
-    return split.remove_columns(column).add_column(column, place[labels.codes], feature=ClassLabel(names=names))
+    encoded = split.add_column("encoded labels", place[labels.codes], feature=ClassLabel(names=names))
+    return encoded.remove_columns(column).rename_column("encoded labels", column)

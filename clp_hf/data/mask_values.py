@@ -21,7 +21,8 @@ import numpy as np
 from PIL import Image
 
 OXFORD_TRIMAP, VOID = (1, 2, 3), 255
-NEARLY_BLACK = 32  # of a colour's strongest channel: JPEG leaves no exact black
+NEARLY_BLACK = 64  # of a colour's strongest channel: JPEG leaves no exact black; the darkest colour of VOC has 64
+FEW_COLOURS = 64  # drawn or painted, and not blurred by JPEG
 MOST_CLASSES = 40  # an index map counts its classes from 0 on; soft values are everywhere
 FIX = "Say which values are foreground: --mask_value (mask_value), one or more."
 
@@ -110,9 +111,11 @@ def _coloured(mask: Image.Image) -> Image.Image:
     if (pixels == pixels[..., :1]).all():
         return _counted(pixels[..., 0])
     strongest = pixels.max(2)
-    if strongest.min() >= NEARLY_BLACK:
+    painted = len(np.unique(pixels.reshape(-1, 3) @ (1, 256, 65536))) <= FEW_COLOURS
+    foreground = strongest > 0 if painted else strongest >= NEARLY_BLACK
+    if foreground.all():
         raise ValueError("it has colours and no black, so nothing says which of them is background")
-    return _image(255 * (strongest >= NEARLY_BLACK))
+    return _image(255 * foreground)
 
 
 def _real(values: np.ndarray) -> Image.Image:
