@@ -4,10 +4,12 @@ import io
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from clp_hf.data.checks import check_item
 from clp_hf.data.mask_values import box_mask, to_grey
 
 TRUTH = np.zeros((24, 24), bool)
@@ -116,3 +118,10 @@ def test_of_two_values_with_zero_the_other_is_foreground(x):
 def test_a_box_thinner_than_a_pixel_is_one_pixel():
     assert np.asarray(box_mask([1.2, 0, 1.4, 3], (4, 4))).sum() == 3 * 255
     assert np.asarray(box_mask([3.9, 3.9, 4, 4], (4, 4))).sum() == 255
+
+
+@pytest.mark.parametrize("mask", [torch.full((1, 4, 4), float("nan")), 255 * torch.ones(1, 4, 4), -torch.ones(1, 4, 4)])
+def test_masks_of_items_are_shares(mask):
+    item = {"pixel_values": torch.zeros(3, 4, 4), "mask": mask}
+    with pytest.raises(ValueError, match=r"Item 7 of the training set: its mask has values from .*expected \[0, 1\]"):
+        check_item(item, 7, "training set")
