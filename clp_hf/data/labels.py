@@ -159,6 +159,11 @@ def _named(
                     f"{given}."
                 )
             numbers = names
+        elif known is None and (gaps := sorted(set(numbers) - set(train.used), key=int)):
+            raise ValueError(
+                f"Column {column!r} should hold every integer 0 ... {len(given) - 1} in the training split, one for "
+                f"each name given, {given}; {gaps[:10]} never occur."
+            )
         return given, _positions(numbers) | by_name
     if set(train.used) & set(given):
         return given, by_name  # a value that is not among them is named where it occurs
