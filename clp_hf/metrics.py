@@ -53,14 +53,14 @@ def classification_metrics(
         labels: (n,) integers in 0 ... C - 1.
         groups: (n,) integers in 0 ... len(group_names) - 1, or None.
         label_names: C names, each once.
-        group_names: needed with `groups`. A name that starts with a class name and an underscore says which class it
-            holds.
+        group_names: needed with `groups`. One that starts with the name of a class and an underscore is taken for a
+            (class, attribute) pair, which holds one class.
         train_group_proportions: share of each group in the training set, by group name.
         train_class_counts: number of training images of each class, by class name.
 
     Raises:
         ValueError: shapes, ranges or names disagree; logits are not finite; groups overlap (a 2-D array, or a group
-            that holds another class than its name says).
+            of several classes that is called like a pair).
     """
     from sklearn.metrics import precision_recall_fscore_support  # a second to import, needed here only
 
@@ -271,7 +271,7 @@ def _check_groups(groups, labels, label_names, group_names) -> None:
     for group, name in enumerate(group_names):
         owners = [label for label in label_names if name == label or name.startswith(f"{label}_")]
         held = {label_names[label] for label in np.unique(labels[groups == group])}
-        if owners and held - {max(owners, key=len)}:
+        if owners and len(held) > 1:  # of one only: the name may begin with the attribute
             raise ValueError(
                 f"Group {name!r} should hold class {max(owners, key=len)!r} only, but holds {sorted(held)}: "
                 "groups must not overlap, a group is one (class, attribute) pair."

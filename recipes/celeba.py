@@ -9,16 +9,26 @@ default method is Meta-LP, with ten images of every group out of the training sp
 optimizer as Yao et al. (2022) have them, whom the paper follows on Waterbirds. Writes what recipes/waterbirds.py does.
 """
 
-from clp_hf.experiment import SELECTED_EVERY_EPOCH, SGD, MethodArguments, experiment_of, run_recipe
+from clp_hf import CLPTrainingArguments
+from clp_hf.experiment import (
+    SELECTED_EVERY_EPOCH,
+    SGD,
+    DataArguments,
+    Experiment,
+    MethodArguments,
+    ModelArguments,
+    run_recipe,
+)
 
-RecipeArguments, build = MethodArguments, experiment_of
+RecipeArguments = MethodArguments
+
+# What the values of CelebA's columns, no and yes, are called here; other columns keep names of their own.
+NAMES = {"Blond_Hair": ["dark", "blond"], "Male": ["woman", "man"]}
 
 DEFAULTS = {
     "dataset_name": "flwrlabs/celeba",
     "label_column": "Blond_Hair",
-    "class_names": ["dark", "blond"],
     "attribute_column": "Male",
-    "attribute_names": ["woman", "man"],
     "meta_split": "train",
     "model_name_or_path": "timm/resnet50.tv_in1k",
     "image_size": 224,
@@ -34,6 +44,14 @@ DEFAULTS = {
     **SELECTED_EVERY_EPOCH,
     "metric_for_best_model": "worst_group_accuracy",
 }
+
+
+def build(
+    recipe: MethodArguments, data: DataArguments, model: ModelArguments, training: CLPTrainingArguments
+) -> Experiment:
+    data.class_names = data.class_names or NAMES.get(data.label_column)
+    data.attribute_names = data.attribute_names or NAMES.get(data.attribute_column)
+    return Experiment(data, model, training)
 
 
 def main(description: str = __doc__, defaults: dict = DEFAULTS, method: str = "meta_lp"):

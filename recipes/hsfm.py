@@ -15,9 +15,12 @@ import waterbirds
 
 from clp_hf import CLPTrainingArguments
 from clp_hf.data import ImageClassificationDataset
+from clp_hf.data.groups import counts
 from clp_hf.experiment import METHODS, DataArguments, Experiment, ModelArguments, parse_arguments
+from clp_hf.experiment.experiment import hub_kwargs
 from clp_hf.hsfm import HSFMArguments, HSFMTrainer
 from clp_hf.modeling import load_image_classifier
+from clp_hf.modeling.identity import label_names
 
 
 @dataclass
@@ -44,16 +47,21 @@ def main():
     training = CLPTrainingArguments(
         **of(CLPTrainingArguments) | {"output_dir": os.path.join(args.output_dir, "backbone"), "seed": args.seed}
     )
-    experiment = Experiment(data, model, training)
-    source = model.model_name_or_path
+    data, source = waterbirds.named(data), model.model_name_or_path
     if recipe.train_backbone:
+        experiment = Experiment(data, model, training)
         experiment.run(METHODS[recipe.train_backbone], training.output_dir)
         source = training.output_dir
-    classifier = load_image_classifier(source, **experiment.hub_kwargs)
-    if classifier.config.num_labels != len(experiment.label_names):
+        classifier = load_image_classifier(source, **experiment.hub_kwargs)
+    else:
+        classifier = load_image_classifier(source, **hub_kwargs(model))
+        # the head is kept, so the data's classes take the order of the model's
+        experiment = Experiment(data, model, training, known_classes=label_names(classifier))
+    present = counts(experiment.splits["train"], "label")
+    if missing := [name for name, count in present.items() if not count]:
         raise ValueError(
-            f"{source!r} tells {classifier.config.num_labels} classes apart, the data set has "
-            f"{len(experiment.label_names)}: give a classifier trained on them, or --train_backbone erm."
+            f"{source!r} tells {len(present)} classes apart, {', '.join(present)}, and the data set has no training "
+            f"image of {', '.join(missing)}: give a classifier trained on its classes, or --train_backbone erm."
         )
     trainer = HSFMTrainer(
         classifier,

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from clp_hf import CLPTrainingArguments
-from clp_hf.data.loading import IMAGE_COLUMNS, read_splits
+from clp_hf.data.loading import IMAGE_COLUMNS
 from clp_hf.data.scenarios.glt import PROTOCOLS, generalised_long_tail
+from clp_hf.data.sources import read_splits
 from clp_hf.experiment import (
     SELECTED_EVERY_EPOCH,
     SGD,

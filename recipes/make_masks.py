@@ -13,7 +13,8 @@ Masks are kept image by image: an interrupted run goes on where it was. Look at 
 
 from clp_hf.experiment import parse_arguments
 from clp_hf.segmentation import MaskArguments, make_masks
-from clp_hf.segmentation.masked_dataset import PREVIEW, SHEET, format_mask_report
+from clp_hf.segmentation.masked_dataset import PREVIEW, SHEET
+from clp_hf.segmentation.reports import format_mask_report
 
 
 def main():

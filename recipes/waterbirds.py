@@ -10,13 +10,17 @@ Writes the model, its card and all_results.json (eval_* and test_* keys) to --ou
 group, and publishes the folder with --push_to_hub.
 """
 
-from clp_hf.experiment import SGD, MethodArguments, experiment_of, run_recipe
+from clp_hf import CLPTrainingArguments
+from clp_hf.experiment import SGD, DataArguments, Experiment, MethodArguments, ModelArguments, run_recipe
 
-RecipeArguments, build = MethodArguments, experiment_of
+RecipeArguments = MethodArguments
+
+# Data sets that store bare integers for what are land birds and water birds; all others have names of their own.
+WATERBIRDS = ("grodino/waterbirds",)
+CLASS_NAMES = ["landbird", "waterbird"]
 
 # chosen on validation: README, "What mattered"
 DEFAULTS = {
-    "class_names": ["landbird", "waterbird"],
     "image_size": 96,
     "output_dir": "runs/waterbirds",
     "crop_scale": 0.5,
@@ -44,6 +48,19 @@ DEFAULTS = {
     "load_best_model_at_end": True,
     "metric_for_best_model": "worst_group_accuracy",
 }
+
+
+def named(data: DataArguments) -> DataArguments:
+    """With the names of the classes, where the data set is Waterbirds and none were given."""
+    if data.class_names is None and data.dataset_name.lower() in WATERBIRDS:
+        data.class_names = list(CLASS_NAMES)
+    return data
+
+
+def build(
+    recipe: MethodArguments, data: DataArguments, model: ModelArguments, training: CLPTrainingArguments
+) -> Experiment:
+    return Experiment(named(data), model, training)
 
 
 def main():

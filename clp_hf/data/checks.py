@@ -89,6 +89,11 @@ def check_item(item: dict[str, Any], index: int, what: str) -> dict[str, Any]:
             f"Item {index} of the {what}: its mask is {tuple(mask.shape)}, its image {tuple(pixel_values.shape)}; "
             f"expected a mask of (1, {pixel_values.shape[1]}, {pixel_values.shape[2]}). Transform both together."
         )
+    if mask is not None and not (0 <= mask.min() <= mask.max() <= 1):  # false for NaN too
+        raise ValueError(
+            f"Item {index} of the {what}: its mask has values from {mask.min():g} to {mask.max():g}; expected [0, 1], "
+            "1 on the object."
+        )
     return item
 
 

@@ -15,6 +15,8 @@ from datasets import Dataset
 from datasets import Image as ImageFeature
 from PIL import Image
 
+from .mask_values import box_mask, to_grey
+from .own_files import check_own_files
 from .pixels import ADVICE, UNREADABLE, extremes, is_deep, to_rgb, white_level
 
 logger = logging.getLogger(__name__)
@@ -64,6 +66,7 @@ class ImageClassificationDataset(torch.utils.data.Dataset):
         memory_budget: int = 2 * 2**30,
     ):
         dataset = dataset.with_format(None)
+        check_own_files(dataset, name)
         columns = [column for column in ("image", "mask", "box") if column in dataset.column_names]
         # Images are decoded here, not by `datasets`, so that a corrupt one can be named.
         self.encoded = dataset.select_columns(columns)
@@ -97,6 +100,15 @@ class ImageClassificationDataset(torch.utils.data.Dataset):
             if (values := getattr(self, name)) is not None:
                 columns[name] = values[indices].tolist()
         return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+    def masks(self) -> Iterator[torch.Tensor]:
+        """The mask of every image, (1, h, w) in [0, 1], as it is kept, or where images are not kept as it is stored."""
+        if self.stored is not None:
+            yield from (mask[3:].float() / 255 for mask in self.stored)
+            return
+        for index, example in enumerate(self.encoded):
+            size = self._open(index, "image", example["image"]).size
+            yield torch.from_numpy(np.array(self._mask(index, example, size)))[None].float() / 255
 
     @property
     def fingerprint(self) -> str:
@@ -173,16 +185,17 @@ class ImageClassificationDataset(torch.utils.data.Dataset):
 
     def _mask(self, index: int, example: dict, size: tuple[int, int]) -> Image.Image:
         if "box" in example:
-            mask = Image.new("L", size)
-            mask.paste(255, tuple(round(side) for side in example["box"]))
-            return mask
+            return box_mask(example["box"], size)
         mask = self._open(index, "mask", example["mask"])
         if mask.size != size:
             raise ValueError(
                 f"{self.name}, index {index}: the mask is {mask.size[0]} x {mask.size[1]} pixels, its image "
                 f"{size[0]} x {size[1]} (width x height); they must be equal."
             )
-        return to_grey(mask)
+        try:
+            return to_grey(mask)
+        except ValueError as error:
+            raise ValueError(f"{self.name}, index {index}: the mask cannot be read: {error}") from error
 
     def _open(self, index: int, column: str, encoded: dict | None) -> Image.Image:
         try:
@@ -195,12 +208,6 @@ class ImageClassificationDataset(torch.utils.data.Dataset):
         if Image.MAX_IMAGE_PIXELS and image.width * image.height > Image.MAX_IMAGE_PIXELS:
             logger.warning("%s, index %d: the %s has %d × %d pixels.", self.name, index, column, *image.size)
         return image
-
-
-def to_grey(mask: Image.Image) -> Image.Image:
-    """Any PIL mode to L, 255 = foreground. A mask of no value above 1 is read as 0 / 1."""
-    mask = _to_8_bit(mask).convert("L")
-    return mask.point(lambda value: 255 * value) if mask.getextrema() in ((0, 1), (1, 1)) else mask
 
 
 def _to_8_bit(image: Image.Image) -> Image.Image:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import torch
 from datasets import DatasetDict
 from transformers import EvalPrediction, PreTrainedModel, TrainingArguments
 
@@ -14,7 +13,9 @@ from ..base.trainer import BaseTrainer
 from ..data.columns import Columns
 from ..data.dataset import ImageClassificationDataset
 from ..data.groups import counts, group_proportions
-from ..data.loading import VALIDATION_SPLITS, load_classification_dataset, read_splits
+from ..data.labels import labels_are_hidden
+from ..data.loading import LABEL_COLUMNS, VALIDATION_SPLITS, load_classification_dataset
+from ..data.sources import read_splits
 from ..data.transforms import ProcessorTransform
 from ..metrics import GroupMetrics, format_group_table
 from ..modeling.identity import label_names
@@ -62,24 +63,24 @@ def evaluate_checkpoint(
             train split, its group sizes weight `adjusted_accuracy`.
         columns: as for `load_classification_dataset`; its `class_names` are the next argument's.
         class_names: what the data set's labels are called by the checkpoint, in the order of the labels; by default as
-            the data set calls them. A data set of bare integers is taken to count as the checkpoint does.
+            the data set calls them. Bare integers that are none of the checkpoint's names count as it does. The data
+            set may have some of the classes only.
         batch_size: images at a time.
         **hub_kwargs: for `from_pretrained`.
 
     Raises:
-        ValueError: there is no such split, or the data set has classes that the checkpoint does not know.
+        ValueError: there is no such split, it hides its labels, or it has classes that the checkpoint does not know.
         ConnectionError: checkpoint or data set is not here, and the Hub cannot be reached.
     """
+    columns = columns or Columns()
     model = load_image_classifier(checkpoint, **hub_kwargs)
     processor = load_image_processor(checkpoint, model, **hub_kwargs)
     source = read_splits(dataset_name, config_name, hub_kwargs.get("cache_dir"))
     split = _split_name(source, split, dataset_name)
-    splits, names = _with_labels_of(model, source, split, class_names or (columns and columns.class_names), columns)
+    splits, names = _with_labels_of(model, source, split, class_names or columns.class_names, columns)
 
     transform = ProcessorTransform(processor, image_settings(model, processor))
     dataset = ImageClassificationDataset(splits["validation"], transform, name=split)
-    order = [names.index(name) for name in splits["validation"].features["label"].names]
-    dataset.labels = torch.tensor(order)[dataset.labels]
 
     has_groups = "group" in splits["train"].features
     with tempfile.TemporaryDirectory() as folder:
@@ -123,28 +124,24 @@ def _split_name(source: DatasetDict, requested: str | None, dataset_name: str) -
 
 
 def _with_labels_of(
-    model: PreTrainedModel, source: DatasetDict, split: str, class_names: Sequence[str] | None, columns: Columns | None
+    model: PreTrainedModel, source: DatasetDict, split: str, class_names: Sequence[str] | None, columns: Columns
 ) -> tuple[DatasetDict, list[str]]:
-    """The splits, with the one to evaluate as `validation`, and the names of the model's classes.
-
-    The data set's classes are among the model's, by name, maybe in another order.
-    """
-
-    def load(names: Sequence[str] | None) -> DatasetDict:
-        train = "train" if "train" in source else split
-        named = replace(columns or Columns(), class_names=names)
-        return load_classification_dataset(source, named, train_split=train, validation_split=split)
-
-    known = label_names(model)
-    splits = load(class_names)
-    found = splits["validation"].features["label"].names
-    if known == [f"LABEL_{index}" for index in range(len(known))] and len(found) == len(known):
-        return splits, found
-    if found == [str(index) for index in range(len(known))] and found != known:
-        return load(known), known
-    if not set(found) <= set(known):
+    """The splits, labelled as the model does, the one to evaluate as `validation`, and the names of the classes."""
+    label = columns.label_column or next(
+        (name for name in LABEL_COLUMNS if any(name in part.features for part in source.values())), None
+    )
+    if label is not None and labels_are_hidden(source[split], label):
         raise ValueError(
-            f"The data set has the classes {found}, the checkpoint tells {known} apart. If they are the same under "
-            "other names, give the checkpoint's names in the order of the data set's labels: class_names."
+            f"The split {split!r} hides its labels (all -1, missing or without a label column), so there is nothing to "
+            f"evaluate: choose another split of {', '.join(source)}."
         )
-    return splits, known
+    train = "train" if "train" in source else split
+    parts = DatasetDict({name: source[name] for name in {train, split}})
+    splits = load_classification_dataset(
+        parts,
+        replace(columns, class_names=class_names),
+        known_classes=label_names(model),
+        train_split=train,
+        validation_split=split,
+    )
+    return splits, splits["validation"].features["label"].names

@@ -1,6 +1,6 @@
 """Data and model of a recipe, and runs of methods that can be compared."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +8,15 @@ import numpy as np
 import torch
 from datasets import Dataset, DatasetDict
 from transformers import Trainer, set_seed
+from transformers.utils import logging
 
 from ..data.dataset import ImageClassificationDataset
 from ..data.groups import counts, group_proportions
 from ..data.loading import load_classification_dataset
+from ..data.mask_counts import check_usable, counted_masks, mask_sentence, split_masks
 from ..data.meta_set import meta_indices
 from ..data.scenarios.pseudo_attributes import add_pseudo_attributes
+from ..data.sources import read_splits
 from ..data.transforms import PaddedCropTransform, ProcessorTransform, TrainTransform
 from ..features.extraction import extract_features
 from ..hub.card import CardDetails
@@ -24,13 +27,20 @@ from ..modeling.loading import load_image_classifier
 from ..modeling.modes import freeze_batch_norm_statistics
 from ..modeling.preprocessing import image_settings, load_image_processor, squash_bilinearly
 from ..segmentation.boxes import add_boxes
-from ..segmentation.masked_dataset import mask_counts
+from ..segmentation.reports import mask_counts
 from ..trainer import CLPTrainer
 from ..training_args import CLPTrainingArguments
 from .arguments import DataArguments, ModelArguments
 from .methods import configured
 
+logger = logging.get_logger(__name__)
+
 MOST_GRAD_CAMS = 6  # rows of the picture that is saved
+
+
+def hub_kwargs(model_args: ModelArguments) -> dict[str, Any]:
+    """How the model is fetched, for `load_image_classifier` and its like."""
+    return {name: getattr(model_args, name) for name in ("revision", "cache_dir", "token", "trust_remote_code")}
 
 
 class Experiment:
@@ -44,6 +54,7 @@ class Experiment:
         splits: the data, where the recipe has loaded them itself.
         scenario: what is done to the training split, once validation and meta set are out of it, which stay balanced
             and clean: a long tail, label noise.
+        known_classes: of the model, where it keeps its head: the data's classes are matched to them by name.
 
     Raises:
         ValueError: the meta set would leave a training class, or the validation split, without images; or attribution
@@ -58,24 +69,18 @@ class Experiment:
         *,
         splits: DatasetDict | None = None,
         scenario: Callable[[Dataset], Dataset] | None = None,
+        known_classes: Sequence[str] | None = None,
     ):
         self.model_args, self.args = model_args, training_args
+        source = splits or read_splits(data_args.dataset_name, data_args.dataset_config_name, model_args.cache_dir)
         splits = load_classification_dataset(
-            splits or data_args.dataset_name,
-            data_args,
-            config_name=data_args.dataset_config_name,
-            validation_fraction=data_args.validation_fraction,
-            cache_dir=model_args.cache_dir,
+            source, data_args, known_classes=known_classes, validation_fraction=data_args.validation_fraction
         )
+        hides_test = "test" in source and "test" not in splits
         features = splits["train"].features
         self.label_names = features["label"].names
         self.group_names = features["group"].names if "group" in features else None
-        self.hub_kwargs = {
-            "revision": model_args.revision,
-            "cache_dir": model_args.cache_dir,
-            "token": model_args.token,
-            "trust_remote_code": model_args.trust_remote_code,
-        }
+        self.hub_kwargs = hub_kwargs(model_args)
         self.image_size = data_args.image_size
         model = self.build_model()
         self.num_parameters = parameter_count(model)
@@ -112,7 +117,6 @@ class Experiment:
             group_counts={f"{name} images": counts(split, cells) for name, split in splits.items()},
             command=command_line({"HUB_TOKEN": training_args.hub_token, "TOKEN": model_args.token}),
             settings=plain_settings((data_args, model_args)),
-            masks=mask_counts(data_args.dataset_name),
         )
         proportions = group_proportions(splits["train"]) if has_groups else None
         class_counts = None if has_groups else counts(splits["train"], "label")
@@ -123,8 +127,28 @@ class Experiment:
         self.test = (
             ImageClassificationDataset(splits["test"], eval_transform, name="test") if "test" in splits else None
         )
+        self._tell_about_data(data_args, hides_test)
         if model_args.attribution:
             self._check_attribution(model)
+
+    def _tell_about_data(self, data_args: DataArguments, hides_test: bool) -> None:
+        """Count the masks of every split, refuse them where none is of use, and say it in log, card and record."""
+        parts = {"train": self.train, "validation": self.validation, "test": self.test, "meta set": self.meta}
+        reports = {
+            name: split_masks(part, self.args.mask_shape)
+            for name, part in parts.items()
+            if part is not None and part.has_mask
+        }
+        notes = list(filter(None, (mask_sentence(name, report) for name, report in reports.items())))
+        if hides_test:
+            notes.append("The test split hides its labels, so nothing was tested on it.")
+        for note in notes:
+            logger.warning(note)
+        self.card_details.notes = notes
+        self.card_details.masks = mask_counts(data_args.dataset_name) or {
+            name: counted_masks(report) for name, report in reports.items()
+        }
+        check_usable(reports)
 
     def _subset(self, train: Dataset, size: int) -> Dataset:
         if size < 1:

@@ -50,7 +50,8 @@ class CardDetails:
         group_counts: column title -> number of images per group name, for the table of groups.
         command: what made the run, as typed in a shell; kept beside the model, not published.
         settings: of data and model, name -> value, likewise.
-        masks: of data made by `clp_hf.segmentation`, `mask_counts` of its folder, likewise.
+        masks: how many of every split are of no use, as `mask_counts` of `clp_hf.segmentation` has it, likewise.
+        notes: sentences on the data that whoever uses the model should know.
     """
 
     model_name: str | None = None
@@ -66,6 +67,7 @@ class CardDetails:
     command: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     masks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
 def model_card(
@@ -133,6 +135,7 @@ def model_card(
         hyperparameters=extract_hyperparameters_from_trainer(trainer),
         timing=timing,
         pictures=pictures,
+        notes=details.notes,
         device=str(args.device.type),
         processes=args.world_size,
         num_parameters=trainer.model.num_parameters(),

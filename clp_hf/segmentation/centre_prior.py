@@ -23,7 +23,8 @@ def grabcut(image: np.ndarray) -> np.ndarray:
         image: (h, w, 3) uint8, RGB.
 
     Returns:
-        bool (h, w); nowhere true where it takes less than 5 % of the pixels. The same for the same image.
+        bool (h, w); nowhere true where it takes less than 5 % of the pixels, or the image is too small or of too few
+        colours to tell. The same for the same image.
 
     Raises:
         ImportError: no OpenCV.
@@ -32,10 +33,16 @@ def grabcut(image: np.ndarray) -> np.ndarray:
         import cv2
     except ImportError as error:
         raise ImportError("GrabCut needs OpenCV: pip install 'clp-hf[vision]'.") from error
-    left, top, right, bottom = centre_box(*image.shape[:2], GRABCUT_SIDE)
+    height, width = image.shape[:2]
+    left, top, right, bottom = centre_box(height, width, GRABCUT_SIDE)
+    if (left, top, right, bottom) == (0, 0, width, height):  # no pixel is rim
+        return np.zeros((height, width), bool)
     cv2.setRNGSeed(0)  # its mixtures start from k-means
     mask, models = np.zeros(image.shape[:2], np.uint8), (np.zeros((1, 65)), np.zeros((1, 65)))
     window = (left, top, right - left, bottom - top)
-    cv2.grabCut(np.ascontiguousarray(image), mask, window, *models, GRABCUT_ITERATIONS, cv2.GC_INIT_WITH_RECT)
+    try:
+        cv2.grabCut(np.ascontiguousarray(image), mask, window, *models, GRABCUT_ITERATIONS, cv2.GC_INIT_WITH_RECT)
+    except cv2.error:  # too few pixels or colours for its mixtures
+        return np.zeros((height, width), bool)
     found = (mask == cv2.GC_FGD) | (mask == cv2.GC_PR_FGD)
     return found if found.mean() >= GRABCUT_LEAST else np.zeros_like(found)

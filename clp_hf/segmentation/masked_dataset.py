@@ -24,18 +24,20 @@ from tqdm.auto import tqdm
 
 from ..causal.mask_report import check_masks
 from ..causal.masks import check_mask_shape, mask_iou, prepare_masks
-from ..data.dataset import DECODER, to_grey, to_rgb
-from ..data.loading import IMAGE_COLUMNS, read_splits
+from ..data.dataset import DECODER, to_rgb
+from ..data.loading import IMAGE_COLUMNS
+from ..data.mask_values import to_grey
 from ..data.pixels import UNREADABLE
+from ..data.sources import read_splits
 from ..utils.files import write_whole
 from ..utils.locks import only_one
+from .reports import REPORT, SplitReport, format_mask_report
 from .segmenters import Segmenter, load_segmenter
 from .sheet import contact_sheet
 
 CACHE, DATA, STAGED, PREVIEW = ".masks", "data", ".staged", "preview"
-REPORT, CARD, SHEET = "masks.json", "README.md", "contact_sheet.png"
+CARD, SHEET = "README.md", "contact_sheet.png"
 IMAGES_PER_FILE = 2000
-NAMED = 50  # of the images without a mask, in the card; the JSON file names all
 
 
 @dataclass
@@ -90,30 +92,8 @@ class MaskArguments:
         if self.output_dir is None:
             path = Path(self.dataset_name)
             path = path.with_suffix("") if path.is_file() else path
+            path = path.resolve() if path.name in ("", "..") else path  # "." has a name too
             self.output_dir = f"{path if path.exists() else path.name}-masks"
-
-
-@dataclass
-class SplitReport:
-    """The masks of a split.
-
-    Attributes:
-        images: how many it has.
-        empty: indices of those that nothing was found in: their mask is empty, and no causal augmentation uses them.
-        full: indices of those whose mask leaves no background, likewise.
-        coverage: mean share of the image that is foreground, in [0, 1].
-        iou: mean intersection over union with the true masks, or None where there are none.
-        box_iou: the same of the enclosing boxes.
-        found_iou: `iou` of the images that something was found in; None where there are none.
-    """
-
-    images: int
-    empty: list[int]
-    full: list[int]
-    coverage: float
-    iou: float | None = None
-    box_iou: float | None = None
-    found_iou: float | None = None
 
 
 def make_masks(args: MaskArguments) -> dict[str, SplitReport]:
@@ -176,52 +156,6 @@ def _make_masks(args: MaskArguments) -> dict[str, SplitReport]:
     if args.max_images is None:
         (output / CARD).write_text(_card(settings, reports))
     return reports
-
-
-def mask_counts(folder: str | os.PathLike) -> dict[str, dict[str, Any]]:
-    """How many images of a data set made here have no usable mask, and the first 50 of these.
-
-    Args:
-        folder: of a data set.
-
-    Returns:
-        Split -> `images`, `empty`, `full`, numbers, and `indices` of empty and full masks. Nothing for a data set that
-        was not made here.
-    """
-    path = Path(folder) / REPORT
-    if not path.is_file():
-        return {}
-    splits = json.loads(path.read_text())["splits"]
-    return {
-        name: {
-            "images": split["images"],
-            "empty": len(split["empty"]),
-            "full": len(split["full"]),
-            "indices": sorted(split["empty"] + split["full"])[:NAMED],
-        }
-        for name, split in splits.items()
-    }
-
-
-def format_mask_report(reports: dict[str, SplitReport]) -> str:
-    """A Markdown table, a row for every split, and below it the images without a usable mask."""
-    has_truth = any(report.iou is not None for report in reports.values())
-    head = ["split", "images", "nothing found", "no background", "mean coverage, %"]
-    rows = [head + (["IoU, %", "IoU of boxes, %", "IoU where found, %"] if has_truth else [])]
-    for name, report in reports.items():
-        row = [name, report.images, len(report.empty), len(report.full), f"{100 * report.coverage:.1f}"]
-        quality = (report.iou, report.box_iou, report.found_iou) if has_truth else ()
-        rows.append(row + ["–" if value is None else f"{100 * value:.1f}" for value in quality])
-    rows.insert(1, ["---", *["---:"] * (len(rows[0]) - 1)])
-    lines = ["| " + " | ".join(map(str, row)) + " |" for row in rows]
-    for name, report in reports.items():
-        for what, indices in (("nothing found", report.empty), ("no background", report.full)):
-            if indices:
-                more = f" … and {len(indices) - NAMED} more" if len(indices) > NAMED else ""
-                lines.append(f"\n{name}, {what}: {', '.join(map(str, indices[:NAMED]))}{more}")
-    if any(report.empty or report.full for report in reports.values()):
-        lines.append("\nThese images are left out of causal augmentation; they train as they are.")
-    return "\n".join(lines)
 
 
 class EncodedImages(Sequence):

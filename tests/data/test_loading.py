@@ -25,7 +25,7 @@ PLACE = [0, 0, 1, 1, 0, 0, 1, 1]
 
 
 def test_embedded_is_the_default(monkeypatch):
-    monkeypatch.setattr("clp_hf.data.loading.embedded_birds", lambda: embedded_birds(40, 8, 8, image_size=32))
+    monkeypatch.setattr("clp_hf.data.sources.embedded_birds", lambda: embedded_birds(40, 8, 8, image_size=32))
     data = load_classification_dataset()
     assert set(data) == {"train", "validation", "test"}
     assert set(data["train"].column_names) == {"image", "label", "place", "group", "mask"}
@@ -66,9 +66,8 @@ def test_label_kinds():
 @pytest.mark.parametrize(
     ("columns", "options", "message"),
     [
-        ({"label": [0.0, 1.0] * 4}, {}, "float"),
-        ({"label": [0, -1] * 4}, {}, "out of range|never occur"),
-        ({"label": [1, 2] * 4}, {}, r"every integer 0 \.\.\. 2 .* \[0\] never occur"),
+        ({"label": [0.5, 1.0] * 4}, {}, "index 0: 0.5 is a float and no whole number"),
+        ({"label": [0, -1] * 4}, {}, "index 1: -1 is out of range: beside .*hidden"),
         ({"label": [0, None] * 4}, {}, "index 1: the value is missing"),
         ({"label": [0] * 8}, {}, "images of one class only"),
         ({"label": ["a", "b"] * 4}, {"label_names": ["a", "c"]}, r"values \['b'\] are not among"),
@@ -154,3 +153,45 @@ def test_features_survive():
     data = load_classification_dataset(DatasetDict(train=split, val=split))
     assert data["validation"].features["group"].names == ["x_on_l", "x_on_w", "y_on_l", "y_on_w"]
     np.testing.assert_array_equal(data["validation"]["group"][:], [0, 1, 2, 3])
+
+
+@pytest.mark.parametrize(
+    ("labels", "held_out"),
+    [
+        (["a"] * 20 + ["b"], 4),
+        ([f"c{index:03d}" for index in range(30)] * 3, 30),
+        ([-1, 1] * 10, 4),
+        ([1.0, 3.0] * 10, 4),
+        ([True, False] * 10, 4),
+    ],
+)
+def test_small_classes_are_held_out_of_where_they_can_be(labels, held_out):
+    data = load_classification_dataset(source(len(labels), ("train",), label=labels))
+    assert (len(data["train"]), len(data["validation"])) == (len(labels) - held_out, held_out)
+    assert set(data["train"]["label"]) == set(range(len(set(labels))))
+    with pytest.raises(ValueError, match="none can be held out of 2 training images"):
+        load_classification_dataset(source(2, ("train",), label=["a", "b"]))
+
+
+@pytest.mark.parametrize("hidden", [[-1] * 8, [None] * 8, "no column"])
+def test_a_test_split_that_hides_its_labels_is_left_out(hidden, monkeypatch):
+    said, data = [], source()
+    monkeypatch.setattr("clp_hf.data.loading.logger.warning", said.append)
+    data["test"] = data["test"].remove_columns("label")
+    if hidden != "no column":
+        data["test"] = data["test"].add_column("label", hidden)
+    assert set(load_classification_dataset(data)) == {"train", "validation"}
+    assert "hides its labels (8 images" in said[0]
+
+
+def test_the_only_split_is_the_training_split():
+    data = load_classification_dataset(source(20, ("full",), label=[0, 1] * 10))
+    assert {name: len(split) for name, split in data.items()} == {"train": 16, "validation": 4}
+
+
+def test_given_mask_values_make_black_and_white_masks():
+    mask = Image.fromarray(np.array([[0, 3], [7, 255]], np.uint8))
+    data = source(mask=[mask] * 8)
+    data = DatasetDict({name: split.cast_column("mask", ImageFeature()) for name, split in data.items()})
+    loaded = load_classification_dataset(data, mask_value=[3, 7])
+    np.testing.assert_array_equal(np.asarray(loaded["test"][0]["mask"]), [[0, 255], [255, 0]])

@@ -94,6 +94,21 @@ def test_a_nameless_checkpoint_takes_the_data_sets_names(checkpoint, folder, bir
     assert found.metrics["accuracy_class_landbird"] == 1
 
 
+@pytest.mark.parametrize("labels", [[0, 2, 2], [1, 1, 1], ["c1", "c2"], ["c2", "c2"]])
+def test_some_of_the_classes_are_enough(checkpoint, folder, birds, labels):
+    images = birds["test"].select(range(len(labels))).select_columns("image").add_column("label", labels)
+    found = evaluate_checkpoint(checkpoint("c0", "c1", "c2"), folder(DatasetDict(test=images)))
+    there = {f"c{label}" if isinstance(label, int) else label for label in labels}
+    assert {name.removeprefix("accuracy_class_") for name in found.metrics if "class_c" in name} == there
+
+
+def test_hidden_labels_are_not_evaluated(checkpoint, folder, birds):
+    hidden = birds["test"].select_columns("image").add_column("label", [-1] * len(birds["test"]))
+    data = folder(DatasetDict(train=birds["train"], test=hidden))
+    with pytest.raises(ValueError, match=r"split 'test' hides its labels .* choose another split of train, test"):
+        evaluate_checkpoint(checkpoint("landbird", "waterbird"), data)
+
+
 def test_test_images_alone_are_enough(checkpoint, folder, birds):
     found = evaluate_checkpoint(checkpoint("landbird", "waterbird"), folder(DatasetDict(test=birds["test"])))
     assert found.metrics["worst_group_accuracy"] == 0

@@ -6,6 +6,7 @@ from PIL import Image
 
 from clp_hf.data import ImageClassificationDataset, PaddedCropTransform
 from clp_hf.segmentation.boxes import add_boxes
+from clp_hf.segmentation.centre_prior import grabcut
 
 
 def pictures():
@@ -45,3 +46,12 @@ def test_bad_input_is_named():
         add_boxes(pictures(), "matting")
     with pytest.raises(ValueError, match="'box' already"):
         add_boxes(add_boxes(pictures(), "centre"), "centre")
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 300), (2, 2), (3, 40), (5, 5), (8, 8)])
+@pytest.mark.parametrize("one_colour", [True, False])
+def test_grabcut_survives_the_smallest_images(size, one_colour):
+    pixels = np.full((*size, 3), 7) if one_colour else np.random.default_rng(0).integers(0, 255, (*size, 3))
+    found = grabcut(pixels.astype(np.uint8))
+    assert found.shape == size
+    assert found.dtype == bool

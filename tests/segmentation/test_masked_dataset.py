@@ -8,7 +8,7 @@ from PIL import Image
 
 from clp_hf.data import ImageClassificationDataset, PaddedCropTransform, load_classification_dataset
 from clp_hf.segmentation import MaskArguments, contact_sheet, make_masks
-from clp_hf.segmentation.masked_dataset import format_mask_report
+from clp_hf.segmentation.reports import format_mask_report
 
 SIZE = 16
 

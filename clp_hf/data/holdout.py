@@ -1,0 +1,54 @@
+"""A validation split taken out of the training split, where the source has none."""
+
+from __future__ import annotations
+
+import numpy as np
+from datasets import Dataset, DatasetDict
+from transformers.utils import logging
+
+logger = logging.get_logger(__name__)
+
+
+def split_validation(splits: DatasetDict, fraction: float, seed: int) -> DatasetDict:
+    """Hold out `fraction` of the training split, stratified by group, else by label; drawn with `seed`.
+
+    Where classes are too small for that, every one of two images or more gives one at least, and keeps one.
+
+    Raises:
+        ValueError: the fraction is out of range, or no class has two images.
+    """
+    if not 0 < fraction < 1:
+        raise ValueError(f"validation_fraction must be in (0, 1), got {fraction}.")
+    train = splits["train"]
+    # Every part needs a member of each stratum, so groups are used only where none is a single image.
+    by_group = "group" in train.column_names and np.unique(train["group"][:], return_counts=True)[1].min() > 1
+    column = "group" if by_group else "label"
+    sizes = np.unique(train[column][:], return_counts=True)[1]
+    held_out = int(np.ceil(fraction * len(train)))
+    if sizes.min() > 1 and held_out >= len(sizes) and len(train) - held_out >= len(sizes):
+        parts = train.train_test_split(fraction, seed=seed, stratify_by_column=column)
+        return DatasetDict({**splits, "train": parts["train"], "validation": parts["test"]})
+    return DatasetDict({**splits, **_some_of_each(train, column, fraction, seed)})
+
+
+def _some_of_each(train: Dataset, column: str, fraction: float, seed: int) -> dict[str, Dataset]:
+    rng, cells, chosen, single = np.random.default_rng(seed), np.asarray(train[column][:]), [], []
+    for cell in np.unique(cells):
+        members = np.flatnonzero(cells == cell)
+        if len(members) == 1:
+            single.append(train.features[column].int2str(int(cell)))
+        else:
+            count = min(max(1, round(fraction * len(members))), len(members) - 1)
+            chosen += rng.permutation(members)[:count].tolist()
+    if not chosen:
+        raise ValueError(
+            f"There is no validation split, and none can be held out of {len(train)} training images: no {column} has "
+            "two. Add images, or a validation split."
+        )
+    told = f", and none of {', '.join(single[:10])}, of which there is one image only" if single else ""
+    logger.warning(
+        f"There is no validation split, and {column} sizes are too small to hold out {fraction:g} of each: "
+        f"{len(chosen)} of {len(train)} training images are held out, one or more of each {column}{told}."
+    )
+    rest = np.setdiff1d(np.arange(len(train)), chosen)
+    return {"train": train.select(rest), "validation": train.select(sorted(chosen))}
