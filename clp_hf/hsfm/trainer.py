@@ -110,7 +110,13 @@ class HSFMTrainer(PublishingTrainer):
 
     def train(self, resume_from_checkpoint=None, **kwargs) -> TrainOutput:
         """Edit features, and put the best head into the model."""
-        self._publishing.on_train_begin(self.args, self.state, self.control)
+        with self._publishing.timed():
+            self._replace_head()
+        metrics = {"train_runtime": self._publishing.runtime, "selection_score": self.result.score}
+        self.log(metrics)
+        return TrainOutput(self.state.global_step, 0.0, metrics)
+
+    def _replace_head(self) -> None:
         example = self.train_dataset[0]["pixel_values"][None].to(self.args.device)
         _, layer = find_classifier_head(self.model, example)
         if layer.bias is None:
@@ -124,10 +130,6 @@ class HSFMTrainer(PublishingTrainer):
         for entry in self.result.history:
             self.state.epoch = self.state.global_step = entry["epoch"]
             self.log({name: value for name, value in entry.items() if name != "epoch"})
-        self._publishing.on_train_end(self.args, self.state, self.control)
-        metrics = {"train_runtime": self._publishing.runtime, "selection_score": self.result.score}
-        self.log(metrics)
-        return TrainOutput(self.state.global_step, 0.0, metrics)
 
     def _training_settings(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Without those of `TrainingArguments`, by which nothing is trained here."""

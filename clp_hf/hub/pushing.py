@@ -123,12 +123,18 @@ class PublishingCallback(TrainerCallback):
 
     def on_train_begin(self, args, state, control, **kwargs):
         """Start the clocks."""
-        self._start = (time.perf_counter(), time.process_time())
+        self._start_clocks()
 
     def on_train_end(self, args, state, control, **kwargs):
         """Stop them."""
-        self._read_clocks()
-        self._start = None
+        self._stop_clocks()
+
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        """The same around a training that is not the Trainer's loop."""
+        self._start_clocks()
+        yield
+        self._stop_clocks()
 
     def on_push_begin(self, args, state, control, **kwargs):
         """In the one place that is before every push, of the model or of a checkpoint."""
@@ -136,6 +142,13 @@ class PublishingCallback(TrainerCallback):
             self._read_clocks()
         if state.is_world_process_zero:
             self.complete()
+
+    def _start_clocks(self):
+        self._start = (time.perf_counter(), time.process_time())
+
+    def _stop_clocks(self):
+        self._read_clocks()
+        self._start = None
 
     def _read_clocks(self):
         self.runtime = time.perf_counter() - self._start[0]
