@@ -20,7 +20,7 @@ from transformers.trainer_utils import IntervalStrategy
 from ..base.trainer import BaseTrainer
 from ..modeling.head import ComposedHead, find_classifier_head, forward_with_features
 from ..modeling.identity import model_fingerprint
-from .feature_set import DamagedFile, FeatureSet
+from .feature_set import FeatureSet
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ def extract_features(
                 feature_set = FeatureSet.load(path, fingerprint)
                 logger.info("Features of %d images: from %s.", len(dataset), path)
                 return feature_set
-            except DamagedFile as error:
+            except ValueError as error:  # the file has its name of the fingerprint: another one in it is damage too
                 logger.warning("%s They are computed again.", error)
     extractor = _FeatureExtractor(model, args, data_collator=data_collator)
     output = extractor.predict(dataset)

@@ -111,6 +111,7 @@ def flip(path, at):
 
 DAMAGES = {
     **{f"flipped at {at}": partial(flip, at=at) for at in (0.0, 0.02, 0.1, 0.25, 0.5, 0.75, 0.999)},
+    "no fingerprint": lambda path: path.write_bytes(path.read_bytes().replace(b'"fingerprint"', b'"fingerprinT"')),
     "cut": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
     "emptied": lambda path: path.write_bytes(b""),
     "deleted": lambda path: path.unlink(),
@@ -119,7 +120,7 @@ DAMAGES = {
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_no_damage_to_a_cache_changes_a_feature(args, tmp_path, damage):
-    """It is noticed, and the features are computed again; or said, where the file seems another model's."""
+    """It is noticed, and the features are computed again."""
     model, data = vit(), Squares(7)
     first = vars(extract_features(model, data, args, tmp_path / "cache"))
     (path,) = (tmp_path / "cache").iterdir()
