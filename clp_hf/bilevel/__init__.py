@@ -1,10 +1,11 @@
-"""One-step bilevel optimisation in plain PyTorch: the look-ahead and its hypergradient."""
+"""Bilevel optimisation in plain PyTorch: the look-ahead of one step, the converged head, and their hypergradients."""
 
 from .distributed import all_reduce_mean, all_reduce_sum
 from .dual import Recording, dual_attention
 from .engines import ENGINES, TrainingPass
 from .functional import run_at
 from .hypergradient import Hypergradient, hypergradient
+from .implicit import SoftmaxRegression, Solution, implicit_hypergradient
 from .lookahead import LOOKAHEADS, step_sizes
 from .scope import SCOPES, Classifier
 
@@ -15,11 +16,14 @@ __all__ = [
     "Classifier",
     "Hypergradient",
     "Recording",
+    "SoftmaxRegression",
+    "Solution",
     "TrainingPass",
     "all_reduce_mean",
     "all_reduce_sum",
     "dual_attention",
     "hypergradient",
+    "implicit_hypergradient",
     "run_at",
     "step_sizes",
 ]
