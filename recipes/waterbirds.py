@@ -19,7 +19,7 @@ RecipeArguments = MethodArguments
 WATERBIRDS = ("grodino/waterbirds",)
 CLASS_NAMES = ["landbird", "waterbird"]
 
-# chosen on validation: README, "What mattered"
+# chosen on validation: docs/guides/method.md, "What mattered"
 DEFAULTS = {
     "image_size": 96,
     "output_dir": "runs/waterbirds",
