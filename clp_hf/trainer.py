@@ -158,7 +158,7 @@ class CLPTrainer(PublishingTrainer):
         batch = self._prepare_inputs(inputs)
         with self.compute_loss_context_manager():
             loss, failed = self.learner.training_loss(run, batch)
-        loss = self._guard.watch(loss, batch["pixel_values"])
+        loss = self._guard.watch(self._weighed(loss, batch), batch["pixel_values"])
         loss = loss / self.current_gradient_accumulation_steps
         # An overflow in Ω's gradient must lower the scale and skip the step of W too.
         overflow = failed and run.loss_scale is not None
@@ -172,7 +172,7 @@ class CLPTrainer(PublishingTrainer):
         loss = self.learner.loss(self._run(model), inputs)
         if loss is None:
             loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        return self._guard.watch(loss, inputs["pixel_values"])
+        return self._guard.watch(self._weighed(loss, inputs), inputs["pixel_values"])
 
     def _get_grad_norm(self, model, grad_norm=None):
         self._guard.gradient_norm = super()._get_grad_norm(model, grad_norm)

@@ -206,8 +206,10 @@ def test_labels_of_a_stream_are_checked_with_every_method(make_trainer):
     ids=["plain", "smoothed", "focal", "before_perturbation_start", "clp"],
 )
 @pytest.mark.parametrize("model", [vit, resnet])
-def test_an_accumulated_step_is_as_long_as_the_whole_one(make_trainer, model, settings):
+@pytest.mark.parametrize("parts", [(4, 4), (6, 3)], ids=["even", "6 + 6 + 4"])
+def test_an_accumulated_step_is_the_whole_one(make_trainer, model, settings, parts):
     """Of networks that take `num_items_in_batch` and use it (ViT), and that do not (ResNet)."""
+    length = 16 if settings.get("meta_every") == 0 else 16 + 12  # of which the meta set takes twelve
 
     def step(batch_size, parts):
         network = model()
@@ -219,13 +221,13 @@ def test_an_accumulated_step_is_as_long_as_the_whole_one(make_trainer, model, se
                 )
         before = torch.nn.utils.parameters_to_vector(network.parameters()).detach().clone()
         trainer = make_trainer(
-            network, per_device_train_batch_size=batch_size, gradient_accumulation_steps=parts, max_steps=1,
-            optim="sgd", lr_scheduler_type="constant", max_grad_norm=0.0, meta_batch_size=6, **settings,
+            network, Squares(length), per_device_train_batch_size=batch_size, gradient_accumulation_steps=parts,
+            max_steps=1, optim="sgd", lr_scheduler_type="constant", max_grad_norm=0.0, meta_batch_size=6, **settings,
         )  # fmt: skip
         trainer.train()
         return torch.nn.utils.parameters_to_vector(trainer.model.parameters()).detach() - before
 
-    torch.testing.assert_close(step(4, 4), step(16, 1), rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(step(*parts), step(16, 1), rtol=1e-3, atol=1e-6)
 
 
 # ---- workers that live on --------------------------------------------------------------------------------------------

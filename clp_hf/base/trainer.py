@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from accelerate.utils import broadcast_object_list
+from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import PreTrainedModel, Trainer
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME, TRAINER_STATE_NAME
@@ -36,8 +37,8 @@ class BaseTrainer(Trainer):
 
     `mask`, `group` and `noisy` are kept away from the model, and the metrics get the groups.
 
-    The loss of a step is the mean over its micro-batches of their mean losses, whatever the model and the loss. (The
-    plain Trainer leaves it to models that take `num_items_in_batch`, and some of these do not use it.)
+    The loss of a step is the mean over its images, whatever the model and the loss, also where the last micro-batch is
+    smaller. (The plain Trainer leaves it to models that take `num_items_in_batch`, and some of these do not use it.)
 
     A checkpoint is written to `_incomplete-<process>/checkpoint-N` and then renamed to `checkpoint-N`. The plain
     Trainer writes file after file into `checkpoint-N`, and resumes from the highest N: a process that is killed in
@@ -48,6 +49,7 @@ class BaseTrainer(Trainer):
 
     _staging = False
     _staging_name = STAGING
+    _step_images = 0
 
     def __init__(self, model=None, args=None, *rest, **kwargs):
         if args is not None and args.should_save:
@@ -126,6 +128,19 @@ class BaseTrainer(Trainer):
     def _set_signature_columns_if_needed(self):
         super()._set_signature_columns_if_needed()
         self._signature_columns = list(dict.fromkeys([*self._signature_columns, *EXTRA_COLUMNS]))
+
+    def get_batch_samples(self, *args):
+        """As in Trainer; the images of the step are counted."""
+        batches, items = super().get_batch_samples(*args)
+        self._step_images = sum(map(_images, batches))
+        return batches, items
+
+    def _weighed(self, loss: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
+        """The mean loss of a micro-batch by its share of the step's images, whose mean is 1: Trainer takes the mean."""
+        if self.compute_loss_func is not None or not self._step_images:
+            return loss
+        weight = _images(inputs) * self.current_gradient_accumulation_steps / self._step_images
+        return loss if weight == 1 else loss * weight
 
     def compute_loss(self, model, inputs, *args, **kwargs):
         """The loss of the plain Trainer, on the columns a model takes."""
@@ -255,3 +270,7 @@ class BaseTrainer(Trainer):
             return False
         self.model.load_state_dict(type(self.model).from_pretrained(checkpoint).state_dict())
         return True
+
+
+def _images(batch: Mapping[str, Tensor]) -> int:
+    return len(batch["labels"])

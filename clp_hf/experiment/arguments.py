@@ -26,6 +26,11 @@ class DataArguments(Columns):
         default="embedded", metadata={"help": "A Hub name, a folder, a parquet file, or `embedded` (generated birds)."}
     )
     dataset_config_name: str | None = field(default=None, metadata={"help": "Configuration of a Hub data set."})
+    train_split: str = field(default="train", metadata={"help": "Name of the training split; of one split, any."})
+    validation_split: str | None = field(
+        default=None, metadata={"help": "Name of the validation split; by default validation, val, valid or dev."}
+    )
+    test_split: str | None = field(default=None, metadata={"help": "Name of the test split; by default test."})
     image_size: int | None = field(default=None, metadata={"help": "Pixels; by default the size of the model."})
     crop_scale: float = field(default=0.7, metadata={"help": "Smallest share of the area that a random crop keeps."})
     crop_padding: int | None = field(

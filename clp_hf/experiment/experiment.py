@@ -74,9 +74,15 @@ class Experiment:
         self.model_args, self.args = model_args, training_args
         source = splits or read_splits(data_args.dataset_name, data_args.dataset_config_name, model_args.cache_dir)
         splits = load_classification_dataset(
-            source, data_args, known_classes=known_classes, validation_fraction=data_args.validation_fraction
+            source,
+            data_args,
+            known_classes=known_classes,
+            train_split=data_args.train_split,
+            validation_split=data_args.validation_split,
+            test_split=data_args.test_split,
+            validation_fraction=data_args.validation_fraction,
         )
-        hides_test = "test" in source and "test" not in splits
+        hides_test = (data_args.test_split or "test") in source and "test" not in splits
         features = splits["train"].features
         self.label_names = features["label"].names
         self.group_names = features["group"].names if "group" in features else None
