@@ -7,8 +7,6 @@ from torch.utils.data import IterableDataset
 from transformers import Trainer
 from transformers.utils import logging
 
-from ..metrics import GroupMetrics
-
 logger = logging.get_logger(__name__)
 
 
@@ -74,12 +72,3 @@ def check_half_precision(trainer: Trainer) -> None:
         f"{what}: updates below their precision are lost. Call model.float() first; bf16=True computes in half "
         "precision and keeps float32 weights."
     )
-
-
-def check_metrics_get_arrays(trainer: Trainer) -> None:
-    """`GroupMetrics` counts over whole splits."""
-    if isinstance(trainer.compute_metrics, GroupMetrics) and not trainer.args.eval_do_concat_batches:
-        raise ValueError(
-            "eval_do_concat_batches is False, which gives the metrics a list of batches, and GroupMetrics needs the "
-            "whole split. Set eval_do_concat_batches=True."
-        )

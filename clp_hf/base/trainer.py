@@ -27,7 +27,7 @@ from .checkpoints import (
 )
 from .disk import check_room, check_writable, checkpoint_bytes, full_disk_named
 from .identity import differences, run_identity
-from .requirements import check_half_precision, check_metrics_get_arrays
+from .requirements import check_half_precision
 
 logger = logging.get_logger(__name__)
 
@@ -59,7 +59,6 @@ class BaseTrainer(Trainer):
         if self.compute_loss_func is None:
             self.loss_is_scaled_for_ga = False
         check_half_precision(self)
-        check_metrics_get_arrays(self)
 
     # ---- a run and its folder ----------------------------------------------------------------------------------------
 

@@ -2,18 +2,19 @@
 
 import logging
 
-import pytest
 import torch
 from conftest import vit
 
 from clp_hf.metrics import GroupMetrics
 
 
-def test_metrics_of_whole_splits_are_not_given_lists(make_trainer):
-    metrics = GroupMetrics(["a", "b", "c"])
-    with pytest.raises(ValueError, match="Set eval_do_concat_batches=True"):
-        make_trainer(eval_do_concat_batches=False, compute_metrics=metrics)
-    make_trainer(eval_do_concat_batches=False, compute_metrics=lambda prediction: {})
+def test_batches_of_an_evaluation_need_not_be_joined_for_the_metrics(make_trainer):
+    names = ["a", "b", "c"], ["a_x", "a_y", "b_x", "b_y", "c_x", "c_y"]
+    found = []
+    for joined in (True, False):
+        trainer = make_trainer(eval_do_concat_batches=joined, compute_metrics=GroupMetrics(*names))
+        found.append({key: value for key, value in trainer.evaluate().items() if "_accuracy" in key})
+    assert found[0] == found[1]
 
 
 def test_weights_in_half_precision_are_told_of(make_trainer, caplog):

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset, Features, Value
+from datasets import Dataset, DatasetDict, Features, Value
 from datasets import Image as ImageFeature
 from PIL import Image
 from transformers import AutoModelForImageClassification, pipeline
@@ -151,3 +151,24 @@ def test_masks_without_any_object_are_refused(run, tmp_path, value):
     data = write(tmp_path / "d", train=groups(6, mask), validation=groups(6, lambda found, index: found))
     with pytest.raises(ValueError, match=r"Masks, train: 24 of 24 .* Not one shows an object before a background"):
         run("waterbirds", *TINY, "--dataset_name", data)
+
+
+def test_splits_of_any_name(run, tmp_path):
+    """They have flags: `--train_split`, `--validation_split` and `--test_split`."""
+    splits = {}
+    for name, length in (("fold1", 12), ("fold2", 20), ("held", 8)):
+        rows = [(index, label) for label in range(2) for index in range(length)]
+        images = [picture(COLOURS[label], index)[0] for index, label in rows]
+        splits[name] = Dataset.from_dict(
+            {"image": images, "label": [("cat", "dog")[label] for _, label in rows]},
+            features=Features(image=ImageFeature(), label=Value("string")),
+        )
+    DatasetDict(splits).save_to_disk(tmp_path / "data")
+    flags = ["--train_split", "fold2", "--validation_split", "fold1", "--test_split", "held", "--method", "meta_lp"]
+    folder = run("waterbirds", "--dataset_name", tmp_path / "data", *flags, *TINY)
+    images = json.loads((folder / "_run.json").read_text())["images"]
+    assert images == {
+        "train images": {"cat": 20, "dog": 20},
+        "validation images": {"cat": 10, "dog": 10},
+        "test images": {"cat": 8, "dog": 8},
+    }
