@@ -84,8 +84,8 @@ def main():
         [
             "# Cost of a hypergradient at the converged head",
             "",
-            f"CPU seconds on one thread, float32; `later` is the median of {args.repeats}. "
-            "`python benchmarks/implicit_speed.py`",
+            f"CPU seconds on one thread, float32; `later` is the median of {args.repeats} hypergradients. "
+            f"`python benchmarks/implicit_speed.py --repeats {args.repeats} --results {args.results or 'FILE'}`",
             "",
             *rows,
         ]
