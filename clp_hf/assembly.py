@@ -23,7 +23,7 @@ from .losses.objective import LossObjective, Objective
 from .modeling.head import find_classifier_head, forward_with_features
 from .modeling.modes import uses_batch_statistics
 from .modeling.preprocessing import image_settings
-from .perturbation import META_NETWORKS, BackgroundEvidence, BackgroundProbe, ClassStatistics
+from .perturbation import EVIDENCES, META_NETWORKS, ClassStatistics
 from .training_args import CLPTrainingArguments
 
 
@@ -136,10 +136,8 @@ def _meta_learner(
     statistics = ClassStatistics(data.proportions, counted=counted).to(**precision)
     augmentation = _augmentation(args, model, data.processor)
     generator = torch.Generator().manual_seed(args.seed + args.process_index)
-    evidence = None
-    if args.background_evidence:
-        probe = BackgroundProbe(head.in_features, head.out_features)
-        evidence = BackgroundEvidence(probe, augmentation, generator).to(**precision)
+    kind = next((kind for kind in EVIDENCES.values() if getattr(args, kind.SETTING)), None)
+    evidence = kind and kind.of(head.in_features, head.out_features, augmentation, generator).to(**precision)
     sampler = MetaSampler(
         len(meta_set),
         meta_batch_size * args.world_size,

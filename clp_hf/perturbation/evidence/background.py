@@ -74,10 +74,18 @@ class BackgroundEvidence(Evidence):
         generator: of its random fillings.
     """
 
+    SETTING = "background_evidence"
     STATE = "background_probe"
 
     def __init__(self, probe: BackgroundProbe, augmentation: CausalAugmentation, generator: Generator):
         self.probe, self.augmentation, self.generator = probe, augmentation, generator
+
+    @classmethod
+    def of(
+        cls, num_features: int, num_labels: int, augmentation: CausalAugmentation, generator: Generator
+    ) -> "BackgroundEvidence":
+        """As of `Evidence`."""
+        return cls(BackgroundProbe(num_features, num_labels), augmentation, generator)
 
     def __call__(self, batch: Mapping[str, Any], features_of: Callable[[Tensor], Tensor]) -> Tensor:
         """As of `Evidence`; 0 for images that cannot be masked."""

@@ -4,7 +4,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
+
+from ...causal import CausalAugmentation
 
 
 class Evidence:
@@ -13,10 +15,26 @@ class Evidence:
     An evidence is a file with a subclass, and a line in `EVIDENCES`.
 
     Attributes:
+        SETTING: the field of `CLPTrainingArguments` that asks for it.
         STATE: under which name a checkpoint keeps `state_dict`.
     """
 
+    SETTING: str
     STATE: str
+
+    @classmethod
+    def of(
+        cls, num_features: int, num_labels: int, augmentation: CausalAugmentation, generator: Generator
+    ) -> "Evidence":
+        """The evidence for a classifier.
+
+        Args:
+            num_features: d, of its penultimate features.
+            num_labels: C.
+            augmentation: of the run's meta images.
+            generator: of all that is drawn, on the CPU.
+        """
+        raise NotImplementedError
 
     def __call__(self, batch: Mapping[str, Any], features_of: Callable[[Tensor], Tensor]) -> Tensor:
         """Predict a batch, then learn from it.
