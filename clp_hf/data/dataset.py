@@ -210,12 +210,6 @@ class ImageClassificationDataset(torch.utils.data.Dataset):
         return image
 
 
-def _to_8_bit(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # PIL's own conversion would clip at 255
-        return Image.fromarray((np.asarray(image, np.float64) / 257).round().clip(0, 255).astype(np.uint8))
-    return image
-
-
 def _longer_side(encoded: dict | None) -> int:
     """Pixels, by the header of a file; 0 where there is none that can be read, which decoding will name."""
     try:

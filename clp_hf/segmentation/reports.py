@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..data.mask_counts import NAMED
+
 REPORT = "masks.json"
-NAMED = 50  # of the images without a mask, in the card; the JSON file names all
 
 
 @dataclass
