@@ -55,8 +55,9 @@ class SoftmaxRegression:
 
     Everything is held in the eigenbasis of the features' second moment, each sample weighted by its curvature
     p_y (1 − p_y) at a solution that was found before (`adapt`). There the Hessian of all runs is nearly diagonal,
-    whatever their ridge, and conjugate gradients need a few steps. The bias is the weight of a constant feature and is
-    shrunk like the others.
+    whatever their ridge, and conjugate gradients need a few steps. The bias is the weight of a constant feature as long
+    as the others together, root mean square r: it adds λ b² / (2 r²), which hardly shrinks it, and keeps the minimum
+    unique. Shrunk like a weight it could not follow where features are far from the origin, or many.
 
     Args:
         features: (n, d), finite, in the precision of the computation.
@@ -83,7 +84,9 @@ class SoftmaxRegression:
         self.labels, self.num_classes = labels, num_classes
         self.last_steps = 0  # of conjugate gradients
         self.targets = F.one_hot(labels, num_classes).to(features.dtype)
-        self._features = torch.cat([features, features.new_ones(len(features), 1)], 1)
+        length = features.square().sum(1).mean().sqrt()
+        self.constant = torch.where(length > 0, length, 1)
+        self._features = torch.cat([features, self.constant.expand(len(features), 1)], 1)
         self._set_basis(features.new_ones(len(features)))
 
     def _set_basis(self, curvature: Tensor) -> None:
@@ -151,7 +154,7 @@ class SoftmaxRegression:
                 stacklevel=2,
             )
         weight, bias = (self.basis @ theta).mT.split([len(self.basis) - 1, 1], dim=-1)
-        return Solution(weight, bias[..., 0], converged, step)
+        return Solution(weight, self.constant * bias[..., 0], converged, step)
 
     def adjoint(self, solution: Solution, offsets, weights, ridge, gradient: Sequence[Tensor]) -> Sequence[Tensor]:
         """v = H⁻¹ g at a solution.
@@ -165,12 +168,12 @@ class SoftmaxRegression:
         """
         problem, theta = _Problem(self, offsets, weights, ridge), self._rotated(solution)
         tolerance = gradient[0].new_full((len(ridge),), 1e-6 if self.inputs.dtype == torch.float32 else 1e-13)
-        direction = self.basis.T @ torch.cat([gradient[0], gradient[1][..., None]], -1).mT
+        direction = self.basis.T @ torch.cat([gradient[0], self.constant * gradient[1][..., None]], -1).mT
         v = problem.conjugate_gradients(problem.probabilities(theta), direction, tolerance)
         return self._logits(v), (v * theta).sum((1, 2))
 
     def _rotated(self, solution: Solution) -> Tensor:
-        return self.basis.T @ torch.cat([solution.weight, solution.bias[..., None]], -1).mT
+        return self.basis.T @ torch.cat([solution.weight, solution.bias[..., None] / self.constant], -1).mT
 
     def _logits(self, theta: Tensor) -> Tensor:
         """(R, n, C), of all runs in one product: the inputs are read once."""

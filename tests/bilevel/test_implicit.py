@@ -52,7 +52,7 @@ def test_it_is_the_derivative_of_the_meta_loss_at_the_solution(classes):
             for step in (1e-5, -1e-5):
                 moved = [other.detach().clone() for other in omega]
                 moved[index][run] += step
-                there = regression.solve(*(value.detach() for value in inner_of(u_z, moved)()))
+                there = regression.solve(*(value.detach() for value in inner_of(u_z, moved)()), tolerance=1e-13)
                 losses.append(outer(there.weight, there.bias))
             difference = (losses[0] - losses[1]) / 2e-5
             torch.testing.assert_close(found.total[index][run], difference, rtol=1e-6, atol=1e-9)
@@ -66,7 +66,7 @@ def test_it_is_autograd_through_a_long_loop():
     outer = outer_of(meta_features, meta_labels)
     found, solution = implicit_hypergradient(SoftmaxRegression(features, labels, 3), inner_of(u_z, omega), outer, omega)
     offsets, weights, ridge = inner_of(u_z, omega)()
-    inputs = torch.cat([features, torch.ones(len(features), 1, dtype=torch.float64)], 1)
+    inputs = torch.cat([features, torch.ones(len(features), 1, dtype=torch.float64)], 1)  # of length 1, as all
     theta = torch.zeros(4, 3, dtype=torch.float64, requires_grad=True)
     state = theta
     for _ in range(4000):
@@ -82,13 +82,16 @@ def test_the_solution_is_that_of_another_library():
     from sklearn.linear_model import LogisticRegression
 
     features, labels, *_ = problem(3, n=200)
-    centred = torch.cat([features, torch.ones(200, 1, dtype=torch.float64)], 1)
+    length = features.square().sum(1).mean().sqrt()
+    inputs = torch.cat([features, length.expand(200, 1)], 1)
     one = torch.ones(1, 200, dtype=torch.float64)
     none = torch.zeros(1, 200, 3, dtype=torch.float64)
     ours = SoftmaxRegression(features, labels, 3).solve(none, one, torch.tensor([0.05], dtype=torch.float64))
     theirs = LogisticRegression(C=1 / (0.05 * 200), fit_intercept=False, tol=1e-10, max_iter=10_000)
-    weight = torch.from_numpy(theirs.fit(centred.numpy(), labels.numpy()).coef_)
-    torch.testing.assert_close(torch.cat([ours.weight[0], ours.bias[0][:, None]], 1), weight, rtol=1e-4, atol=1e-5)
+    weight = torch.from_numpy(theirs.fit(inputs.numpy(), labels.numpy()).coef_)
+    torch.testing.assert_close(
+        torch.cat([ours.weight[0], ours.bias[0][:, None] / length], 1), weight, rtol=1e-4, atol=1e-5
+    )
 
 
 def test_runs_are_independent_and_a_basis_changes_nothing():
