@@ -13,8 +13,8 @@ from torch.utils.data import Subset
 from transformers import AutoModelForImageClassification, EarlyStoppingCallback, Trainer, TrainerCallback
 
 from clp_hf import CLPTrainer, PerturbationNetwork
-from clp_hf.algorithm import PERTURBATION_BETAS
 from clp_hf.perturbation import training_characteristics
+from clp_hf.perturbation.optimizers import PERTURBATION_BETAS
 
 META_LP = {"counterfactual_infills": [], "factual_infills": []}
 SGD = {"optim": "sgd", "lr_scheduler_type": "constant", "max_grad_norm": 0.0}

@@ -10,6 +10,7 @@ from .characteristics import (
 )
 from .evidence import EVIDENCES, BackgroundEvidence, BackgroundProbe, Evidence
 from .network import PERTURBED_LOGITS, PerturbationNetwork
+from .optimizers import OPTIMIZERS, build_optimizer, check_same_optimizer
 from .statistics import ClassStatistics
 from .weight import WeightNetwork
 
@@ -21,6 +22,7 @@ __all__ = [
     "CHARACTERISTICS",
     "EVIDENCES",
     "META_NETWORKS",
+    "OPTIMIZERS",
     "PERTURBED_LOGITS",
     "BackgroundEvidence",
     "BackgroundProbe",
@@ -29,7 +31,9 @@ __all__ = [
     "MetaNetwork",
     "PerturbationNetwork",
     "WeightNetwork",
+    "build_optimizer",
     "check_characteristics",
+    "check_same_optimizer",
     "own_margin",
     "training_characteristics",
 ]
