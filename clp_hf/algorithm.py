@@ -20,14 +20,7 @@ from .causal import Masks, MetaBatches, meta_loss, saliency_penalty
 from .losses.objective import Objective, Run
 from .modeling.head import head_layers
 from .modeling.modes import evaluation_layers
-from .perturbation import (
-    ClassStatistics,
-    Evidence,
-    MetaNetwork,
-    build_optimizer,
-    check_same_optimizer,
-    training_characteristics,
-)
+from .perturbation import ClassStatistics, Evidence, MetaNetwork, build_optimizer, training_characteristics
 from .perturbation.base import FILES
 from .utils.precision import MOST_IN_A_ROW, NonFiniteError, unless_finite
 
@@ -320,7 +313,6 @@ class MetaLearner(Objective):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """As of `Objective`; with another number of processes infills and meta crops are drawn anew."""
-        check_same_optimizer(self.optimizer, state["optimizer"])
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
         if len(state["generators"]) == self.meta_batches.world_size:

@@ -10,7 +10,7 @@ from .characteristics import (
 )
 from .evidence import EVIDENCES, BackgroundEvidence, BackgroundProbe, Evidence
 from .network import PERTURBED_LOGITS, PerturbationNetwork
-from .optimizers import OPTIMIZERS, build_optimizer, check_same_optimizer
+from .optimizers import OPTIMIZERS, build_optimizer
 from .statistics import ClassStatistics
 from .weight import WeightNetwork
 
@@ -33,7 +33,6 @@ __all__ = [
     "WeightNetwork",
     "build_optimizer",
     "check_characteristics",
-    "check_same_optimizer",
     "own_margin",
     "training_characteristics",
 ]

@@ -1,6 +1,6 @@
 """The optimizers of Ω, by the value of `perturbation_optim`."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -29,19 +29,3 @@ def build_optimizer(network: MetaNetwork, settings: Any) -> Optimizer:
     return OPTIMIZERS[settings.perturbation_optim](
         network.parameters(), lr=settings.perturbation_learning_rate, weight_decay=settings.perturbation_weight_decay
     )
-
-
-def check_same_optimizer(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
-    """Refuse to go on from the state of another optimizer, which PyTorch would load and fail at in the next step.
-
-    Raises:
-        ValueError: one of them is AdamW and the other one plain SGD.
-    """
-    here, there = (
-        "adamw" if "betas" in groups[0] else "sgd" for groups in (optimizer.param_groups, state["param_groups"])
-    )
-    if here != there:
-        raise ValueError(
-            f"The perturbation network of the checkpoint was trained with perturbation_optim={there!r}, this run is "
-            f"set to {here!r}. Resume with the settings of the run that wrote the checkpoint."
-        )
