@@ -8,7 +8,14 @@ from .bilevel import ENGINES, LOOKAHEADS, SCOPES
 from .causal import COUNTERFACTUAL_INFILLS, FACTUAL_INFILLS
 from .hub.arguments import PublishedArguments
 from .losses import TRAINING_LOSSES
-from .perturbation import CHARACTERISTICS, META_NETWORKS, OPTIMIZERS, PERTURBED_LOGITS, check_characteristics
+from .perturbation import (
+    ACTIVATIONS,
+    CHARACTERISTICS,
+    META_NETWORKS,
+    OPTIMIZERS,
+    PERTURBED_LOGITS,
+    check_characteristics,
+)
 
 TRAIN_SAMPLINGS = ("random", "class", "group")
 ON_NONFINITE = ("stop", "skip")
@@ -23,9 +30,9 @@ class CLPTrainingArguments(PublishedArguments):
     transformed on access, and the columns `mask` and `group` are used though no model takes them.
 
     Parameters that control the perturbation network:
-        perturbation_hidden_size, perturbation_learning_rate, perturbation_optim, perturbation_weight_decay,
-        perturbation_bound, perturbation_follows_schedule, perturbation_start, perturbed_logits, condition_on_label,
-        class_prior, characteristics, background_evidence.
+        perturbation_hidden_size, perturbation_activation, perturbation_learning_rate, perturbation_optim,
+        perturbation_weight_decay, perturbation_bound, perturbation_follows_schedule, perturbation_start,
+        perturbed_logits, condition_on_label, class_prior, characteristics, background_evidence.
 
     Parameters that control the meta set and its causal augmentation:
         meta_batch_size, meta_samples, meta_in_training_mode, counterfactual_infills, factual_infills, mask_shape,
@@ -50,6 +57,9 @@ class CLPTrainingArguments(PublishedArguments):
 
     perturbation_hidden_size: int = field(
         default=100, metadata={"help": "Width of the hidden layer of the perturbation network."}
+    )
+    perturbation_activation: str = field(
+        default="tanh", metadata={"help": f"Of that layer: {', '.join(ACTIVATIONS)}; the paper does not say."}
     )
     perturbation_learning_rate: float = field(
         default=1e-3, metadata={"help": "Learning rate η₂ of the perturbation network."}
@@ -270,6 +280,7 @@ class CLPTrainingArguments(PublishedArguments):
             ("meta_network", tuple(META_NETWORKS)),
             ("perturbed_logits", PERTURBED_LOGITS),
             ("perturbation_optim", tuple(OPTIMIZERS)),
+            ("perturbation_activation", tuple(ACTIVATIONS)),
             ("on_nonfinite", ON_NONFINITE),
         ):
             if getattr(self, name) not in valid:

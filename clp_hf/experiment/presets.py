@@ -9,7 +9,8 @@ from ..perturbation.characteristics import TABLE_1
 PAPER = {
     # the perturbation network: two layers, ReLU, unbounded, from Table 1 to the logits of all classes
     "meta_network": "perturbation",
-    "perturbation_hidden_size": 100,  # which the paper does not say; Meta-Weight-Net's, of which it is built
+    "perturbation_hidden_size": 100,  # this and the ReLU are Meta-Weight-Net's; the paper says a two-layer MLP
+    "perturbation_activation": "relu",
     "characteristics": list(TABLE_1),
     "perturbed_logits": "all",
     "perturbation_bound": 0.0,

@@ -9,7 +9,7 @@ from .characteristics import (
     training_characteristics,
 )
 from .evidence import EVIDENCES, BackgroundEvidence, BackgroundProbe, Evidence
-from .network import PERTURBED_LOGITS, PerturbationNetwork
+from .network import ACTIVATIONS, PERTURBED_LOGITS, PerturbationNetwork
 from .optimizers import OPTIMIZERS, build_optimizer
 from .statistics import ClassStatistics
 from .weight import WeightNetwork
@@ -18,6 +18,7 @@ from .weight import WeightNetwork
 META_NETWORKS = {network.NAME: network for network in (PerturbationNetwork, WeightNetwork)}
 
 __all__ = [
+    "ACTIVATIONS",
     "BACKGROUND_MARGIN",
     "CHARACTERISTICS",
     "EVIDENCES",
