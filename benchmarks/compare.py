@@ -144,7 +144,7 @@ class Comparison:
     def description(self, method: str) -> dict[str, Any]:
         """What a run of this method is, but for its seed and what comes out of it, as JSON has it."""
         recipe, data, model, training = self.arguments
-        scenario = {name: value for name, value in vars(recipe).items() if name not in ("method", "compare")}
+        scenario = {name: value for name, value in vars(recipe).items() if name not in ("method", "preset", "compare")}
         settings = {
             **{name: without_folder(value) for name, value in scenario.items()},
             **{name: value for name, value in vars(data).items() if name not in ("dataset_name", "image_size")},
@@ -209,6 +209,7 @@ def parse() -> Comparison:
         (BenchmarkArguments, recipe.RecipeArguments, DataArguments, ModelArguments, CLPTrainingArguments),
         __doc__,
         defaults,
+        recipe.PRESETS,
     )
     if unknown := set(benchmark.sweeps) - set(SWEEPS):
         raise ValueError(f"There is no sweep {', '.join(sorted(unknown))}; choose out of {', '.join(SWEEPS)}.")

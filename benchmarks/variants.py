@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from clp_hf import CLPTrainingArguments
-from clp_hf.experiment import METHODS
+from clp_hf.experiment import METHODS, PAPER
 from clp_hf.hub.record import own_fields
 from clp_hf.perturbation import CHARACTERISTICS
 
@@ -44,8 +44,9 @@ VARIANTS = {
     # of the own class alone: what wrong labels need. To silence a hard sample takes a large perturbation.
     "meta_lp_own": {**METHODS["meta_lp"], **OWN_CLASS},
     "clp_own": OWN_CLASS,
-    # the paper's method without our extension, and its parts one at a time
-    "clp_paper": {"background_evidence": False},
+    # the paper's method to the letter, on the scenario's own backbone and budget
+    "paper": PAPER,
+    "clp_without_background_evidence": {"background_evidence": False},
     # the evidence of the background taken as it is, the gate never learned: what does meta-learning add?
     "evidence_not_learned": {"perturbation_learning_rate": 1e-30},
     **{

@@ -20,12 +20,10 @@ from .causal import Masks, MetaBatches, meta_loss, saliency_penalty
 from .losses.objective import Objective, Run
 from .modeling.head import head_layers
 from .modeling.modes import evaluation_layers
-from .perturbation import ClassStatistics, Evidence, MetaNetwork, training_characteristics
+from .perturbation import ClassStatistics, Evidence, MetaNetwork, build_optimizer, training_characteristics
 from .perturbation.base import FILES
 from .utils.precision import MOST_IN_A_ROW, NonFiniteError, unless_finite
 
-# A short second moment: hypergradients shrink a thousandfold in the first steps, and 0.999 would stall Ω after them.
-PERTURBATION_BETAS = (0.9, 0.95)
 MOST_LOGGED_CLASSES = 20  # of more, a line of the log could not be read
 
 Batch = dict[str, Any]
@@ -74,12 +72,7 @@ class MetaLearner(Objective):
 
     def begin(self, optimizer: torch.optim.Optimizer) -> None:
         """Ω starts a run with an optimizer of its own, which no wrapper may skip between micro-batches."""
-        self.optimizer = torch.optim.AdamW(
-            self.network.parameters(),
-            lr=self.settings.perturbation_learning_rate,
-            betas=PERTURBATION_BETAS,
-            weight_decay=self.settings.perturbation_weight_decay,
-        )
+        self.optimizer = build_optimizer(self.network, self.settings)
 
     def takes_step(self, run: Run) -> bool:
         """From `perturbation_start` on; before there is plain cross-entropy."""
@@ -172,7 +165,7 @@ class MetaLearner(Objective):
         """
         settings, labels = self.settings, batch["labels"]
         looking = self.scope.module(self.classifier)
-        meta_batch = self.meta_batches.draw(self.classifier.logits, batch if "mask" in batch else None)
+        meta_batch = self.meta_batches.draw(self._logits_in_use, batch if "mask" in batch else None)
 
         def steps(gradients: Mapping[str, Tensor]) -> Mapping[str, Tensor | float]:  # η
             weights = {name: weight for name, weight in looking.named_parameters() if name in gradients}
@@ -210,6 +203,11 @@ class MetaLearner(Objective):
             derivative = self._derivative_in_output(training_pass.logits, delta(), labels, result.logit_tangent)
             self.means.add_each("signal_group", self.network.signal(derivative, labels), batch["group"])
         return True
+
+    def _logits_in_use(self, pixel_values: Tensor) -> Tensor:
+        """What `fgsm` attacks: the few images that it takes are no batch to normalise by, and may be a single one."""
+        with evaluation_layers(self.classifier.module):
+            return self.classifier.logits(pixel_values)
 
     def _meta_loss(self, batch: Batch) -> Tensor:
         """The meta loss at the parameters that the classifier holds now (Eq. 9).
@@ -305,11 +303,7 @@ class MetaLearner(Objective):
             )
 
     def _parts(self) -> dict[str, Any]:
-        parts = {
-            "optimizer": self.optimizer,
-            "class_statistics": self.statistics,
-            "sampler": self.meta_batches.sampler,
-        }
+        parts = {"optimizer": self.optimizer, "class_statistics": self.statistics, "sampler": self.meta_batches.sampler}
         return parts if self.evidence is None else parts | {self.evidence.STATE: self.evidence}
 
     def state_dict(self, gather: Callable[[list], list]) -> dict[str, Any]:

@@ -8,7 +8,14 @@ from .bilevel import ENGINES, LOOKAHEADS, SCOPES
 from .causal import COUNTERFACTUAL_INFILLS, FACTUAL_INFILLS
 from .hub.arguments import PublishedArguments
 from .losses import TRAINING_LOSSES
-from .perturbation import CHARACTERISTICS, META_NETWORKS, PERTURBED_LOGITS, check_characteristics
+from .perturbation import (
+    ACTIVATIONS,
+    CHARACTERISTICS,
+    META_NETWORKS,
+    OPTIMIZERS,
+    PERTURBED_LOGITS,
+    check_characteristics,
+)
 
 TRAIN_SAMPLINGS = ("random", "class", "group")
 ON_NONFINITE = ("stop", "skip")
@@ -23,9 +30,9 @@ class CLPTrainingArguments(PublishedArguments):
     transformed on access, and the columns `mask` and `group` are used though no model takes them.
 
     Parameters that control the perturbation network:
-        perturbation_hidden_size, perturbation_learning_rate, perturbation_weight_decay, perturbation_bound,
-        perturbation_follows_schedule, perturbation_start, perturbed_logits, condition_on_label, class_prior,
-        characteristics, background_evidence.
+        perturbation_hidden_size, perturbation_activation, perturbation_learning_rate, perturbation_optim,
+        perturbation_weight_decay, perturbation_bound, perturbation_follows_schedule, perturbation_start,
+        perturbed_logits, condition_on_label, class_prior, characteristics, background_evidence.
 
     Parameters that control the meta set and its causal augmentation:
         meta_batch_size, meta_samples, meta_in_training_mode, counterfactual_infills, factual_infills, mask_shape,
@@ -51,8 +58,17 @@ class CLPTrainingArguments(PublishedArguments):
     perturbation_hidden_size: int = field(
         default=100, metadata={"help": "Width of the hidden layer of the perturbation network."}
     )
+    perturbation_activation: str = field(
+        default="tanh", metadata={"help": f"Of that layer: {', '.join(ACTIVATIONS)}; the paper does not say."}
+    )
     perturbation_learning_rate: float = field(
-        default=1e-3, metadata={"help": "Learning rate of the perturbation network (Adam)."}
+        default=1e-3, metadata={"help": "Learning rate η₂ of the perturbation network."}
+    )
+    perturbation_optim: str = field(
+        default="adamw",
+        metadata={
+            "help": f"Optimizer of the perturbation network: {', '.join(OPTIMIZERS)} (sgd, plain: paper, Eq. 9)."
+        },
     )
     perturbation_weight_decay: float = field(
         default=0.0, metadata={"help": "Decoupled weight decay of the perturbation network."}
@@ -149,11 +165,12 @@ class CLPTrainingArguments(PublishedArguments):
         default=1,
         metadata={
             "help": "How often a meta image comes as a counterfactual, and as a factual one, for each time it comes as "
-            "it is; 1 gives twice as many augmented images as original ones (paper)."
+            "it is; with both kinds, 1 gives twice as many augmented images as original ones (paper)."
         },
     )
     fgsm_epsilon: float = field(
-        default=0.1, metadata={"help": "Largest change of a background pixel by the fgsm infill, pixels in [0, 1]."}
+        default=0.1,
+        metadata={"help": "Largest change of a background pixel by the fgsm infill, pixels in [0, 1]; 0.5 (paper)."},
     )
     inpainting_model: str = field(
         default="telea", metadata={"help": "For the inpaint infill: telea (OpenCV) or a diffusers inpainting pipeline."}
@@ -262,6 +279,8 @@ class CLPTrainingArguments(PublishedArguments):
             ("training_loss", LOSS_NAMES),
             ("meta_network", tuple(META_NETWORKS)),
             ("perturbed_logits", PERTURBED_LOGITS),
+            ("perturbation_optim", tuple(OPTIMIZERS)),
+            ("perturbation_activation", tuple(ACTIVATIONS)),
             ("on_nonfinite", ON_NONFINITE),
         ):
             if getattr(self, name) not in valid:
@@ -283,16 +302,7 @@ class CLPTrainingArguments(PublishedArguments):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected 1 or more.")
         if self.meta_every and self.gradient_checkpointing:
-            if (self.gradient_checkpointing_kwargs or {}).get("use_reentrant"):
-                raise ValueError(
-                    "The look-ahead takes gradients by torch.autograd.grad, which reentrant checkpointing refuses; set "
-                    "use_reentrant=False."
-                )
-            if self.hypergradient == "double_backward":
-                raise ValueError(
-                    "hypergradient='double_backward' does not go together with gradient checkpointing; 'forward' is as "
-                    "exact, and does."
-                )
+            _check_gradient_checkpointing(self)
         check_characteristics(self.characteristics)
         _check_training_loss(self)
         if self.background_evidence and not self.counterfactual_infills:
@@ -312,6 +322,19 @@ class CLPTrainingArguments(PublishedArguments):
     def needs_masks(self) -> bool:
         """Whether meta images are augmented causally; False for Meta-LP."""
         return bool(self.counterfactual_infills or self.factual_infills)
+
+
+def _check_gradient_checkpointing(args: CLPTrainingArguments) -> None:
+    if (args.gradient_checkpointing_kwargs or {}).get("use_reentrant"):
+        raise ValueError(
+            "The look-ahead takes gradients by torch.autograd.grad, which reentrant checkpointing refuses; set "
+            "use_reentrant=False."
+        )
+    if args.hypergradient == "double_backward":
+        raise ValueError(
+            "hypergradient='double_backward' does not go together with gradient checkpointing; 'forward' is as exact, "
+            "and does."
+        )
 
 
 def _check_training_loss(args: CLPTrainingArguments) -> None:

@@ -5,12 +5,14 @@
     clp-hf train celeba --dataset_name path/to/parquet_folder
 
 Groups are hair × gender. There are no masks, and the middle of the image is the face rather than the hair, so the
-default method is Meta-LP, with ten images of every group out of the training split, as in the paper. Network and
-optimizer as Yao et al. (2022) have them, whom the paper follows on Waterbirds. Writes what recipes/waterbirds.py does.
+default method is Meta-LP, with ten images of every group out of the training split, as the paper has it on Waterbirds.
+Network and optimizer as Yao et al. (2022) have them, whom the paper follows there. It has no CelebA: --preset paper is
+its method (here Meta-LP) with these defaults. Writes what recipes/waterbirds.py does.
 """
 
 from clp_hf import CLPTrainingArguments
 from clp_hf.experiment import (
+    PRESETS,
     SELECTED_EVERY_EPOCH,
     SGD,
     DataArguments,
@@ -54,8 +56,8 @@ def build(
     return Experiment(data, model, training)
 
 
-def main(description: str = __doc__, defaults: dict = DEFAULTS, method: str = "meta_lp"):
-    run_recipe(RecipeArguments, description, {"method": method, **defaults}, build)
+def main(description: str = __doc__, defaults: dict = DEFAULTS, method: str = "meta_lp", presets=PRESETS):
+    run_recipe(RecipeArguments, description, {"method": method, **defaults}, build, presets)
 
 
 if __name__ == "__main__":

@@ -3,13 +3,14 @@
     clp-hf train cifar_longtail                      # CIFAR-10, 100:1, from the Hub
     clp-hf train cifar_longtail --dataset_name uoft-cs/cifar100 --imbalance_ratio 10 --method meta_lp
     clp-hf train cifar_longtail --method meta_lp --class_prior true --perturbation_learning_rate 1e-4
+    clp-hf train cifar_longtail --preset paper               # the paper's method too
     clp-hf train cifar_longtail --dataset_name path/to/parquet_folder --num_train_epochs 10
 
 A tenth of the training images is held out, balanced, for validation and the meta set (ten of every class); the tail is
 made of the others: the canonical split of `clp_hf.data.long_tail`, whatever the seed. CIFAR has no masks: causal
 images use a box in the middle of the image. --class_prior begins at logit adjustment: of what is meta-learned the best.
-The defaults are the paper's; --num_train_epochs shortens the schedule in proportion. Writes what recipes/waterbirds.py
-does.
+Network, optimizer and schedule are the paper's; --num_train_epochs shortens the schedule in proportion. Writes what
+recipes/waterbirds.py does.
 """
 
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from clp_hf import CLPTrainingArguments
 from clp_hf.data import long_tail
 from clp_hf.data.scenarios.long_tail import PROFILES
 from clp_hf.experiment import (
+    PAPER,
     SELECTED_EVERY_EPOCH,
     SGD,
     DataArguments,
@@ -57,6 +59,9 @@ DEFAULTS = {
     "metric_for_best_model": "accuracy",
 }
 
+# section 4.1, whose network, optimizer and schedule are the defaults; silent: batches, and crops
+PRESETS = {"paper": {**PAPER, "meta_split": "validation", "meta_samples": 10, "train_boxes": "centre"}}
+
 
 def build(
     recipe: RecipeArguments, data: DataArguments, model: ModelArguments, training: CLPTrainingArguments
@@ -66,7 +71,7 @@ def build(
 
 
 def main():
-    run_recipe(RecipeArguments, __doc__, DEFAULTS, build)
+    run_recipe(RecipeArguments, __doc__, DEFAULTS, build, PRESETS)
 
 
 if __name__ == "__main__":

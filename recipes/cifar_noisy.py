@@ -7,9 +7,10 @@
     clp-hf train cifar_noisy --dataset_name uoft-cs/cifar100 --flip_map similar.json --method meta_lp
 
 Flips go to the two most similar classes: those of --flip_map, or those that a linear classifier on thumbnails of the
-clean training images confuses most; they are printed. The meta set is 1,000 clean images, as many of every class. The
-defaults are the paper's for flips and, where it is silent (epochs), those of Shu et al. (2019), whom it follows. The
-paper's perturbation of all classes hardly sees whose label is wrong: that of the own class alone does.
+clean training images confuses most; they are printed. The meta set is 1,000 clean images, as many of every class.
+Network and optimizer are the paper's for flips and, where it is silent (epochs), those of Shu et al. (2019), whom it
+follows; --preset paper is its method too, and for uniform noise goes with the flags above. A perturbation of all
+classes hardly sees whose label is wrong: that of the own class alone does.
 """
 
 import json
@@ -22,7 +23,7 @@ from datasets import Dataset
 
 from clp_hf import CLPTrainingArguments
 from clp_hf.data.scenarios.label_noise import flip_noise, similar_classes, thumbnail_confusion, uniform_noise
-from clp_hf.experiment import DataArguments, Experiment, MethodArguments, ModelArguments, run_recipe
+from clp_hf.experiment import PAPER, DataArguments, Experiment, MethodArguments, ModelArguments, run_recipe
 
 
 @dataclass
@@ -43,6 +44,9 @@ DEFAULTS = {
     "lr_decay_at": [0.667, 0.833],  # epochs 40 and 50
     "weight_decay": 1e-4,
 }
+
+# section 4.2, whose network and optimizer (for flips) are the defaults
+PRESETS = {"paper": {**PAPER, "meta_split": "validation", "meta_images": 1000, "train_boxes": "centre"}}
 
 
 def noise(train: Dataset, recipe: RecipeArguments) -> Dataset:
@@ -65,7 +69,7 @@ def build(
 
 
 def main():
-    run_recipe(RecipeArguments, __doc__, DEFAULTS, build)
+    run_recipe(RecipeArguments, __doc__, DEFAULTS, build, PRESETS)
 
 
 if __name__ == "__main__":

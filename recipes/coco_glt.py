@@ -11,7 +11,8 @@ from functools import partial
 
 import imagenet_glt
 
-RecipeArguments, build = imagenet_glt.RecipeArguments, partial(imagenet_glt.build, benchmark="coco")
+RecipeArguments, PRESETS = imagenet_glt.RecipeArguments, imagenet_glt.PRESETS
+build = partial(imagenet_glt.build, benchmark="coco")
 
 DEFAULTS = {
     **imagenet_glt.DEFAULTS,

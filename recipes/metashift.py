@@ -7,10 +7,13 @@ MetaShift (Liang & Zou, 2022) is made of Visual Genome by its authors' code; its
 `datasets` no longer runs. The folder holds what that code made, as parquet files or as an image folder with metadata,
 with the columns `image`, `label` (cat, dog) and `attribute` (indoor, outdoor). Without masks or boxes of its own,
 causal images use a box in the middle of the image. Everything else is recipes/celeba.py's, with the learning rate
-and epochs of Yao et al. (2022) for MetaShift.
+and epochs of Yao et al. (2022) for MetaShift. The paper has no MetaShift: --preset paper is its method, with boxes in
+the middle of the training images too.
 """
 
 import celeba
+
+from clp_hf.experiment import PAPER
 
 RecipeArguments, build = celeba.RecipeArguments, celeba.build
 
@@ -25,9 +28,11 @@ DEFAULTS = {
     "learning_rate": 1e-3,
 }
 
+PRESETS = {"paper": {**PAPER, "train_boxes": "centre"}}
+
 
 def main():
-    celeba.main(__doc__, DEFAULTS, method="clp")
+    celeba.main(__doc__, DEFAULTS, method="clp", presets=PRESETS)
 
 
 if __name__ == "__main__":

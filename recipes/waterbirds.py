@@ -2,6 +2,7 @@
 
     clp-hf train waterbirds --compare                       # embedded birds, ERM and CLP side by side
     clp-hf train waterbirds --dataset_name grodino/waterbirds --model_name_or_path timm/resnet50.a1_in1k
+    clp-hf train waterbirds --preset paper --dataset_name path/to/masked/waterbirds   # the CLP paper's run
     clp-hf train waterbirds settings.yaml
 
 In a checkout, accelerate launch recipes/waterbirds.py is the same.
@@ -11,7 +12,16 @@ group, and publishes the folder with --push_to_hub.
 """
 
 from clp_hf import CLPTrainingArguments
-from clp_hf.experiment import SGD, DataArguments, Experiment, MethodArguments, ModelArguments, run_recipe
+from clp_hf.experiment import (
+    PAPER,
+    SELECTED_EVERY_EPOCH,
+    SGD,
+    DataArguments,
+    Experiment,
+    MethodArguments,
+    ModelArguments,
+    run_recipe,
+)
 
 RecipeArguments = MethodArguments
 
@@ -49,6 +59,26 @@ DEFAULTS = {
     "metric_for_best_model": "worst_group_accuracy",
 }
 
+# section 4.3 and, where it refers to them, Yao et al. (2022): epochs, a constant rate, no layer frozen
+PRESETS = {
+    "paper": {
+        **PAPER,
+        "model_name_or_path": "timm/resnet50.tv_in1k",
+        "image_size": 224,
+        "freeze_batch_norm": False,
+        "meta_split": "train",
+        "meta_samples": 10,
+        "num_train_epochs": 300,
+        "per_device_train_batch_size": 16,
+        "learning_rate": 1e-3,
+        **SGD,
+        "weight_decay": 1e-4,
+        "lr_scheduler_type": "constant",
+        "warmup_steps": 0,
+        **SELECTED_EVERY_EPOCH,
+    }
+}
+
 
 def named(data: DataArguments) -> DataArguments:
     """With the names of the classes, where the data set is Waterbirds and none were given."""
@@ -64,7 +94,7 @@ def build(
 
 
 def main():
-    run_recipe(RecipeArguments, __doc__, DEFAULTS, build)
+    run_recipe(RecipeArguments, __doc__, DEFAULTS, build, PRESETS)
 
 
 if __name__ == "__main__":

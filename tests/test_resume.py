@@ -167,3 +167,25 @@ def test_the_best_checkpoint_is_known_by_its_final_name(make_trainer, tmp_path):
     last = get_last_checkpoint(str(tmp_path / "run"))
     with open(os.path.join(last, "trainer_state.json")) as file:
         assert json.load(file)["best_model_checkpoint"] == str(tmp_path / "run" / best)
+
+
+def test_plain_sgd_of_the_perturbation_network_resumes(make_trainer, tmp_path):
+    def trained(output, resume=None, **settings):
+        trainer = make_trainer(
+            output_dir=str(tmp_path / output), save_strategy="steps", save_steps=2, perturbation_learning_rate=0.1,
+            **{"perturbation_optim": "sgd"} | settings,
+        )  # fmt: skip
+        trainer.train(resume_from_checkpoint=resume)
+        return result(tmp_path / output)
+
+    whole = trained("whole")
+    (group,) = whole["meta_state.pt"]["optimizer"]["param_groups"]
+    assert (group["lr"], group["momentum"]) == (0.1, 0)
+    checkpoint = str(tmp_path / "whole" / "checkpoint-2")
+    resumed = trained("resumed", checkpoint)
+    for state in (whole, resumed):
+        state.pop("log")
+        state.pop("training_args.bin", None)
+    assert_same(resumed, whole)
+    with pytest.raises(ValueError, match="perturbation_optim was 'sgd', is 'adamw'"):
+        trained("other", checkpoint, perturbation_optim="adamw")

@@ -13,8 +13,8 @@ from torch.utils.data import Subset
 from transformers import AutoModelForImageClassification, EarlyStoppingCallback, Trainer, TrainerCallback
 
 from clp_hf import CLPTrainer, PerturbationNetwork
-from clp_hf.algorithm import PERTURBATION_BETAS
 from clp_hf.perturbation import training_characteristics
+from clp_hf.perturbation.optimizers import PERTURBATION_BETAS
 
 META_LP = {"counterfactual_infills": [], "factual_infills": []}
 SGD = {"optim": "sgd", "lr_scheduler_type": "constant", "max_grad_norm": 0.0}
@@ -492,6 +492,34 @@ def test_the_rate_of_the_perturbation_network_follows_the_schedule_where_asked(m
 
     assert trained(lr_decay_at=[0.4]) == 1e-3
     assert trained(lr_decay_at=[0.4], perturbation_follows_schedule=True) == pytest.approx(1e-4)
+
+
+def test_plain_sgd_moves_the_perturbation_network_by_its_rate_times_the_hypergradient(make_trainer):
+    trainer = make_trainer(max_steps=1, perturbation_optim="sgd", perturbation_learning_rate=7.0, **META_LP, **SGD)
+    start = parameters(trainer.perturbation_network)
+    trainer.train()
+    moved = (parameters(trainer.perturbation_network) - start).norm().item()
+    assert moved == pytest.approx(7.0 * logged(trainer, "hypergradient_indirect")[0], rel=1e-4)
+    assert moved > 0
+    with pytest.raises(ValueError, match="perturbation_optim is 'adam'; choose one of adamw, sgd"):
+        make_trainer(perturbation_optim="adam")
+
+
+def test_what_is_attacked_is_the_classifier_as_it_will_be_used(make_trainer):
+    """Few images of a meta batch are attacked: they are no batch to normalise by."""
+    trainer = make_trainer(resnet(), counterfactual_infills=[], factual_infills=["fgsm"], max_steps=1)
+    batches, seen = trainer.learner.meta_batches, []
+    draw = batches.draw
+
+    def drawn(logits_fn, donors):
+        images = donors["pixel_values"]
+        seen.append((logits_fn(images), torch.cat([logits_fn(image[None]) for image in images])))
+        assert trainer.model.training
+        return draw(logits_fn, donors)
+
+    batches.draw = drawn
+    trainer.train()
+    torch.testing.assert_close(*seen[0], rtol=1e-4, atol=1e-5)
 
 
 def test_the_meta_loss_is_that_of_the_classifier_as_it_will_be_used(make_trainer):

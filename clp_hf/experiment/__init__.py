@@ -8,10 +8,13 @@ if TYPE_CHECKING:
     from .arguments import DataArguments, MethodArguments, ModelArguments, parse_arguments
     from .experiment import Experiment
     from .methods import METHODS, configured
+    from .presets import PAPER, PRESETS
     from .recipe import SELECTED_EVERY_EPOCH, SGD, experiment_of, run_recipe
 
 __all__ = [
     "METHODS",
+    "PAPER",
+    "PRESETS",
     "SELECTED_EVERY_EPOCH",
     "SGD",
     "DataArguments",
@@ -28,6 +31,8 @@ __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "METHODS": ".methods",
+        "PAPER": ".presets",
+        "PRESETS": ".presets",
         "SELECTED_EVERY_EPOCH": ".recipe",
         "SGD": ".recipe",
         "DataArguments": ".arguments",

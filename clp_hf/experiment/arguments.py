@@ -69,6 +69,13 @@ class DataArguments(Columns):
             "choices": list(BOX_METHODS),
         },
     )
+    train_boxes: str | None = field(
+        default=None,
+        metadata={
+            "help": "The same for training images, which then have saliency too, and are donors of backgrounds.",
+            "choices": list(BOX_METHODS),
+        },
+    )
 
 
 @dataclass
@@ -98,6 +105,10 @@ class MethodArguments:
     """How to train; what every recipe asks, beside what is its own."""
 
     method: str = field(default="clp", metadata={"help": "How to train.", "choices": list(METHODS)})
+    preset: str | None = field(
+        default=None,
+        metadata={"help": "Settings that replace the defaults, and that flags replace: paper, the CLP paper's own."},
+    )
     compare: bool = field(
         default=False, metadata={"help": "Train with ERM too, for comparison, each in its own sub-folder."}
     )
@@ -107,22 +118,32 @@ class _Help(ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter):
     """The recipe's docstring as it is written, and every default."""
 
 
-def parse_arguments(argument_classes: Sequence[type], description: str, defaults: Mapping[str, Any]) -> tuple:
+def parse_arguments(
+    argument_classes: Sequence[type],
+    description: str,
+    defaults: Mapping[str, Any],
+    presets: Mapping[str, Mapping[str, Any]] | None = None,
+) -> tuple:
     """Arguments from the command line, or from the one JSON or YAML file that is its only argument.
 
     Args:
         argument_classes: dataclasses.
         description: for `--help`.
         defaults: of the recipe, by name of the field, where they are not those of the dataclasses.
+        presets: what each value of `preset`, an argument then, puts in the place of defaults.
 
     Raises:
-        ValueError: the file names another recipe than this one, or what is no argument or no value of one.
+        ValueError: the file names another recipe than this one, or what is no argument or no value of one; or there is
+            no such preset.
     """
-    return read_arguments(argument_classes, description, defaults)[0]
+    return read_arguments(argument_classes, description, defaults, presets)[0]
 
 
 def read_arguments(
-    argument_classes: Sequence[type], description: str, defaults: Mapping[str, Any]
+    argument_classes: Sequence[type],
+    description: str,
+    defaults: Mapping[str, Any],
+    presets: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> tuple[tuple, dict[str, Any]]:
     """As `parse_arguments`, and by name those of the arguments that were given, and are not left to the defaults."""
     train_together()
@@ -137,13 +158,24 @@ def read_arguments(
     if words and is_settings_file(words[0]):
         refuse_flags_beside(words[0], words[1:])
         given = _read_settings(words[0], parser)
-        return parser.parse_dict({**defaults, **given}), given
+        chosen = _preset(given.get("preset"), presets) if presets else {}
+        return parser.parse_dict({**defaults, **chosen, **given}), given
     _refuse_unknown_words(words, parser)
+    if presets:
+        parser.set_defaults(**_preset(parser.parse_known_args(words)[0].preset, presets))
     parsed = parser.parse_args_into_dataclasses()
     for action in parser._actions:
         action.default = SUPPRESS
     parser._defaults.clear()
     return parsed, vars(parser.parse_known_args()[0])
+
+
+def _preset(name: str | None, presets: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
+    if name is not None and name not in presets:
+        raise ValueError(
+            f"There is no preset {name!r}.{did_you_mean(name, presets)} Presets of this recipe: {', '.join(presets)}."
+        )
+    return {} if name is None else presets[name]
 
 
 def _refuse_unknown_words(words: Sequence[str], parser: HfArgumentParser) -> None:

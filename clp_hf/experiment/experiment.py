@@ -43,6 +43,11 @@ def hub_kwargs(model_args: ModelArguments) -> dict[str, Any]:
     return {name: getattr(model_args, name) for name in ("revision", "cache_dir", "token", "trust_remote_code")}
 
 
+def _boxed(images: Dataset, method: str | None) -> Dataset:
+    """The images, with boxes where they have neither mask nor box and a method to find some is given."""
+    return add_boxes(images, method) if method and not {"mask", "box"} & set(images.column_names) else images
+
+
 class Experiment:
     """Data and model of a recipe, and runs of methods on them that differ in nothing but the method.
 
@@ -105,12 +110,12 @@ class Experiment:
         has_groups = self.group_names is not None
         split = data_args.meta_split
         meta, splits[split] = self._split_meta_set(splits[split], data_args)
-        if data_args.meta_boxes and not {"mask", "box"} & set(meta.column_names):
-            meta = add_boxes(meta, data_args.meta_boxes)
+        meta = _boxed(meta, data_args.meta_boxes)
         if data_args.max_train_samples is not None:
             splits["train"] = self._subset(splits["train"], data_args.max_train_samples)
         if scenario is not None:
             splits["train"] = scenario(splits["train"])
+        splits["train"] = _boxed(splits["train"], data_args.train_boxes)
         self.splits = splits
         cells = "group" if has_groups else "label"
         self.card_details = CardDetails(

@@ -8,6 +8,7 @@ from ..training_args import CLPTrainingArguments
 from .arguments import DataArguments, MethodArguments, ModelArguments, read_arguments
 from .experiment import Experiment
 from .methods import METHODS, check_given, configured
+from .presets import PRESETS
 from .resuming import checkpoints
 
 SGD = {"optim": "sgd", "optim_args": "momentum=0.9", "max_grad_norm": 0.0}
@@ -31,12 +32,13 @@ def run_recipe(
     description: str,
     defaults: Mapping[str, Any],
     build: Callable[..., Experiment] = experiment_of,
+    presets: Mapping[str, Mapping[str, Any]] = PRESETS,
 ) -> tuple[Experiment, dict[str, dict[str, float]]]:
     """A recipe as its command runs it: one method, or with `--compare` ERM beside it; the summary is printed.
 
     Args:
         recipe_arguments: dataclass of the recipe's own arguments.
-        description, defaults: as for `parse_arguments`.
+        description, defaults, presets: as for `parse_arguments`.
         build: makes the experiment of the recipe's own, the data, the model and the training arguments.
 
     Returns:
@@ -47,7 +49,7 @@ def run_recipe(
             is no checkpoint to resume from.
     """
     (recipe, data, model, training), given = read_arguments(
-        (recipe_arguments, DataArguments, ModelArguments, CLPTrainingArguments), description, defaults
+        (recipe_arguments, DataArguments, ModelArguments, CLPTrainingArguments), description, defaults, presets
     )
     names = list(dict.fromkeys(["erm", recipe.method])) if recipe.compare else [recipe.method]
     check_given(names, given)

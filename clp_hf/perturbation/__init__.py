@@ -9,7 +9,8 @@ from .characteristics import (
     training_characteristics,
 )
 from .evidence import EVIDENCES, BackgroundEvidence, BackgroundProbe, Evidence
-from .network import PERTURBED_LOGITS, PerturbationNetwork
+from .network import ACTIVATIONS, PERTURBED_LOGITS, PerturbationNetwork
+from .optimizers import OPTIMIZERS, build_optimizer
 from .statistics import ClassStatistics
 from .weight import WeightNetwork
 
@@ -17,10 +18,12 @@ from .weight import WeightNetwork
 META_NETWORKS = {network.NAME: network for network in (PerturbationNetwork, WeightNetwork)}
 
 __all__ = [
+    "ACTIVATIONS",
     "BACKGROUND_MARGIN",
     "CHARACTERISTICS",
     "EVIDENCES",
     "META_NETWORKS",
+    "OPTIMIZERS",
     "PERTURBED_LOGITS",
     "BackgroundEvidence",
     "BackgroundProbe",
@@ -29,6 +32,7 @@ __all__ = [
     "MetaNetwork",
     "PerturbationNetwork",
     "WeightNetwork",
+    "build_optimizer",
     "check_characteristics",
     "own_margin",
     "training_characteristics",

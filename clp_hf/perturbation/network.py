@@ -16,6 +16,7 @@ from .characteristics import BACKGROUND_MARGIN, CHARACTERISTICS, check_character
 LABEL_EMBEDDING_SIZE = 8
 MAX_BACKGROUND_GATE = 3.0
 PERTURBED_LOGITS = "all", "own"
+ACTIVATIONS = {"tanh": torch.tanh, "relu": torch.relu}
 MAX_COUNTED_WEIGHT = 10.0
 
 
@@ -42,10 +43,12 @@ class PerturbationNetwork(MetaNetwork):
             and δ = m e_y raises or lowers the logit of the sample's own class, whichever that is (our extension). The
             inputs hardly name the class, so that with "all" samples of different classes get much the same δ, which
             cannot make those with a wrong label count less; m can: the larger it is, the less is there to learn.
+        activation: of the hidden layer, "tanh" or "relu". The paper does not say; tanh keeps a sample that is far from
+            all others from the largest δ.
 
     Raises:
-        ValueError: for unknown characteristics or `perturbed_logits`, a negative `bound`, or a class of no images
-            among the proportions.
+        ValueError: for unknown characteristics, `perturbed_logits` or `activation`, a negative `bound`, or a class of
+            no images among the proportions.
     """
 
     NAME = "perturbation"
@@ -67,11 +70,14 @@ class PerturbationNetwork(MetaNetwork):
         condition_on_label: bool = False,
         class_proportions: Sequence[float] | None = None,
         perturbed_logits: str = "all",
+        activation: str = "tanh",
     ):
         super().__init__()
         check_characteristics(characteristics)
         if perturbed_logits not in PERTURBED_LOGITS:
             raise ValueError(f"perturbed_logits is {perturbed_logits!r}; choose one of {', '.join(PERTURBED_LOGITS)}.")
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"activation is {activation!r}; choose one of {', '.join(ACTIVATIONS)}.")
         if bound < 0:
             raise ValueError(f"bound is {bound}; expected a positive bound on the perturbations, or 0 for none.")
         self.config = {
@@ -82,6 +88,7 @@ class PerturbationNetwork(MetaNetwork):
             "condition_on_label": condition_on_label,
             "class_proportions": class_proportions,
             "perturbed_logits": perturbed_logits,
+            "activation": activation,
         }
         self.characteristics = tuple(characteristics)
         self.bound = bound
@@ -93,6 +100,7 @@ class PerturbationNetwork(MetaNetwork):
             raise ValueError(f"class_prior needs images of every class; the training set has none of {empty}.")
         self.register_buffer("log_prior", class_proportions and torch.tensor(class_proportions).log())
         self.label_embedding = nn.Embedding(num_labels, LABEL_EMBEDDING_SIZE) if condition_on_label else None
+        self.activation = ACTIVATIONS[activation]
         self.hidden = nn.Linear(num_inputs + (LABEL_EMBEDDING_SIZE if condition_on_label else 0), hidden_size)
         self.num_labels = num_labels
         self.perturbs_own = perturbed_logits == "own"
@@ -113,6 +121,7 @@ class PerturbationNetwork(MetaNetwork):
             condition_on_label=settings.condition_on_label,
             class_proportions=class_proportions.tolist() if settings.class_prior else None,
             perturbed_logits=settings.perturbed_logits,
+            activation=settings.perturbation_activation,
         )
 
     @torch.no_grad()
@@ -144,7 +153,7 @@ class PerturbationNetwork(MetaNetwork):
         inputs = (characteristics - self.mean) / (self.variance + 1e-6).sqrt()
         if self.label_embedding is not None:
             inputs = torch.cat([inputs, self.label_embedding(labels)], dim=-1)
-        perturbation = self.output(torch.tanh(self.hidden(inputs)))
+        perturbation = self.output(self.activation(self.hidden(inputs)))
         if self.uses_background:
             perturbation, gate = perturbation[:, :-1], perturbation[:, -1:]
         if self.bound:

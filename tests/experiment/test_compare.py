@@ -14,6 +14,7 @@ import compare  # noqa: E402
 import plots  # noqa: E402
 from common import mark_best  # noqa: E402
 
+from clp_hf.experiment import PAPER  # noqa: E402
 from clp_hf.perturbation import CHARACTERISTICS  # noqa: E402
 
 
@@ -259,3 +260,13 @@ def test_plots_of_what_there_is(tmp_path):
     assert drawn(clp, copies, record("meta_lp", **accuracies)) == ["per_class", "augmented_images"]
     assert drawn(clp, record("clp_without_margin", **accuracies)) == ["per_class", "characteristics"]
     assert all(path.stat().st_size > 5000 for path in tmp_path.glob("*.png"))
+
+
+def test_the_papers_method_runs_beside_ours_on_the_scenarios_budget(command, in_this_process, tmp_path):
+    command(*NOISE, "--methods", "paper+saliency_weight=0.2", "--seeds", "0")
+    compare.main()
+    record = json.loads((tmp_path / "results" / "paper+saliency_weight=0.2-0.json").read_text())
+    assert record["model"] == "cifar_resnet20"
+    settings = record["settings"]
+    assert {name: settings[name] for name in PAPER} == PAPER | {"saliency_weight": 0.2}
+    assert "preset" not in settings

@@ -130,6 +130,16 @@ def test_bad_settings_are_refused():
         PerturbationNetwork(4, characteristics=["hue"])
     with pytest.raises(ValueError, match="bound is -1"):
         PerturbationNetwork(4, bound=-1.0)
+    with pytest.raises(ValueError, match="activation is 'gelu'; choose one of tanh, relu"):
+        PerturbationNetwork(4, activation="gelu")
+
+
+def test_a_two_layer_relu_perceptron():
+    network = PerturbationNetwork(4, characteristics=["loss", "margin"], activation="relu")
+    with torch.no_grad():
+        network.output.weight.normal_(generator=torch.Generator().manual_seed(4))
+    hidden = (INPUTS[:, :2] / (1 + 1e-6) ** 0.5 @ network.hidden.weight.T + network.hidden.bias).clamp(min=0)
+    torch.testing.assert_close(network(INPUTS[:, :2], LABELS), hidden @ network.output.weight.T)
 
 
 def test_background_logits_pass_a_gate_that_starts_at_one():
