@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from transformers import TrainingArguments
 
 from .bilevel import ENGINES, LOOKAHEADS, SCOPES
-from .causal import COUNTERFACTUAL_INFILLS, FACTUAL_INFILLS
+from .causal import COUNTERFACTUAL_INFILLS, FACTUAL_INFILLS, check_infills
 from .hub.arguments import PublishedArguments
 from .losses import TRAINING_LOSSES
 from .perturbation import CHARACTERISTICS, META_NETWORKS, PERTURBED_LOGITS, check_characteristics
@@ -32,7 +32,7 @@ class CLPTrainingArguments(PublishedArguments):
         factual_mask_shape, augmented_copies, fgsm_epsilon, inpainting_model.
 
     Parameters that control the training batches and the learning rate with or without CLP:
-        train_sampling, lr_decay_at, on_nonfinite, remove_unused_columns.
+        train_sampling, train_infills, train_infill_share, lr_decay_at, on_nonfinite, remove_unused_columns.
 
     Parameters of the methods CLP is compared with:
         training_loss, training_loss_options, meta_network.
@@ -168,6 +168,17 @@ class CLPTrainingArguments(PublishedArguments):
             "classes or groups equally often). Holds for the plain Trainer (meta_every=0) too."
         },
     )
+    train_infills: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "Put training images before another background, each by one of: "
+            f"{', '.join(FACTUAL_INFILLS)}; mix_rand is that of an image of another class in the batch. Needs masks in "
+            "the training set; holds for every method, the plain Trainer (meta_every=0) too."
+        },
+    )
+    train_infill_share: float = field(
+        default=0.5, metadata={"help": "Share of the training images with a mask to which train_infills do that."}
+    )
     lr_decay_at: list[float] = field(
         default_factory=list,
         metadata={
@@ -282,21 +293,10 @@ class CLPTrainingArguments(PublishedArguments):
         for name in ("meta_batch_size", "saliency_batch_size"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected 1 or more.")
-        if self.meta_every and self.gradient_checkpointing:
-            if (self.gradient_checkpointing_kwargs or {}).get("use_reentrant"):
-                raise ValueError(
-                    "The look-ahead takes gradients by torch.autograd.grad, which reentrant checkpointing refuses; set "
-                    "use_reentrant=False."
-                )
-            if self.hypergradient == "double_backward":
-                raise ValueError(
-                    "hypergradient='double_backward' does not go together with gradient checkpointing; 'forward' is as "
-                    "exact, and does."
-                )
+        _check_gradient_checkpointing(self)
         check_characteristics(self.characteristics)
         _check_training_loss(self)
-        if self.background_evidence and not self.counterfactual_infills:
-            raise ValueError("background_evidence needs counterfactual_infills, to take the foreground out of images.")
+        _check_causal_images(self)
         if self.background_evidence and self.perturb_meta_logits:
             raise ValueError("background_evidence is measured on training images only; set perturb_meta_logits=False.")
         logit_options = ("background_evidence", "perturb_meta_logits", "class_prior")
@@ -312,6 +312,39 @@ class CLPTrainingArguments(PublishedArguments):
     def needs_masks(self) -> bool:
         """Whether meta images are augmented causally; False for Meta-LP."""
         return bool(self.counterfactual_infills or self.factual_infills)
+
+
+def _check_gradient_checkpointing(args: CLPTrainingArguments) -> None:
+    if not (args.meta_every and args.gradient_checkpointing):
+        return
+    if (args.gradient_checkpointing_kwargs or {}).get("use_reentrant"):
+        raise ValueError(
+            "The look-ahead takes gradients by torch.autograd.grad, which reentrant checkpointing refuses; set "
+            "use_reentrant=False."
+        )
+    if args.hypergradient == "double_backward":
+        raise ValueError(
+            "hypergradient='double_backward' does not go together with gradient checkpointing; 'forward' is as exact, "
+            "and does."
+        )
+
+
+def _check_causal_images(args: CLPTrainingArguments) -> None:
+    check_infills("counterfactual", args.counterfactual_infills, COUNTERFACTUAL_INFILLS)
+    check_infills("factual", args.factual_infills, FACTUAL_INFILLS)
+    check_infills("training", args.train_infills, FACTUAL_INFILLS)
+    if not 0 < args.train_infill_share <= 1:
+        raise ValueError(
+            f"train_infill_share is {args.train_infill_share}; expected more than 0 and at most 1. With an empty "
+            "train_infills all images stay as they are."
+        )
+    if args.background_evidence and not args.counterfactual_infills:
+        raise ValueError("background_evidence needs counterfactual_infills, to take the foreground out of images.")
+    if args.background_evidence and args.train_infills and args.train_infill_share == 1:
+        raise ValueError(
+            "background_evidence is learned from training images before their own background, and with "
+            "train_infill_share=1 there is none. Lower it, or set background_evidence=False."
+        )
 
 
 def _check_training_loss(args: CLPTrainingArguments) -> None:
