@@ -55,12 +55,10 @@ from variants import (  # noqa: E402
     TRAINER_SETTINGS,
     VARIANTS,
     changes_images,
-    swaps_backgrounds,
     variant,
 )
 
 from clp_hf import CLPTrainingArguments  # noqa: E402
-from clp_hf.data.background_swap import BackgroundSwap  # noqa: E402
 from clp_hf.data.groups import counts  # noqa: E402
 from clp_hf.experiment import DataArguments, ModelArguments, configured, parse_arguments  # noqa: E402
 
@@ -263,8 +261,6 @@ def run(method: str, seed: int) -> None:
     experiment = importlib.import_module(comparison.benchmark.scenario).build(*comparison.arguments)
     if comparison.benchmark.frozen_features:
         freeze(experiment, comparison.benchmark.frozen_features)
-    if swaps_backgrounds(method):
-        experiment.train = BackgroundSwap(experiment.splits["train"], experiment.train.transform, name="train")
     started = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
         metrics = experiment.run(variant(method), folder)

@@ -35,9 +35,8 @@ SCENARIOS = {
 OWN_CLASS = {"perturbed_logits": "own", "perturbation_bound": 10.0}
 VARIANTS = {
     **METHODS,
-    # the same masks, used as data augmentation: every other training image gets the background of another class
-    "background_swap": {"meta_every": 0},
-    "clp_background_swap": {},
+    # the same masks used as data augmentation too: every other training image gets the background of another class
+    "clp_background_swap": {"train_infills": ["mix_rand"]},
     # from logit adjustment on: δ starts at the log class proportions
     "meta_lp_class_prior": {**METHODS["meta_lp"], "class_prior": True},
     "clp_class_prior": {"class_prior": True},
@@ -95,11 +94,7 @@ def changes_images(method: str, training: CLPTrainingArguments) -> bool:
     """Whether a method takes images apart by their masks, for its meta set or the training set."""
     settings = {**vars(training), **variant(method)}
     causal = settings["counterfactual_infills"] or settings["factual_infills"]
-    return swaps_backgrounds(method) or bool(settings["meta_every"] and causal)
-
-
-def swaps_backgrounds(method: str) -> bool:
-    return "background_swap" in method.split("+")[0]
+    return bool(settings["train_infills"] or (settings["meta_every"] and causal))
 
 
 def _value(text: str) -> Any:

@@ -85,7 +85,7 @@ class MetaLearner(Objective):
 
         Args:
             run: where the run is.
-            batch: `pixel_values` (n, 3, H, W), `labels` (n,) and, where there are any, `mask`, `group` and `noisy`.
+            batch: `pixel_values` (n, 3, H, W), `labels` (n,) and what there is of `mask`, `group`, `noisy`, `swapped`.
 
         Returns:
             A scalar with its graph, and whether an update of Ω was due that could not be made, its gradient not being
@@ -165,7 +165,7 @@ class MetaLearner(Objective):
         """
         settings, labels = self.settings, batch["labels"]
         looking = self.scope.module(self.classifier)
-        meta_batch = self.meta_batches.draw(self._logits_in_use, batch if "mask" in batch else None)
+        meta_batch = self.meta_batches.draw(self._logits_in_use, _donors(batch))
 
         def steps(gradients: Mapping[str, Tensor]) -> Mapping[str, Tensor | float]:  # η
             weights = {name: weight for name, weight in looking.named_parameters() if name in gradients}
@@ -325,3 +325,12 @@ class MetaLearner(Objective):
             **self.meta_facts,
             "network_parameters": sum(parameter.numel() for parameter in self.network.parameters()),
         }
+
+
+def _donors(batch: Batch) -> Batch | None:
+    """The training images from which meta images may borrow the background: those that are before their own."""
+    if "mask" not in batch or "swapped" not in batch:
+        return batch if "mask" in batch else None
+    own = ~batch["swapped"]
+    columns = {"pixel_values": batch["pixel_values"], "labels": batch["labels"], "mask": batch["mask"].soft}
+    return {name: values[own] for name, values in columns.items()} if own.any() else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,9 +14,10 @@ from torch.utils.data import Dataset, IterableDataset
 from .algorithm import MetaLearner
 from .base.requirements import refuse_streams
 from .bilevel import SCOPES, Classifier
-from .causal import CausalAugmentation, MetaBatches, MetaSampler, build_inpainter
+from .causal import CausalAugmentation, MetaBatches, MetaSampler, TrainingImages, build_inpainter
 from .data.checks import check_labels, check_training_data, column
 from .data.frequencies import class_proportions
+from .data.mask_counts import check_training_masks
 from .data.meta_set import MetaSet, split_meta_set
 from .losses import build_loss, needs_groups
 from .losses.objective import LossObjective, Objective
@@ -61,6 +62,17 @@ class Data:
             self.train, self.meta = split_meta_set(self.train, args.meta_samples, args.seed)
         self.proportions = class_proportions(self.train, num_labels)
 
+    def check_train_infills(self, args: CLPTrainingArguments, num_labels: int) -> None:
+        """Check that there are training images that can be put before another background.
+
+        Raises:
+            ValueError: as `check_training_masks`, or there is one class only.
+        """
+        if not isinstance(self.train, IterableDataset):
+            check_labels(column(self.train, "labels"), num_labels, "training set")
+        with own_random_stream(args.seed):
+            check_training_masks(self.train, args.factual_mask_shape or args.mask_shape)
+
 
 def build_objective(
     args: CLPTrainingArguments,
@@ -87,6 +99,24 @@ def build_objective(
     if args.training_loss != "cross_entropy":
         return _loss_objective(args, model, data.train)
     return Objective()
+
+
+def build_training_images(args: CLPTrainingArguments, model: nn.Module, data: Data) -> TrainingImages | None:
+    """What `args.train_infills` asks for; None where they are empty.
+
+    Args:
+        args: checked.
+        model, data: tell how images are normalised.
+    """
+    if not args.train_infills:
+        return None
+    return TrainingImages(
+        _augmentation(args, model, data.processor, [], args.train_infills),
+        args.train_infill_share,
+        torch.Generator().manual_seed(args.seed + args.process_index),
+        args.process_index,
+        args.world_size,
+    )
 
 
 @contextmanager
@@ -134,7 +164,7 @@ def _meta_learner(
     network = META_NETWORKS[args.meta_network].of(args, head.out_features, data.proportions).to(**precision)
     counted = isinstance(data.train, IterableDataset)
     statistics = ClassStatistics(data.proportions, counted=counted).to(**precision)
-    augmentation = _augmentation(args, model, data.processor)
+    augmentation = _augmentation(args, model, data.processor, args.counterfactual_infills, args.factual_infills)
     generator = torch.Generator().manual_seed(args.seed + args.process_index)
     kind = next((kind for kind in EVIDENCES.values() if getattr(args, kind.SETTING)), None)
     evidence = kind and kind.of(head.in_features, head.out_features, augmentation, generator).to(**precision)
@@ -171,19 +201,21 @@ def _meta_learner(
     )
 
 
-def _augmentation(args: CLPTrainingArguments, model: nn.Module, processor: Any) -> CausalAugmentation:
+def _augmentation(
+    args: CLPTrainingArguments, model: nn.Module, processor: Any, counterfactual: Sequence[str], factual: Sequence[str]
+) -> CausalAugmentation:
     normalisation = ((0.0,) * 3, (1.0,) * 3)
-    if args.needs_masks:
+    if counterfactual or factual:
         settings = image_settings(model, processor)
         normalisation = (settings.mean, settings.std)
     return CausalAugmentation(
-        args.counterfactual_infills,
-        args.factual_infills,
+        counterfactual,
+        factual,
         *normalisation,
         mask_shape=args.mask_shape,
         factual_mask_shape=args.factual_mask_shape,
         fgsm_epsilon=args.fgsm_epsilon,
-        inpainter=build_inpainter(args.inpainting_model) if "inpaint" in args.counterfactual_infills else None,
+        inpainter=build_inpainter(args.inpainting_model) if "inpaint" in counterfactual else None,
     )
 
 

@@ -1,6 +1,7 @@
 """`CLPTrainer`: a `transformers.Trainer` whose training step is a step of what it learns by, its objective."""
 
 import os
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch.utils.data import IterableDataset
 from transformers import TrainerCallback
 from transformers.utils import logging
 
-from .assembly import Data, build_objective
+from .assembly import Data, build_objective, build_training_images
 from .base.finite import StepGuard
 from .base.publishing import PublishingTrainer
 from .base.requirements import refuse_data_parallel, refuse_streams, refuse_what_hides_parameters
@@ -23,6 +24,7 @@ from .hub.record import own_settings
 from .losses.objective import Run
 from .modeling.identity import label_names
 from .modeling.loading import load_image_classifier
+from .modeling.modes import evaluation_mode
 from .perturbation import MetaNetwork
 from .training_args import CLPTrainingArguments
 
@@ -49,6 +51,7 @@ class CLPTrainer(PublishingTrainer):
 
     Attributes:
         learner: what it learns by: a `MetaLearner`, a `LossObjective`, or an `Objective`, the plain cross-entropy.
+        training_images: puts training images before another background; None without `train_infills`.
 
     Raises:
         ValueError: whatever would make training fail or mislead: no meta set, a class without images in it, causal
@@ -81,6 +84,9 @@ class CLPTrainer(PublishingTrainer):
             self._data.prepare_for_meta_learning(self.args, self.model.config.num_labels)
             self.train_dataset = self._data.train
         self._check_training_labels()
+        if self.args.train_infills and self.train_dataset is not None:
+            self._data.check_train_infills(self.args, self.model.config.num_labels)
+        self.training_images = build_training_images(self.args, self.model, self._data)
         self.learner = self._build_learner()
 
     def _check_training_labels(self) -> None:
@@ -115,6 +121,7 @@ class CLPTrainer(PublishingTrainer):
         if not self.learner.is_of(self.model):
             # `model_init` has made another model, and a hyper-parameter search may have changed the arguments.
             self.learner = self._build_learner()
+        self.training_images = build_training_images(self.args, self.model, self._data)
         return super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
 
     def create_optimizer(self, *args, **kwargs):
@@ -150,6 +157,9 @@ class CLPTrainer(PublishingTrainer):
         run = self._run(model)
         if isinstance(self.train_dataset, IterableDataset):
             check_batch_labels(inputs["labels"], self.model.config.num_labels, run.step)
+        if self.training_images is not None:
+            inputs = self.training_images(self._prepare_inputs(inputs), partial(self._logits, model))
+            self.learner.means.add("swapped_share", inputs["swapped"].sum(), len(inputs["swapped"]))
         if not self.learner.takes_step(run):
             return super().training_step(model, inputs, num_items_in_batch)
         model.train()
@@ -164,6 +174,12 @@ class CLPTrainer(PublishingTrainer):
         overflow = failed and run.loss_scale is not None
         self.accelerator.backward(loss * torch.inf if overflow else loss)
         return loss.detach()
+
+    def _logits(self, model: nn.Module, pixel_values: Tensor) -> Tensor:
+        """Of the classifier as it will be used, past the hooks of its wrapper."""
+        module = self.accelerator.unwrap_model(model)
+        with evaluation_mode(module), self.accelerator.autocast():
+            return module(pixel_values=pixel_values).logits
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """The objective's loss of a training batch; of any other the plain Trainer's."""
@@ -189,7 +205,8 @@ class CLPTrainer(PublishingTrainer):
         own-class δ of a sample: positive where the sample should keep its weight. Where items say whether they are
         `noisy`, `loss_raised_clean` and `loss_raised_noisy` (CLP, Figure 5).
         With `meta_network="weight"` they are `weight_size`, `weight_class_<c>` and `weight_group_<g>`, means of the
-        sample weights. With every method `steps_skipped`, where steps were left out because they were not finite.
+        sample weights. With every method `swapped_share`, of the training images the share that `train_infills` put
+        before another background; and `steps_skipped`, where steps were left out because they were not finite.
         """
         if "loss" in logs:
             logs |= self.learner.means.take(gather_object)
@@ -204,7 +221,7 @@ class CLPTrainer(PublishingTrainer):
         if is_training and not isinstance(dataset, IterableDataset):
             tell_repeated_images(len(dataset), self.args)
         # Workers that live on draw on from where the last epoch ended, which no resumed run could know.
-        seeds = self.learner.seeds_batches or self.args.dataloader_persistent_workers
+        seeds = self.learner.seeds_batches or self.args.train_infills or self.args.dataloader_persistent_workers
         if is_training and seeds and not isinstance(dataset, IterableDataset):
             dataset = SeededDataset(dataset, self.args.seed)
         return super()._get_dataloader(dataset, description, *args, is_training=is_training, **kwargs)
@@ -225,8 +242,14 @@ class CLPTrainer(PublishingTrainer):
     def _learned_from(self):
         return super()._learned_from() | {"meta set": self._data.meta}
 
+    def _stateful(self) -> list:
+        """What has a file of its own in a checkpoint, beside those of Trainer."""
+        parts = [] if self.learner.STATE_FILE is None else [self.learner]
+        return parts if self.training_images is None else [*parts, self.training_images]
+
     def _check_resumable(self, checkpoint):
-        self.learner.check(checkpoint)
+        for part in self._stateful():
+            part.check(checkpoint)
 
     def _save_checkpoint(self, model, trial):
         self._guard.check_weights()
@@ -239,19 +262,21 @@ class CLPTrainer(PublishingTrainer):
 
     def _save_optimizer_and_scheduler(self, output_dir):
         super()._save_optimizer_and_scheduler(output_dir)
-        state = self.learner.state_dict(gather_object)
-        if state is not None and self.args.should_save:
-            torch.save(state, os.path.join(output_dir, self.learner.STATE_FILE))
+        for part in self._stateful():
+            state = part.state_dict(gather_object)
+            if self.args.should_save:
+                torch.save(state, os.path.join(output_dir, part.STATE_FILE))
 
     def _load_optimizer_and_scheduler(self, checkpoint):
         super()._load_optimizer_and_scheduler(checkpoint)
-        if checkpoint is None or self.learner.STATE_FILE is None:
+        if checkpoint is None:
             return
-        path = os.path.join(checkpoint, self.learner.STATE_FILE)
-        state = torch.load(path, map_location="cpu", weights_only=True)
         self.learner.load_beside(checkpoint)
-        self.learner.load_state_dict(state)
-        processes = len(state.get("generators", range(self.args.world_size)))
+        processes = self.args.world_size
+        for part in self._stateful():
+            state = torch.load(os.path.join(checkpoint, part.STATE_FILE), map_location="cpu", weights_only=True)
+            part.load_state_dict(state)
+            processes = len(state.get("generators", range(processes)))
         if processes != self.args.world_size:
             logger.warning(
                 f"The checkpoint is of {processes} processes and goes on with {self.args.world_size}: its infills and "

@@ -4,22 +4,10 @@ from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
 
-from .bilevel import ENGINES, LOOKAHEADS, SCOPES
+from .argument_checks import LOSS_NAMES, check_arguments
 from .causal import COUNTERFACTUAL_INFILLS, FACTUAL_INFILLS
 from .hub.arguments import PublishedArguments
-from .losses import TRAINING_LOSSES
-from .perturbation import (
-    ACTIVATIONS,
-    CHARACTERISTICS,
-    META_NETWORKS,
-    OPTIMIZERS,
-    PERTURBED_LOGITS,
-    check_characteristics,
-)
-
-TRAIN_SAMPLINGS = ("random", "class", "group")
-ON_NONFINITE = ("stop", "skip")
-LOSS_NAMES = ("cross_entropy", *TRAINING_LOSSES)
+from .perturbation import ACTIVATIONS, CHARACTERISTICS, OPTIMIZERS, PERTURBED_LOGITS
 
 
 @dataclass
@@ -39,7 +27,7 @@ class CLPTrainingArguments(PublishedArguments):
         factual_mask_shape, augmented_copies, fgsm_epsilon, inpainting_model.
 
     Parameters that control the training batches and the learning rate with or without CLP:
-        train_sampling, lr_decay_at, on_nonfinite, remove_unused_columns.
+        train_sampling, train_infills, train_infill_share, lr_decay_at, on_nonfinite, remove_unused_columns.
 
     Parameters of the methods CLP is compared with:
         training_loss, training_loss_options, meta_network.
@@ -185,6 +173,17 @@ class CLPTrainingArguments(PublishedArguments):
             "classes or groups equally often). Holds for the plain Trainer (meta_every=0) too."
         },
     )
+    train_infills: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "Put training images before another background, each by one of: "
+            f"{', '.join(FACTUAL_INFILLS)}; mix_rand is that of an image of another class in the batch. Needs masks in "
+            "the training set; holds for every method, the plain Trainer (meta_every=0) too."
+        },
+    )
+    train_infill_share: float = field(
+        default=0.5, metadata={"help": "Share of the training images with a mask to which train_infills do that."}
+    )
     lr_decay_at: list[float] = field(
         default_factory=list,
         metadata={
@@ -270,79 +269,9 @@ class CLPTrainingArguments(PublishedArguments):
 
     def __post_init__(self):
         super().__post_init__()
-        for name, valid in (
-            ("lookahead", LOOKAHEADS),
-            ("lookahead_scope", tuple(SCOPES)),
-            ("hypergradient", ENGINES),
-            ("mask_shape", ("box", "exact")),
-            ("train_sampling", TRAIN_SAMPLINGS),
-            ("training_loss", LOSS_NAMES),
-            ("meta_network", tuple(META_NETWORKS)),
-            ("perturbed_logits", PERTURBED_LOGITS),
-            ("perturbation_optim", tuple(OPTIMIZERS)),
-            ("perturbation_activation", tuple(ACTIVATIONS)),
-            ("on_nonfinite", ON_NONFINITE),
-        ):
-            if getattr(self, name) not in valid:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(valid)}.")
-        for name in ("meta_every", "saliency_weight", "perturbation_weight_decay", "perturbation_bound"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; expected 0 or more.")
-        for name in ("perturbation_hidden_size", "perturbation_learning_rate", "meta_samples", "augmented_copies"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; expected more than 0.")
-        if not 0 <= self.perturbation_start < 1:
-            raise ValueError(
-                f"perturbation_start is {self.perturbation_start}; expected a fraction of training, 0 or more and less "
-                "than 1."
-            )
-        if not all(0 < fraction < 1 for fraction in self.lr_decay_at):
-            raise ValueError(f"lr_decay_at is {self.lr_decay_at}; expected fractions of training, above 0 and below 1.")
-        for name in ("meta_batch_size", "saliency_batch_size"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; expected 1 or more.")
-        if self.meta_every and self.gradient_checkpointing:
-            _check_gradient_checkpointing(self)
-        check_characteristics(self.characteristics)
-        _check_training_loss(self)
-        if self.background_evidence and not self.counterfactual_infills:
-            raise ValueError("background_evidence needs counterfactual_infills, to take the foreground out of images.")
-        if self.background_evidence and self.perturb_meta_logits:
-            raise ValueError("background_evidence is measured on training images only; set perturb_meta_logits=False.")
-        logit_options = ("background_evidence", "perturb_meta_logits", "class_prior")
-        asked = [name for name in logit_options if getattr(self, name)]
-        if self.perturbed_logits == "own":
-            asked.append("perturbed_logits='own'")
-        if self.meta_network == "weight" and asked:
-            raise ValueError(f"meta_network='weight' perturbs no logits, and goes without {', '.join(asked)}.")
-        if self.class_prior and self.perturb_meta_logits:
-            raise ValueError("class_prior is of the training set only; set perturb_meta_logits=False.")
+        check_arguments(self)
 
     @property
     def needs_masks(self) -> bool:
         """Whether meta images are augmented causally; False for Meta-LP."""
         return bool(self.counterfactual_infills or self.factual_infills)
-
-
-def _check_gradient_checkpointing(args: CLPTrainingArguments) -> None:
-    if (args.gradient_checkpointing_kwargs or {}).get("use_reentrant"):
-        raise ValueError(
-            "The look-ahead takes gradients by torch.autograd.grad, which reentrant checkpointing refuses; set "
-            "use_reentrant=False."
-        )
-    if args.hypergradient == "double_backward":
-        raise ValueError(
-            "hypergradient='double_backward' does not go together with gradient checkpointing; 'forward' is as exact, "
-            "and does."
-        )
-
-
-def _check_training_loss(args: CLPTrainingArguments) -> None:
-    name, options = args.training_loss, args.training_loss_options
-    if name == "cross_entropy":
-        if options:
-            raise ValueError(f"training_loss='cross_entropy' has no options; found {options}.")
-        return
-    for setting, expected in (("meta_every", 0), ("label_smoothing_factor", 0.0)):
-        if (value := getattr(args, setting)) != expected:
-            raise ValueError(f"training_loss={name!r} goes with {setting}={expected} only; found {value}.")

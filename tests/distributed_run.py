@@ -37,10 +37,18 @@ CASES = {
     "accumulated": CAUSAL | {"gradient_accumulation_steps": 2, "meta_every": 2, "max_steps": 3},
     "clipped_adam": CAUSAL | {"max_grad_norm": 0.01, "optim": "adamw_torch"},
     "find_unused": CAUSAL | {"ddp_find_unused_parameters": True},
+    # of all images, by an infill without random draws
+    "other_backgrounds": CAUSAL
+    | {
+        "train_infills": ["fgsm"],
+        "train_infill_share": 1.0,
+        "background_evidence": False,
+    },
     "skipped": CAUSAL | {"on_nonfinite": "skip", "data": BadSquares},
     "resumed": {
         "counterfactual_infills": ["random"],
         "factual_infills": ["shuffle"],
+        "train_infills": ["mix_rand"],
         "save_strategy": "steps",
         "save_steps": 2,
     },
@@ -93,7 +101,7 @@ def outcome(trainer: CLPTrainer) -> dict:
         {
             name: value
             for name, value in entry.items()
-            if name.startswith(("meta", "hyper", "perturb", "signal", "steps"))
+            if name.startswith(("meta", "hyper", "perturb", "signal", "steps", "swapped"))
         }
         for entry in trainer.state.log_history
     ]

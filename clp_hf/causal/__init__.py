@@ -1,6 +1,6 @@
 """Causal masks, infills, meta set, losses and saliency of CLP. Knows torch and nothing of transformers."""
 
-from .augmentation import CausalAugmentation
+from .augmentation import CausalAugmentation, check_infills
 from .background_attack import fgsm
 from .infills import COUNTERFACTUAL_INFILLS, FACTUAL_INFILLS, composite, draw_donors, largest_rectangle
 from .inpainting import DiffusersInpainter, TeleaInpainter, build_inpainter
@@ -10,6 +10,7 @@ from .masks import Masks, boxes_to_masks, enclosing_box, mask_iou, maskable, pre
 from .meta_batches import MetaBatches
 from .saliency import saliency_penalty
 from .sampling import MetaSampler, Role, select_meta_indices
+from .training_images import TrainingImages
 
 __all__ = [
     "COUNTERFACTUAL_INFILLS",
@@ -22,8 +23,10 @@ __all__ = [
     "MetaSampler",
     "Role",
     "TeleaInpainter",
+    "TrainingImages",
     "boxes_to_masks",
     "build_inpainter",
+    "check_infills",
     "check_masks",
     "composite",
     "counterfactual_loss",

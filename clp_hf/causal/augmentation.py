@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
+from ..utils.names import did_you_mean
 from .background_attack import DEFAULT_EPSILON
 from .infills import COUNTERFACTUAL_INFILLS, FACTUAL_INFILLS, composite, draw_donors
 from .inpainting import Inpainter, build_inpainter
@@ -49,8 +50,8 @@ class CausalAugmentation:
         self.mask_shapes = {Role.COUNTERFACTUAL: mask_shape, Role.FACTUAL: factual_mask_shape or mask_shape}
         for shape in self.mask_shapes.values():
             check_mask_shape(shape)
-        _check_names("counterfactual", counterfactual_infills, COUNTERFACTUAL_INFILLS)
-        _check_names("factual", factual_infills, FACTUAL_INFILLS)
+        check_infills("counterfactual", counterfactual_infills, COUNTERFACTUAL_INFILLS)
+        check_infills("factual", factual_infills, FACTUAL_INFILLS)
         self.infills = {
             Role.COUNTERFACTUAL: {name: COUNTERFACTUAL_INFILLS[name] for name in counterfactual_infills},
             Role.FACTUAL: {name: FACTUAL_INFILLS[name] for name in factual_infills},
@@ -191,9 +192,17 @@ def _rows_of(parts: Sequence[Tensor], index: Tensor) -> Tensor:
     return rows
 
 
-def _check_names(kind: str, names: Sequence[str], registry: Mapping[str, object]) -> None:
+def check_infills(kind: str, names: Sequence[str], registry: Mapping[str, object]) -> None:
+    """Refuse names of infills that are not in their registry.
+
+    Raises:
+        ValueError: lists the valid ones.
+    """
+    if isinstance(names, str):
+        raise ValueError(f"The {kind} infills are {names!r}; expected a list of names: [{names!r}].")
     unknown = [name for name in names if name not in registry]
     if unknown:
         raise ValueError(
             f"Unknown {kind} infill {', '.join(map(repr, unknown))}; valid are {', '.join(map(repr, registry))}."
+            f"{did_you_mean(unknown[0], registry)}"
         )

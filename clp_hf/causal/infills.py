@@ -132,6 +132,19 @@ def draw_donors(
     return donor
 
 
+def has_donor(labels: Tensor, usable: Tensor) -> Tensor:
+    """Which images of a batch find a donor of another class in it.
+
+    Args:
+        labels: `(n,)`.
+        usable: bool `(n,)`, as of `draw_donors`.
+
+    Returns:
+        bool `(n,)`.
+    """
+    return ((labels[:, None] != labels) & usable).any(1)
+
+
 COUNTERFACTUAL_INFILLS: dict[str, Callable[..., Tensor]] = {
     "grey": grey,
     "random": random,

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, Subset
 
-EXTRA_COLUMNS = ("mask", "group", "noisy")
+EXTRA_COLUMNS = ("mask", "group", "noisy", "swapped")  # the last is made in training (`clp_hf.causal.TrainingImages`)
 
 
 def column(dataset: Dataset, name: str) -> np.ndarray | None:

@@ -40,7 +40,7 @@ class ImageClassificationDataset(torch.utils.data.Dataset):
 
     Args:
         dataset: a split of `load_classification_dataset` (columns `image`, `label`, optionally `group` and `mask` or
-            `box`).
+            `box`). A mask that is missing (None) is an empty one.
         transform: `TrainTransform`, `PaddedCropTransform`, `EvalTransform`, or `ProcessorTransform`.
         name: of the split, for error messages.
         storage_size: (height, width) all images are squeezed to, antialiased, on decoding. By default it has the aspect
@@ -186,6 +186,8 @@ class ImageClassificationDataset(torch.utils.data.Dataset):
     def _mask(self, index: int, example: dict, size: tuple[int, int]) -> Image.Image:
         if "box" in example:
             return box_mask(example["box"], size)
+        if example["mask"] is None:
+            return Image.new("L", size)
         mask = self._open(index, "mask", example["mask"])
         if mask.size != size:
             raise ValueError(

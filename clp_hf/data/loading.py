@@ -187,7 +187,7 @@ def _binary_masks(split: Dataset, role: str, foreground: Sequence[int]) -> Datas
 
 def _binary_mask(row: dict, index: int, role: str, foreground: list[int]) -> dict:
     if row["mask"] is None:
-        raise ValueError(f"{role}, index {index}: the mask cannot be decoded: it is missing (None)")
+        return {"mask": None}
     try:
         mask, buffer = to_grey(row["mask"], foreground), io.BytesIO()
     except ValueError as error:

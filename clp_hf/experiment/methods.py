@@ -15,8 +15,9 @@ NO_CAUSAL_IMAGES = {
 # What changes the method itself, and not only how large or how often something is.
 WAYS = (
     "background_evidence", "class_prior", "condition_on_label", "meta_every", "meta_network", "perturb_meta_logits",
-    "perturbed_logits", "saliency_weight", "training_loss",
+    "perturbed_logits", "saliency_weight", "train_infills", "training_loss",
 )  # fmt: skip
+OF_EVERY_METHOD = ("train_infills",)  # the other ways are about what is learned from a meta set
 
 
 def _plain(training_loss: str = "cross_entropy", **settings: Any) -> dict[str, Any]:
@@ -49,6 +50,8 @@ METHODS = {
     },
     "meta_lp": NO_CAUSAL_IMAGES,
     "clp": {},
+    # This one needs the mask of every training image, and no meta set.
+    "background_swap": _plain(train_infills=["mix_rand"]),
 }
 
 
@@ -92,6 +95,6 @@ def _refusal(settings: Mapping[str, Any], setting: str, value: Any) -> str | Non
     if setting in settings:
         return None if settings[setting] == value else f"sets {setting}={settings[setting]!r}"
     off = CLPTrainingArguments.__dataclass_fields__[setting].default
-    if settings.get("meta_every", 1) or value == off:
+    if settings.get("meta_every", 1) or setting in OF_EVERY_METHOD or value == off:
         return None
     return "learns nothing from a meta set, which that is about"

@@ -46,6 +46,8 @@ class Facts(TypedDict, total=False):
     network_parameters: Count
     training_loss: str
     train_sampling: str
+    train_infills: list[str]
+    train_infill_share: Number
     rule: str
     epochs: list[int]
     trials: Count

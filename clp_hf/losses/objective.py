@@ -113,6 +113,8 @@ class Objective:
             "train_sampling": settings["train_sampling"],
             "training_loss": settings["training_loss"],
             "loss_options": settings["training_loss_options"],
+            "train_infills": settings["train_infills"],
+            "train_infill_share": settings["train_infill_share"],
         }
 
 

@@ -146,7 +146,12 @@ def _method(record: RunRecord) -> str:
     if record.method != "plain-trainer":
         return {"hsfm": "HSFM", "meta-weight-net": "Meta-Weight-Net"}.get(record.method, one_line(record.method))
     loss, sampling = facts["training_loss"], facts["train_sampling"]
-    return LOSSES.get(loss, loss) + ("" if sampling == "random" else f", {sampling}-balanced sampling")
+    told = [LOSSES.get(loss, loss)]
+    if sampling != "random":
+        told.append(f"{sampling}-balanced sampling")
+    if infills := facts.get("train_infills"):
+        told.append(f"training images before other backgrounds ({', '.join(infills)})")
+    return ", ".join(told)
 
 
 def _run_facts(run: Run) -> list[tuple[str, str]]:

@@ -5,6 +5,7 @@ from datasets import Image as ImageFeature
 from huggingface_hub import constants
 from PIL import Image
 
+from clp_hf.data import EvalTransform, ImageClassificationDataset
 from clp_hf.data.embedded import embedded_birds
 from clp_hf.data.groups import counts
 from clp_hf.data.loading import load_classification_dataset
@@ -187,6 +188,16 @@ def test_a_test_split_that_hides_its_labels_is_left_out(hidden, monkeypatch):
 def test_the_only_split_is_the_training_split():
     data = load_classification_dataset(source(20, ("full",), label=[0, 1] * 10))
     assert {name: len(split) for name, split in data.items()} == {"train": 16, "validation": 4}
+
+
+@pytest.mark.parametrize("mask_value", [None, [255]])
+def test_a_mask_that_is_missing_stays_missing(mask_value):
+    mask = Image.new("L", (4, 4))
+    mask.paste(255, (1, 1, 3, 3))
+    loaded = load_classification_dataset(source(mask=[mask, None] * 4), mask_value=mask_value)["train"]
+    assert [value is None for value in loaded["mask"][:]] == [False, True] * 4
+    data = ImageClassificationDataset(loaded, EvalTransform(4, [0.5] * 3, [0.5] * 3))
+    assert [item["mask"].sum().item() for item in data.__getitems__([0, 1])] == [4, 0]
 
 
 def test_given_mask_values_make_black_and_white_masks():

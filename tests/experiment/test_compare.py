@@ -218,8 +218,8 @@ def test_a_sweep_has_clp_as_it_is_beside_every_other_value(command):
         (["--sweeps", "width"], "no sweep width; choose out of saliency_weight, augmented_copies"),
         (["--workers", "0"], "workers is 0; expected 1 or more"),
         (
-            ["--frozen_features", "x", "--methods", "erm", "clp", "background_swap"],
-            "change, as clp, background_swap would",
+            ["--frozen_features", "x", "--methods", "erm", "clp", "background_swap", 'erm+train_infills=["random"]'],
+            r"change, as clp, background_swap, erm\+train_infills=\[\"random\"\] would",
         ),
     ],
 )

@@ -34,6 +34,12 @@ def test_a_contradiction_with_a_method_names_both():
         (["focal"], {"training_loss": "ldam"}, "--method focal sets training_loss='focal'"),
         (["erm"], {"meta_every": 2}, "--method erm sets meta_every=0"),
         (["meta_lp"], {"background_evidence": True}, "--method meta_lp sets background_evidence=False"),
+        (
+            ["background_swap"],
+            {"train_infills": ["random"]},
+            r"--method background_swap sets train_infills=\['mix_rand'\]",
+        ),
+        (["background_swap"], {"class_prior": True}, "--method background_swap learns nothing from a meta set"),
         (["erm", "meta_lp"], {"saliency_weight": 1.0}, "--method erm learns nothing.*; --method meta_lp sets"),
     ],
 )
@@ -49,6 +55,7 @@ def test_what_would_be_ignored_is_refused(names, given, message):
         (["erm"], {"background_evidence": False, "meta_batch_size": 8, "learning_rate": 0.1}),
         (["clp"], {"meta_every": 0, "training_loss": "focal"}),
         (["focal"], {"training_loss": "focal"}),
+        *(([name], {"train_infills": ["mix_rand"]}) for name in METHODS),  # of every method
     ],
 )
 def test_what_is_used_or_off_is_taken(names, given):

@@ -2,7 +2,9 @@
 
 import torch
 
+from clp_hf.causal import CausalAugmentation, Masks, boxes_to_masks
 from clp_hf.perturbation import BackgroundProbe
+from clp_hf.perturbation.evidence import BackgroundEvidence
 
 
 def batches(correlation, steps=60, seed=0):
@@ -40,3 +42,43 @@ def test_without_update_nothing_moves():
     features, labels, _ = next(batches(0.9))
     probe(features, labels, update=False)
     assert all(buffer.abs().sum() == 0 for buffer in probe.buffers())
+
+
+def test_it_learns_from_the_labels_of_the_named_images_alone():
+    probe, other = BackgroundProbe(16, 2), BackgroundProbe(16, 2)
+    for features, labels, _ in batches(0.95):
+        named = torch.arange(32) % 2 == 0
+        predicted = probe(features, labels, learn_from=named)
+        assert torch.equal(predicted, other(features, torch.where(named, labels, 1 - labels), learn_from=named))
+    features, labels, place = next(batches(0.95, seed=1))
+    assert probe(features, labels, update=False)[torch.arange(32), place].mean() > 1.0
+    before = probe.weight.clone()
+    probe(features, labels, learn_from=torch.zeros(32, dtype=torch.bool))
+    assert torch.equal(probe.weight, before)
+
+
+def test_a_changed_background_is_predicted_as_it_is_now_and_not_learned():
+    """The features are the brightness of the background, which tells the class until it is another one's."""
+    labels = torch.arange(16) % 2
+    mask = Masks(boxes_to_masks([[4, 4, 4, 4]] * 16, 12, 12))
+    pixels = (labels - 0.5)[:, None, None, None].expand(16, 3, 12, 12).clone()
+    augmentation = CausalAugmentation(["tile"], [], [0.5] * 3, [0.5] * 3)
+
+    def batch(swapped):
+        changed = torch.where(swapped[:, None, None, None], -pixels, pixels)
+        return {"pixel_values": changed, "labels": labels, "mask": mask, "swapped": swapped}
+
+    def evidence_after(swapped, told=True):
+        evidence = BackgroundEvidence(BackgroundProbe(2, 2), augmentation, torch.Generator().manual_seed(0))
+        seen = batch(swapped)
+        if not told:
+            del seen["swapped"]
+        for _ in range(40):
+            predicted = evidence(seen, lambda images: images[:, :2].mean((2, 3)))
+        return predicted
+
+    swapped = torch.arange(16) % 4 < 2  # half of every class
+    predicted = evidence_after(swapped)
+    assert (predicted.argmax(-1) == torch.where(swapped, 1 - labels, labels)).all()
+    assert predicted.abs().min() > 1
+    assert evidence_after(swapped, told=False).abs().max() < 0.2  # it would learn that backgrounds say nothing

@@ -6,6 +6,7 @@ import sys
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from browser import open_browser
@@ -17,6 +18,7 @@ from clp_hf.segmentation import mask_counts
 pytest.importorskip("pytorch_grad_cam")
 
 from clp_hf.report import write_report
+from clp_hf.report.page import _method
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 VOID = ("img", "meta", "source")
@@ -261,3 +263,11 @@ def test_in_a_browser_wide_and_narrow_light_and_dark(report):
             for table in page.locator("table").all()[:3]:
                 assert table.locator("caption").count() == 1
             page.close()
+
+
+def test_the_method_of_a_plain_trainer_is_told_with_all_that_it_changed():
+    facts = {"training_loss": "cross_entropy", "train_sampling": "class"}
+    assert _method(SimpleNamespace(method="plain-trainer", facts=facts)) == "ERM, class-balanced sampling"
+    facts |= {"train_sampling": "random", "train_infills": ["mix_rand", "random"]}
+    told = _method(SimpleNamespace(method="plain-trainer", facts=facts))
+    assert told == "ERM, training images before other backgrounds (mix_rand, random)"

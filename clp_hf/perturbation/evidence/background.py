@@ -37,13 +37,16 @@ class BackgroundProbe(nn.Module):
         self.register_buffer("bias", torch.zeros(num_labels))
 
     @torch.no_grad()
-    def forward(self, features: Tensor, labels: Tensor, update: bool = True) -> Tensor:
+    def forward(
+        self, features: Tensor, labels: Tensor, update: bool = True, learn_from: Tensor | None = None
+    ) -> Tensor:
         """Predict a batch, then learn from it: each prediction is made before its label has been seen.
 
         Args:
             features: (n, d), of background images.
             labels: (n,), of the images they were made from.
             update: whether to learn.
+            learn_from: bool (n,), the images to learn from; by default all.
 
         Returns:
             u_z, (n, C), with zero mean over the classes.
@@ -58,7 +61,10 @@ class BackgroundProbe(nn.Module):
         inputs = FEATURE_NORM * F.normalize(features - self.mean, dim=-1)
         logits = inputs @ self.weight.T + self.bias
         if update:
-            error = (logits.softmax(-1) - F.one_hot(labels, logits.shape[-1])) / len(labels)
+            count = len(labels) if learn_from is None else learn_from.sum().clamp(min=1)
+            error = (logits.softmax(-1) - F.one_hot(labels, logits.shape[-1])) / count
+            if learn_from is not None:
+                error = error * learn_from[:, None]
             weight_gradient, bias_gradient = all_reduce_mean([error.T @ inputs, error.sum(0)])
             self.weight -= self.learning_rate * weight_gradient
             self.bias -= self.learning_rate * bias_gradient
@@ -88,7 +94,11 @@ class BackgroundEvidence(Evidence):
         return cls(BackgroundProbe(num_features, num_labels), augmentation, generator)
 
     def __call__(self, batch: Mapping[str, Any], features_of: Callable[[Tensor], Tensor]) -> Tensor:
-        """As of `Evidence`; 0 for images that cannot be masked."""
+        """As of `Evidence`; 0 for images that cannot be masked.
+
+        Of images before another background it is that background's, and nothing is learned: their labels would tell
+        that backgrounds say nothing.
+        """
         pixel_values, role = self.augmentation(
             batch["pixel_values"],
             batch["labels"],
@@ -96,7 +106,8 @@ class BackgroundEvidence(Evidence):
             torch.full_like(batch["labels"], Role.COUNTERFACTUAL),
             generator=self.generator,
         )
-        logits = self.probe(features_of(pixel_values), batch["labels"])
+        own = ~batch["swapped"] if "swapped" in batch else None
+        logits = self.probe(features_of(pixel_values), batch["labels"], learn_from=own)
         return logits * (role == Role.COUNTERFACTUAL)[:, None]
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> "BackgroundEvidence":

@@ -40,7 +40,8 @@ class Evidence:
         """Predict a batch, then learn from it.
 
         Args:
-            batch: `pixel_values` (n, 3, H, W), `labels` (n,), and `mask`, the `Masks`, where there are any.
+            batch: `pixel_values` (n, 3, H, W), `labels` (n,), and `mask`, the `Masks`, where there are any; with
+                `train_infills` also `swapped`, bool (n,): which images are before another background than their own.
             features_of: the classifier's penultimate features (n, d) of images, without graph.
 
         Returns:

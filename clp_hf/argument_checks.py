@@ -1,0 +1,114 @@
+"""What is asked of the arguments of `CLPTrainer`, before anything else is looked at."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .bilevel import ENGINES, LOOKAHEADS, SCOPES
+from .causal import COUNTERFACTUAL_INFILLS, FACTUAL_INFILLS, check_infills
+from .losses import TRAINING_LOSSES
+from .perturbation import ACTIVATIONS, META_NETWORKS, OPTIMIZERS, PERTURBED_LOGITS, check_characteristics
+
+if TYPE_CHECKING:
+    from .training_args import CLPTrainingArguments
+
+TRAIN_SAMPLINGS = ("random", "class", "group")
+ON_NONFINITE = ("stop", "skip")
+LOSS_NAMES = ("cross_entropy", *TRAINING_LOSSES)
+
+
+def check_arguments(args: CLPTrainingArguments) -> None:
+    """Refuse a value that is not valid, or that contradicts another.
+
+    Raises:
+        ValueError: names both, and what to choose.
+    """
+    for name, valid in (
+        ("lookahead", LOOKAHEADS),
+        ("lookahead_scope", tuple(SCOPES)),
+        ("hypergradient", ENGINES),
+        ("mask_shape", ("box", "exact")),
+        ("train_sampling", TRAIN_SAMPLINGS),
+        ("training_loss", LOSS_NAMES),
+        ("meta_network", tuple(META_NETWORKS)),
+        ("perturbed_logits", PERTURBED_LOGITS),
+        ("perturbation_optim", tuple(OPTIMIZERS)),
+        ("perturbation_activation", tuple(ACTIVATIONS)),
+        ("on_nonfinite", ON_NONFINITE),
+    ):
+        if getattr(args, name) not in valid:
+            raise ValueError(f"{name} is {getattr(args, name)!r}; choose one of {', '.join(valid)}.")
+    for name in ("meta_every", "saliency_weight", "perturbation_weight_decay", "perturbation_bound"):
+        if getattr(args, name) < 0:
+            raise ValueError(f"{name} is {getattr(args, name)}; expected 0 or more.")
+    for name in ("perturbation_hidden_size", "perturbation_learning_rate", "meta_samples", "augmented_copies"):
+        if getattr(args, name) <= 0:
+            raise ValueError(f"{name} is {getattr(args, name)}; expected more than 0.")
+    if not 0 <= args.perturbation_start < 1:
+        raise ValueError(
+            f"perturbation_start is {args.perturbation_start}; expected a fraction of training, 0 or more and less "
+            "than 1."
+        )
+    if not all(0 < fraction < 1 for fraction in args.lr_decay_at):
+        raise ValueError(f"lr_decay_at is {args.lr_decay_at}; expected fractions of training, above 0 and below 1.")
+    for name in ("meta_batch_size", "saliency_batch_size"):
+        if getattr(args, name) is not None and getattr(args, name) < 1:
+            raise ValueError(f"{name} is {getattr(args, name)}; expected 1 or more.")
+    _check_gradient_checkpointing(args)
+    check_characteristics(args.characteristics)
+    _check_training_loss(args)
+    _check_causal_images(args)
+    if args.background_evidence and args.perturb_meta_logits:
+        raise ValueError("background_evidence is measured on training images only; set perturb_meta_logits=False.")
+    logit_options = ("background_evidence", "perturb_meta_logits", "class_prior")
+    asked = [name for name in logit_options if getattr(args, name)]
+    if args.perturbed_logits == "own":
+        asked.append("perturbed_logits='own'")
+    if args.meta_network == "weight" and asked:
+        raise ValueError(f"meta_network='weight' perturbs no logits, and goes without {', '.join(asked)}.")
+    if args.class_prior and args.perturb_meta_logits:
+        raise ValueError("class_prior is of the training set only; set perturb_meta_logits=False.")
+
+
+def _check_gradient_checkpointing(args: CLPTrainingArguments) -> None:
+    if not (args.meta_every and args.gradient_checkpointing):
+        return
+    if (args.gradient_checkpointing_kwargs or {}).get("use_reentrant"):
+        raise ValueError(
+            "The look-ahead takes gradients by torch.autograd.grad, which reentrant checkpointing refuses; set "
+            "use_reentrant=False."
+        )
+    if args.hypergradient == "double_backward":
+        raise ValueError(
+            "hypergradient='double_backward' does not go together with gradient checkpointing; 'forward' is as exact, "
+            "and does."
+        )
+
+
+def _check_causal_images(args: CLPTrainingArguments) -> None:
+    check_infills("counterfactual", args.counterfactual_infills, COUNTERFACTUAL_INFILLS)
+    check_infills("factual", args.factual_infills, FACTUAL_INFILLS)
+    check_infills("training", args.train_infills, FACTUAL_INFILLS)
+    if not 0 < args.train_infill_share <= 1:
+        raise ValueError(
+            f"train_infill_share is {args.train_infill_share}; expected more than 0 and at most 1. With an empty "
+            "train_infills all images stay as they are."
+        )
+    if args.background_evidence and not args.counterfactual_infills:
+        raise ValueError("background_evidence needs counterfactual_infills, to take the foreground out of images.")
+    if args.background_evidence and args.train_infills and args.train_infill_share == 1:
+        raise ValueError(
+            "background_evidence is learned from training images before their own background, and with "
+            "train_infill_share=1 there is none. Lower it, or set background_evidence=False."
+        )
+
+
+def _check_training_loss(args: CLPTrainingArguments) -> None:
+    name, options = args.training_loss, args.training_loss_options
+    if name == "cross_entropy":
+        if options:
+            raise ValueError(f"training_loss='cross_entropy' has no options; found {options}.")
+        return
+    for setting, expected in (("meta_every", 0), ("label_smoothing_factor", 0.0)):
+        if (value := getattr(args, setting)) != expected:
+            raise ValueError(f"training_loss={name!r} goes with {setting}={expected} only; found {value}.")
