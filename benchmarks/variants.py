@@ -21,6 +21,9 @@ GROUP_METHODS = ("erm", "group_reweighting", "group_dro", "lisa", "meta_lp", "cl
 # learning rate falls at the same fractions of training as the recipe's.
 CIFAR_BUDGET = {"model_name_or_path": "cifar_resnet20", "per_device_train_batch_size": 128, "meta_every": 2}
 
+# Of Dominoes half of the training images, so that a run takes some minutes on one core.
+DOMINOES_BUDGET = {"n_train": 4000, "n_validation": 1000, "num_train_epochs": 3, "meta_every": 2}
+
 # Of each scenario, the methods that are compared by default, and the defaults that are not the recipe's.
 SCENARIOS = {
     "cifar_longtail": (LONG_TAIL_METHODS, {**CIFAR_BUDGET, "num_train_epochs": 20}),
@@ -28,6 +31,7 @@ SCENARIOS = {
     "imagenet_glt": (LONG_TAIL_METHODS, {}),
     "coco_glt": (LONG_TAIL_METHODS, {}),
     "waterbirds": (GROUP_METHODS, {}),
+    "dominoes": (GROUP_METHODS, DOMINOES_BUDGET),
     "celeba": (GROUP_METHODS, {}),
     "metashift": (GROUP_METHODS, {}),
 }
