@@ -174,6 +174,25 @@ def test_dominoes_that_need_more_objects_than_there_are(run, tmp_path):
         run("dominoes", "--dataset_name", objects, "--digits", digits, *SMALL)
 
 
+@pytest.mark.parametrize("protocol", ["alt", "glt"])
+def test_cifar_superclasses(run, tmp_path, protocol):
+    def superclasses(per_class, seed):
+        data = named(per_class, ["bee", "oak", "ant", "elm"], seed)
+        coarse = [("insect", "tree")[label % 2] for label in data["label"]]
+        return data.add_column("coarse_label", coarse)
+
+    folder = to_folder(tmp_path / "cifar100", train=superclasses(40, 0), test=superclasses(6, 1))
+    output, results = run(
+        "cifar_superclasses", "--dataset_name", folder, "--protocol", protocol, "--attribute_imbalance", "9",
+        "--class_imbalance", "4", "--image_size", "16", "--meta_samples", "2",
+    )  # fmt: skip
+    found = rows(output)
+    sizes = {"alt": ["36", "36", "4", "4"], "glt": ["36", "9", "4", "1"]}[protocol]
+    assert [found[name] for name in ("bee", "oak", "ant", "elm")] == sizes
+    assert "checkpoint by accuracy on 8 validation images. Test error: meta_lp" in output  # 16, less the meta set
+    assert {"test_worst_group_accuracy", "test_accuracy_class_tree", "test_accuracy_group_elm"} <= set(results)
+
+
 @pytest.mark.parametrize("recipe", ["imagenet_glt", "coco_glt"])
 def test_glt(run, tmp_path, recipe):
     images = grouped(12, label=[0, 0, 1, 1], key=[""] * 4).remove_columns("key")
