@@ -60,7 +60,7 @@ from variants import (  # noqa: E402
 
 from clp_hf import CLPTrainingArguments  # noqa: E402
 from clp_hf.data.groups import counts  # noqa: E402
-from clp_hf.experiment import DataArguments, ModelArguments, configured, parse_arguments  # noqa: E402
+from clp_hf.experiment import PRESETS, DataArguments, ModelArguments, configured, parse_arguments  # noqa: E402
 
 
 @dataclass
@@ -182,6 +182,34 @@ class Comparison:
         )
 
 
+def scenario_arguments(own: type, description: str, **defaults: Any) -> tuple:
+    """The command line of a benchmark of one scenario: its own arguments, and the recipe's four.
+
+    Args:
+        own: dataclass of the benchmark's arguments, with `scenario`.
+        description: for `--help`.
+        **defaults: in place of those of recipe and budget.
+
+    Raises:
+        ValueError: no scenario, or what `parse_arguments` refuses.
+    """
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--scenario", choices=list(SCENARIOS))
+    scenario = first.parse_known_args()[0].scenario
+    if scenario is None:
+        if {"-h", "--help"} & set(sys.argv[1:]):
+            print_help(own, description)
+            sys.exit()
+        raise ValueError(f"Which scenario? Give --scenario with one of {', '.join(SCENARIOS)}.")
+    recipe = importlib.import_module(scenario)
+    return parse_arguments(
+        (own, recipe.RecipeArguments, DataArguments, ModelArguments, CLPTrainingArguments),
+        description,
+        {**recipe.DEFAULTS, **SCENARIOS[scenario][1], "report_to": "none", "disable_tqdm": True, **defaults},
+        getattr(recipe, "PRESETS", PRESETS),
+    )
+
+
 def parse() -> Comparison:
     """The command line, checked.
 
@@ -189,26 +217,8 @@ def parse() -> Comparison:
         ValueError: an unknown method, setting or sweep, a bad value, fewer than one worker, or a method that changes
             images where there are features only.
     """
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--scenario", choices=list(SCENARIOS))
-    scenario = first.parse_known_args()[0].scenario
-    if scenario is None:
-        if {"-h", "--help"} & set(sys.argv[1:]):
-            print_help()
-            sys.exit()
-        raise ValueError(f"Which scenario? Give --scenario with one of {', '.join(SCENARIOS)}.")
-    recipe = importlib.import_module(scenario)
-    methods, budget = SCENARIOS[scenario]
-    defaults = {
-        **recipe.DEFAULTS, **budget, "methods": list(methods), "logging_strategy": "epoch", "report_to": "none",
-        "disable_tqdm": True,
-    }  # fmt: skip
-    benchmark, *arguments = parse_arguments(
-        (BenchmarkArguments, recipe.RecipeArguments, DataArguments, ModelArguments, CLPTrainingArguments),
-        __doc__,
-        defaults,
-        recipe.PRESETS,
-    )
+    benchmark, *arguments = scenario_arguments(BenchmarkArguments, __doc__, logging_strategy="epoch")
+    benchmark.methods = benchmark.methods or list(SCENARIOS[benchmark.scenario][0])
     if unknown := set(benchmark.sweeps) - set(SWEEPS):
         raise ValueError(f"There is no sweep {', '.join(sorted(unknown))}; choose out of {', '.join(SWEEPS)}.")
     if benchmark.tune and benchmark.sweeps:
@@ -227,12 +237,12 @@ def parse() -> Comparison:
     return comparison
 
 
-def print_help() -> None:
+def print_help(own: type, description: str) -> None:
     """What can be said before a scenario is chosen; with one, `--help` lists the options of its recipe too."""
     parser = HfArgumentParser(
-        BenchmarkArguments,
-        usage="%(prog)s --scenario SCENARIO --results FOLDER [options]",
-        description=__doc__,
+        own,
+        usage="%(prog)s --scenario SCENARIO [options]",
+        description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog=f"methods: {', '.join(VARIANTS)}\n\nsweeps: {', '.join(SWEEPS)}\n\nOf a scenario's recipe, with its "
         "options and defaults: --scenario SCENARIO --help",

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel, set_seed
 from transformers.modeling_outputs import ImageClassifierOutput
 
-from clp_hf.data import ImageClassificationDataset
+from clp_hf.data import ImageClassificationDataset, ProcessorTransform
 from clp_hf.experiment import Experiment
 from clp_hf.features import FeatureSet, extract_features
 from clp_hf.modeling import parameter_count
@@ -70,6 +70,11 @@ class FeatureDataset(torch.utils.data.Dataset):
         return item
 
 
+def seen_by(transform: ProcessorTransform, images: ImageClassificationDataset) -> ImageClassificationDataset:
+    """The images decoded for this transform: they are kept at a size that is the transform's."""
+    return images if images.transform is transform else ImageClassificationDataset(images.dataset, transform)
+
+
 def freeze(experiment: Experiment, cache_dir: str) -> None:
     """Have an experiment train a `Perceptron` on the features of its model, kept in `cache_dir`."""
     backbone, transform = experiment.build_model(), experiment.validation.transform
@@ -77,7 +82,7 @@ def freeze(experiment: Experiment, cache_dir: str) -> None:
         images = getattr(experiment, name)
         if images is None:  # not every data set has a test split
             continue
-        images.transform = transform
+        images = seen_by(transform, images)
         features = extract_features(backbone, images, experiment.args, Path(cache_dir))
         setattr(experiment, name, FeatureDataset(features, images))
 

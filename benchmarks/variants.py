@@ -16,18 +16,26 @@ NOISE_METHODS = (
     "erm", "focal", "generalised_cross_entropy", "nce_rce", "nce_mae", "meta_weight_net", "meta_lp", "clp",
 )  # fmt: skip
 GROUP_METHODS = ("erm", "group_reweighting", "group_dro", "lisa", "meta_lp", "clp")
+SUPERCLASS_METHODS = (
+    "erm", "focal", "balanced_softmax", "group_reweighting", "group_dro", "lisa", "meta_weight_net", "meta_lp", "clp",
+)  # fmt: skip
 
 # The budget of the CIFAR tables: a table in some hours on two cores, where the paper's schedule would take weeks. The
 # learning rate falls at the same fractions of training as the recipe's.
 CIFAR_BUDGET = {"model_name_or_path": "cifar_resnet20", "per_device_train_batch_size": 128, "meta_every": 2}
 
+# Of Dominoes half of the training images, so that a run takes some minutes on one core.
+DOMINOES_BUDGET = {"n_train": 4000, "n_validation": 1000, "num_train_epochs": 3, "meta_every": 2}
+
 # Of each scenario, the methods that are compared by default, and the defaults that are not the recipe's.
 SCENARIOS = {
     "cifar_longtail": (LONG_TAIL_METHODS, {**CIFAR_BUDGET, "num_train_epochs": 20}),
     "cifar_noisy": (NOISE_METHODS, {**CIFAR_BUDGET, "num_train_epochs": 8}),  # of four times as many images
+    "cifar_superclasses": (SUPERCLASS_METHODS, {**CIFAR_BUDGET, "num_train_epochs": 20}),
     "imagenet_glt": (LONG_TAIL_METHODS, {}),
     "coco_glt": (LONG_TAIL_METHODS, {}),
     "waterbirds": (GROUP_METHODS, {}),
+    "dominoes": (GROUP_METHODS, DOMINOES_BUDGET),
     "celeba": (GROUP_METHODS, {}),
     "metashift": (GROUP_METHODS, {}),
 }

@@ -48,6 +48,9 @@ class ImageClassificationDataset(torch.utils.data.Dataset):
             Not for a `ProcessorTransform`, whose output is stored.
         memory_budget: bytes that decoded images and masks of this split may take.
 
+    Attributes:
+        dataset: the split, for another data set of its images.
+
     Items: `pixel_values` float32 (3, H, W) normalised, `labels` int, and `mask` float32 (1, H, W) in [0, 1] and `group`
     int where there are such columns; `noisy`, whether `label` is another than `clean_label`, where there is that one.
 
@@ -65,7 +68,7 @@ class ImageClassificationDataset(torch.utils.data.Dataset):
         storage_size: tuple[int, int] | None = None,
         memory_budget: int = 2 * 2**30,
     ):
-        dataset = dataset.with_format(None)
+        self.dataset = dataset = dataset.with_format(None)
         check_own_files(dataset, name)
         columns = [column for column in ("image", "mask", "box") if column in dataset.column_names]
         # Images are decoded here, not by `datasets`, so that a corrupt one can be named.

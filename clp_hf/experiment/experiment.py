@@ -61,6 +61,10 @@ class Experiment:
             and clean: a long tail, label noise.
         known_classes: of the model, where it keeps its head: the data's classes are matched to them by name.
 
+    Attributes:
+        splits: what is trained on and measured, without the meta set.
+        validation_pool: the validation split with the meta set, where that was taken out of it.
+
     Raises:
         ValueError: the meta set would leave a training class, or the validation split, without images; or attribution
             is asked for without masks, or of a model without feature map.
@@ -109,6 +113,7 @@ class Experiment:
 
         has_groups = self.group_names is not None
         split = data_args.meta_split
+        self.validation_pool = splits["validation"]
         meta, splits[split] = self._split_meta_set(splits[split], data_args)
         meta = _boxed(meta, data_args.meta_boxes)
         if data_args.max_train_samples is not None:

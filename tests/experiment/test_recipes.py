@@ -143,6 +143,56 @@ def test_metashift(run, tmp_path):
     assert "test_worst_group_accuracy" in results
 
 
+def named(per_class, names, seed=0):
+    """`coloured` under the column names of parquet files of CIFAR-10 and MNIST, its classes called so."""
+    data = coloured(per_class, classes=len(names), seed=seed).rename_columns({"img": "image", "fine_label": "label"})
+    return data.cast_column("label", ClassLabel(names=names))
+
+
+def test_dominoes(run, tmp_path):
+    names = ["airplane", "automobile", "truck"]
+    objects = to_folder(tmp_path / "cifar10", train=named(50, names), test=named(10, names, seed=1))
+    splits = {name: named(n, ["0", "1", "2"], seed=n) for name, n in (("train", 15), ("validation", 4), ("test", 3))}
+    digits = to_folder(tmp_path / "mnist", **splits)
+    output, results = run(
+        "dominoes", "--dataset_name", objects, "--digits", digits, "--n_train", "80", "--n_validation", "20",
+        "--n_test", "20", "--correlation", "0.9", *SMALL, "--image_size", "32", "--meta_samples", "2",
+        "--per_device_eval_batch_size", "8",
+    )  # fmt: skip
+    found = rows(output)
+    groups = {"automobile_0": "36", "automobile_1": "4", "truck_0": "4", "truck_1": "36"}
+    assert {name: found[name] for name in groups} == groups
+    assert "checkpoint by worst_group_accuracy on 12 validation images" in output  # 20, less the meta set
+    assert {f"test_accuracy_group_{name}" for name in groups} <= set(results)
+
+
+def test_dominoes_that_need_more_objects_than_there_are(run, tmp_path):
+    names = ["automobile", "truck"]
+    objects = to_folder(tmp_path / "cifar10", train=named(20, names), test=named(10, names, seed=1))
+    digits = to_folder(tmp_path / "mnist", train=named(5, ["0", "1"]), test=named(3, ["0", "1"], seed=1))
+    with pytest.raises(ValueError, match=r"Too few bottom images, each is used once.*'truck \(train\)': '16 of 4000'"):
+        run("dominoes", "--dataset_name", objects, "--digits", digits, *SMALL)
+
+
+@pytest.mark.parametrize("protocol", ["alt", "glt"])
+def test_cifar_superclasses(run, tmp_path, protocol):
+    def superclasses(per_class, seed):
+        data = named(per_class, ["bee", "oak", "ant", "elm"], seed)
+        coarse = [("insect", "tree")[label % 2] for label in data["label"]]
+        return data.add_column("coarse_label", coarse)
+
+    folder = to_folder(tmp_path / "cifar100", train=superclasses(40, 0), test=superclasses(6, 1))
+    output, results = run(
+        "cifar_superclasses", "--dataset_name", folder, "--protocol", protocol, "--attribute_imbalance", "9",
+        "--class_imbalance", "4", "--image_size", "16", "--meta_samples", "2",
+    )  # fmt: skip
+    found = rows(output)
+    sizes = {"alt": ["36", "36", "4", "4"], "glt": ["36", "9", "4", "1"]}[protocol]
+    assert [found[name] for name in ("bee", "oak", "ant", "elm")] == sizes
+    assert "checkpoint by accuracy on 8 validation images. Test error: meta_lp" in output  # 16, less the meta set
+    assert {"test_worst_group_accuracy", "test_accuracy_class_tree", "test_accuracy_group_elm"} <= set(results)
+
+
 @pytest.mark.parametrize("recipe", ["imagenet_glt", "coco_glt"])
 def test_glt(run, tmp_path, recipe):
     images = grouped(12, label=[0, 0, 1, 1], key=[""] * 4).remove_columns("key")

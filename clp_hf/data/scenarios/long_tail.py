@@ -47,7 +47,7 @@ def long_tail(
             another hash than expected.
     """
     labels, names = integer_labels(dataset, label_column)
-    indices = _chosen(labels, class_sizes(np.bincount(labels, minlength=len(names)), ratio, profile), seed)
+    indices = chosen_rows(labels, class_sizes(np.bincount(labels, minlength=len(names)), ratio, profile), seed)
     found = index_hash(indices)
     if expected_hash not in (None, found):
         raise ValueError(
@@ -60,16 +60,10 @@ def long_tail(
 
 def class_sizes(available: Sequence[int] | np.ndarray, ratio: float, profile: str = "exponential") -> np.ndarray:
     """Images per class of a long tail, out of `available` ones per class; arguments and errors as `long_tail`."""
-    if not ratio >= 1:
-        raise ValueError(f"The imbalance ratio is largest : smallest class, so at least 1, got {ratio}.")
-    if profile not in PROFILES:
-        raise ValueError(f"profile is {profile!r}; choose one of {', '.join(PROFILES)}.")
     available = np.asarray(available)
-    classes = np.arange(len(available))
-    if len(classes) < 2:
-        raise ValueError(f"A long tail needs two classes or more, found {len(classes)}.")
-    steps = classes / (len(classes) - 1) if profile == "exponential" else classes >= len(classes) // 2
-    shares = float(ratio) ** -steps.astype(float)
+    if len(available) < 2:
+        raise ValueError(f"A long tail needs two classes or more, found {len(available)}.")
+    shares = tail_shares(len(available), ratio, profile)
     largest = np.floor((available / shares).min())
     sizes = np.floor(largest * shares + 1e-9).astype(int)  # 5000 · 100^(-1) must not become 49
     if len(empty := np.flatnonzero(sizes < 1)):
@@ -78,6 +72,17 @@ def class_sizes(available: Sequence[int] | np.ndarray, ratio: float, profile: st
             f"class has {largest:g}. Lower the ratio, or give more images."
         )
     return sizes
+
+
+def tail_shares(count: int, ratio: float, profile: str = "exponential") -> np.ndarray:
+    """Size of each of `count` classes over that of the largest, 1 … 1 / ratio; arguments and errors as `long_tail`."""
+    if not ratio >= 1:
+        raise ValueError(f"The imbalance ratio is largest : smallest class, so at least 1, got {ratio}.")
+    if profile not in PROFILES:
+        raise ValueError(f"profile is {profile!r}; choose one of {', '.join(PROFILES)}.")
+    classes = np.arange(count)
+    steps = classes / max(1, count - 1) if profile == "exponential" else classes >= count // 2
+    return float(ratio) ** -steps.astype(float)
 
 
 def index_hash(indices: Sequence[int] | np.ndarray) -> str:
@@ -103,7 +108,8 @@ def integer_labels(dataset: Dataset, column: str) -> tuple[np.ndarray, list[str]
     return labels, names
 
 
-def _chosen(labels: np.ndarray, sizes: np.ndarray, seed: int) -> np.ndarray:
+def chosen_rows(labels: np.ndarray, sizes: np.ndarray, seed: int) -> np.ndarray:
+    """`sizes[c]` rows of every class c, drawn from the seed, in their order."""
     # A stream for every class: how many images one class has does not change which ones another keeps.
     streams = np.random.SeedSequence(seed).spawn(len(sizes))
     rows = [

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from datasets import ClassLabel, Dataset, Features, Value
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from datasets import Image as ImageFeature
 from PIL import Image
 
@@ -68,6 +68,59 @@ def test_seed_decides_everything(sources):
 
     assert bytes_of(0) == bytes_of(0)
     assert set(bytes_of(0)) != set(bytes_of(1))
+
+
+@pytest.fixture(scope="module")
+def split_sources(sources):
+    """The sources in three splits of 120, 60 and 60 images."""
+
+    def in_three(source):
+        ends = {"train": range(120), "validation": range(120, 180), "test": range(180, 240)}
+        return DatasetDict({name: source.select(rows) for name, rows in ends.items()})
+
+    return tuple(map(in_three, sources))
+
+
+def numbers(split, part):
+    """Which source image stands in each picture: what `pictures` wrote into green and blue."""
+    pixels = np.stack([np.asarray(image)[part, 0] for image in split["image"]]).astype(int)
+    return 250 * pixels[:, 1] + pixels[:, 2]
+
+
+def test_splits_keep_to_the_splits_of_their_sources(split_sources):
+    built = dominoes(*split_sources, 100, 40, 60, width=8, correlation=0.5)
+    for part in (0, 8):
+        for name, (low, high) in {"train": (0, 120), "validation": (120, 180), "test": (180, 240)}.items():
+            found = numbers(built[name], part)
+            assert len(set(found)) == len(found)
+            assert low <= found.min() <= found.max() < high
+
+
+def test_top_images_repeat_evenly_and_within_their_split(split_sources, sources):
+    top, bottom = split_sources
+    few = DatasetDict({name: split.select(range(20)) for name, split in top.items()})
+    for source in (few, sources[0].select(range(60))):
+        built = dominoes(source, bottom, 100, 40, 60, width=8, correlation=0.5, repeat_top=True)
+        seen = {name: np.unique(numbers(split, 0), return_counts=True) for name, split in built.items()}
+        images = [image for found, _ in seen.values() for image in found]
+        assert len(set(images)) == len(images)
+        assert all(counts.max() - counts.min() <= 1 for _, counts in seen.values())
+        assert counts_of(built) == counts_of(dominoes(*split_sources, 100, 40, 60, width=8, correlation=0.5))
+        assert len({n for split in built.values() for n in numbers(split, 8)}) == 200  # the bottom ones do not
+    with pytest.raises(ValueError, match=r"Too few top images, each is used once.*'0 \(train\)': '10 of 50'"):
+        dominoes(few, bottom, 100, 40, 60, correlation=0.5)
+    with pytest.raises(ValueError, match=r"Too few top images: of the classes .*'0': '2 of 100'"):
+        dominoes(sources[0].select(range(4)), bottom, 100, 40, 60, repeat_top=True)  # of two none for a third split
+
+
+def counts_of(built):
+    return {name: counts(split) for name, split in built.items()}
+
+
+def test_a_missing_split_is_named(split_sources):
+    top, bottom = split_sources
+    with pytest.raises(ValueError, match=r"top data set lacks the splits \['validation'\]; it has \['train', 'test'\]"):
+        dominoes(DatasetDict(train=top["train"], test=top["test"]), bottom, 20, 4, 4)
 
 
 def test_three_classes_chosen_by_name_and_integer_in_their_order():
