@@ -2,7 +2,18 @@
 
 from .background import BackgroundEvidence, BackgroundProbe
 from .base import Evidence
+from .on_features import ON_FEATURES, Material, agreement, class_weights, evidence_on_features
 
 EVIDENCES = {"background": BackgroundEvidence}
 
-__all__ = ["EVIDENCES", "BackgroundEvidence", "BackgroundProbe", "Evidence"]
+__all__ = [
+    "EVIDENCES",
+    "ON_FEATURES",
+    "BackgroundEvidence",
+    "BackgroundProbe",
+    "Evidence",
+    "Material",
+    "agreement",
+    "class_weights",
+    "evidence_on_features",
+]
