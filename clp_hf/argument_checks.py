@@ -55,6 +55,7 @@ def check_arguments(args: CLPTrainingArguments) -> None:
         if getattr(args, name) is not None and getattr(args, name) < 1:
             raise ValueError(f"{name} is {getattr(args, name)}; expected 1 or more.")
     _check_gradient_checkpointing(args)
+    _check_converged(args)
     check_characteristics(args.characteristics)
     _check_training_loss(args)
     _check_causal_images(args)
@@ -82,6 +83,32 @@ def _check_gradient_checkpointing(args: CLPTrainingArguments) -> None:
         raise ValueError(
             "hypergradient='double_backward' does not go together with gradient checkpointing; 'forward' is as exact, "
             "and does."
+        )
+
+
+def _check_converged(args: CLPTrainingArguments) -> None:
+    if args.lookahead_memory < 1:
+        raise ValueError(f"lookahead_memory is {args.lookahead_memory}; expected 1 or more images.")
+    if not args.lookahead_ridge > 0:
+        raise ValueError(
+            f"lookahead_ridge is {args.lookahead_ridge}; expected above 0: without it separable classes have no "
+            "minimum, and the inner problem is singular."
+        )
+    if args.lookahead != "converged" or not args.meta_every:
+        return
+    off = {
+        "lookahead_scope": "full",
+        "hypergradient": "forward",
+        "recompute_training_forward": False,
+        "perturb_meta_logits": False,
+        "label_smoothing_factor": 0.0,
+    }
+    asked = [name for name, value in off.items() if getattr(args, name) != value]
+    if asked:
+        raise ValueError(
+            "lookahead='converged' takes no step of the network, and its head is that of the plain cross-entropy; it "
+            f"goes without {', '.join(f'{name}={getattr(args, name)!r}' for name in asked)}. Set "
+            f"{', '.join(f'{name}={off[name]!r}' for name in asked)}, or lookahead='match'."
         )
 
 

@@ -33,7 +33,8 @@ class CLPTrainingArguments(PublishedArguments):
         training_loss, training_loss_options, meta_network.
 
     Parameters that control the look-ahead and its cost:
-        meta_every, lookahead, lookahead_scope, hypergradient, recompute_training_forward, perturb_meta_logits.
+        meta_every, lookahead, lookahead_scope, lookahead_memory, lookahead_ridge, hypergradient,
+        recompute_training_forward, perturb_meta_logits.
 
     Parameters that control the saliency regularisation:
         saliency_weight, saliency_batch_size.
@@ -232,11 +233,32 @@ class CLPTrainingArguments(PublishedArguments):
     )
     lookahead: str = field(
         default="match",
-        metadata={"help": "Step of the look-ahead: match (what the optimizer really does) or sgd (paper)."},
+        metadata={
+            "help": "Step of the look-ahead: match (what the optimizer really does) or sgd (paper). Or converged: the "
+            "perturbation network is judged at the head that training would end with on the features of recent "
+            "batches, while the classifier follows with ordinary steps. Saliency is then in the training loss alone."
+        },
     )
     lookahead_scope: str = field(
         default="full",
-        metadata={"help": "What looks ahead: the full network, or the head only, at a fraction of the cost."},
+        metadata={
+            "help": "What takes the step of the look-ahead: the full network, or the head only, at a fraction of the "
+            "cost. Stays full with lookahead='converged', which takes no step."
+        },
+    )
+    lookahead_memory: int = field(
+        default=2048,
+        metadata={
+            "help": "For lookahead='converged': how many recent training images each process remembers, at most as "
+            "many as an epoch has for it. Updates begin at a quarter of them, and wait while a class is missing."
+        },
+    )
+    lookahead_ridge: float = field(
+        default=1e-4,
+        metadata={
+            "help": "For lookahead='converged': the ridge λ of the head, above 0, for features divided by their "
+            "root-mean-square length."
+        },
     )
     hypergradient: str = field(
         default="forward",

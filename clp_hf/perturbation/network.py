@@ -189,6 +189,10 @@ class PerturbationNetwork(MetaNetwork):
         mean = (left / before.clamp(min=1e-6)).clamp(max=MAX_COUNTED_WEIGHT).mean()
         return mean.clamp(min=1e-8)  # all weights may come near zero together
 
+    def inner_problem(self, output: Tensor) -> tuple[Tensor, Tensor]:
+        """δ; to divide the loss by a mean weight, as with `perturbed_logits="own"`, does not move its minimum."""
+        return output, output.new_ones(len(output))
+
     def level(self, output: Tensor, labels: Tensor) -> Tensor:
         """δ of the own class over the mean of the others."""
         return own_margin(output, labels)

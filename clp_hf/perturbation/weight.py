@@ -50,6 +50,10 @@ class WeightNetwork(MetaNetwork):
         # all weights may come near zero together
         return (output * losses).sum() / output.sum().clamp(min=1e-8)
 
+    def inner_problem(self, output: Tensor) -> tuple[Tensor, Tensor]:
+        """The weights, over their mean."""
+        return output.new_zeros(len(output), 1), output / output.mean().clamp(min=1e-8)
+
     def level(self, output: Tensor, labels: Tensor) -> Tensor:
         """The weights."""
         return output
