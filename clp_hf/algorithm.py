@@ -28,7 +28,7 @@ from .causal import Masks, MetaBatches, meta_loss, saliency_penalty
 from .losses.objective import Objective, Run
 from .modeling.head import head_layers
 from .modeling.modes import evaluation_layers
-from .perturbation import ClassStatistics, Evidence, MetaNetwork, training_characteristics
+from .perturbation import ClassStatistics, Evidences, MetaNetwork, training_characteristics
 from .perturbation.base import FILES
 from .perturbation.convergence import hypergradient_at_convergence, remember
 from .perturbation.record import record_perturbation
@@ -47,7 +47,7 @@ class MetaLearner(Objective):
         classifier: W, and how it is run.
         network: Ω.
         statistics: the running class means that some characteristics need.
-        evidence: gives u_z, what something other than the object says about the label; None without it.
+        evidence: gives u_z, what something other than the object says about the label.
         meta_batches: the meta set, in its roles.
         scope: what looks ahead, of `bilevel.SCOPES`.
         settings: has the fields of `CLPTrainingArguments`, by which the trainer checks them.
@@ -63,7 +63,7 @@ class MetaLearner(Objective):
         classifier: Classifier,
         network: MetaNetwork,
         statistics: ClassStatistics,
-        evidence: Evidence | None,
+        evidence: Evidences,
         meta_batches: MetaBatches,
         scope: type[FullScope],
         settings: Any,
@@ -111,7 +111,7 @@ class MetaLearner(Objective):
         recompute = meta_due and self.settings.recompute_training_forward
 
         U, features, recording = self._training_pass(batch, recompute)
-        u_z = None if self.evidence is None else self.evidence(batch, self.classifier.features)
+        u_z = self._evidence(run, batch, features)
         g = self._characteristics(U, features, labels, u_z)  # Table 1
         self.network.update_statistics(g)
         self.network.remember(g, labels)
@@ -142,6 +142,14 @@ class MetaLearner(Objective):
             logits, features = self.classifier(batch["pixel_values"], model)
         return logits, features, recording
 
+    def _evidence(self, run: Run, batch: Batch, features: Tensor) -> Tensor | None:
+        """u_z, (n, E, C), predicted before anything is learned from this batch; None without evidence."""
+        refit = run.steps_now and (run.step + 1) % self.settings.evidence_every == 0
+        u_z = self.evidence(batch, features, self.classifier, refit)
+        for name, share in self.evidence.agreement(u_z, batch["labels"]).items():
+            self.means.add(f"evidence_{name}_agreement", share)
+        return u_z
+
     def _recomputed(self, batch: Batch, recording: Recording) -> tuple[Tensor, Tensor | None]:
         """U and R once more, so that their first graph need not have outlived the meta pass."""
         with recording.random_state.replayed():  # without moving the batch-norm statistics once more
@@ -157,7 +165,7 @@ class MetaLearner(Objective):
             self.statistics,
             self.network.characteristics,
             update=update,
-            background_logits=u_z,
+            extrinsic_logits=u_z,
         )
 
     def _inner_loss(self, logits: Tensor, output: Tensor, labels: Tensor) -> Tensor:
@@ -257,9 +265,9 @@ class MetaLearner(Objective):
 
     def keep(self) -> Callable[[], None]:
         """As of `Objective`: Ω with its optimizer and what it remembers, the class means, and the evidence's own."""
-        parts = [self.network, self.optimizer, self.statistics, *([] if self.evidence is None else [self.evidence])]
+        parts = [self.network, self.optimizer, self.statistics]
         states = [copy.deepcopy(part.state_dict()) for part in parts]
-        others = [super().keep(), *([] if self.converged is None else [self.converged.keep()])]
+        others = [super().keep(), self.evidence.keep(), *([] if self.converged is None else [self.converged.keep()])]
         recent = self.network.recent
 
         def bring_back():
@@ -293,12 +301,11 @@ class MetaLearner(Objective):
         _check_checkpoint(folder, self.STATE_FILE, self.network)
 
     def _parts(self) -> dict[str, Any]:
-        parts = {"optimizer": self.optimizer, "class_statistics": self.statistics, "sampler": self.meta_batches.sampler}
-        return parts if self.evidence is None else parts | {self.evidence.STATE: self.evidence}
+        return {"optimizer": self.optimizer, "class_statistics": self.statistics, "sampler": self.meta_batches.sampler}
 
     def state_dict(self, gather: Callable[[list], list]) -> dict[str, Any]:
         """As of `Objective`, with the random state of every process's infills, and what it remembers."""
-        state = {name: part.state_dict() for name, part in self._parts().items()}
+        state = {name: part.state_dict() for name, part in self._parts().items()} | self.evidence.state_dict(gather)
         state["generators"] = gather([self.meta_batches.generator.get_state()])
         if self.converged is not None:
             state["converged"] = gather([self.converged.state_dict()])
@@ -309,10 +316,12 @@ class MetaLearner(Objective):
         remembered from then on."""
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
-        if len(state["generators"]) == self.meta_batches.world_size:
+        device = next(self.network.parameters()).device
+        same = len(state["generators"]) == self.meta_batches.world_size
+        self.evidence.load_state_dict(state, self.meta_batches.rank if same else None, device)
+        if same:
             self.meta_batches.generator.set_state(state["generators"][self.meta_batches.rank])
             if self.converged is not None:
-                device = next(self.network.parameters()).device
                 self.converged.load_state_dict(state["converged"][self.meta_batches.rank], device)
 
     def facts(self, settings: Mapping[str, Any]) -> dict[str, Any]:

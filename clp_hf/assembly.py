@@ -16,7 +16,7 @@ from .algorithm import MetaLearner
 from .base.requirements import refuse_streams
 from .bilevel import SCOPES, Classifier, ConvergedHead
 from .causal import CausalAugmentation, MetaBatches, MetaSampler, TrainingImages, build_inpainter
-from .data.checks import check_labels, check_training_data, column
+from .data.checks import check_labels, check_training_data, column, stored_column
 from .data.frequencies import class_proportions
 from .data.mask_counts import check_training_masks
 from .data.meta_set import MetaSet, split_meta_set
@@ -25,7 +25,7 @@ from .losses.objective import LossObjective, Objective
 from .modeling.head import find_classifier_head, forward_with_features
 from .modeling.modes import uses_batch_statistics
 from .modeling.preprocessing import image_settings
-from .perturbation import EVIDENCES, META_NETWORKS, ClassStatistics
+from .perturbation import META_NETWORKS, ClassStatistics, Evidences, Sources
 from .training_args import CLPTrainingArguments
 
 HEAD_LOOKS_AHEAD = {"lookahead_scope": "head", "lookahead": "converged"}
@@ -171,8 +171,6 @@ def _meta_learner(
     statistics = ClassStatistics(data.proportions, counted=counted).to(**precision)
     augmentation = _augmentation(args, model, data.processor, args.counterfactual_infills, args.factual_infills)
     generator = torch.Generator().manual_seed(args.seed + args.process_index)
-    kind = next((kind for kind in EVIDENCES.values() if getattr(args, kind.SETTING)), None)
-    evidence = kind and kind.of(head.in_features, head.out_features, augmentation, generator).to(**precision)
     sampler = MetaSampler(
         len(meta_set),
         meta_batch_size * args.world_size,
@@ -181,20 +179,13 @@ def _meta_learner(
         args.seed,
         copies=args.augmented_copies,
     )
+    meta_batches = MetaBatches(meta_set, prepare, sampler, augmentation, generator, args.process_index, args.world_size)
     return MetaLearner(
         Classifier(model, head, forward_with_features, autocast),
         network,
         statistics,
-        evidence,
-        MetaBatches(
-            meta_set,
-            prepare,
-            sampler,
-            augmentation,
-            generator,
-            args.process_index,
-            args.world_size,
-        ),
+        Evidences.of(args.evidence, _evidence_sources(data, head, meta_batches)).to(**precision),
+        meta_batches,
         SCOPES[args.lookahead_scope],
         args,
         {
@@ -204,6 +195,22 @@ def _meta_learner(
             "infills": {"counterfactual": args.counterfactual_infills, "factual": args.factual_infills},
         },
         _converged_head(args, data, head.out_features) if args.lookahead == "converged" else None,
+    )
+
+
+def _evidence_sources(data: Data, head: nn.Module, meta_batches: MetaBatches) -> Sources:
+    labels, groups = (column(data.meta, name) for name in ("labels", "group"))
+    pairs = [stored_column(data.train, name) for name in ("labels", "group")]
+    return Sources(
+        head.in_features,
+        head.out_features,
+        training_masks="mask" in data.example,
+        augmentation=meta_batches.augmentation,
+        meta_labels=torch.as_tensor(labels),
+        meta_groups=None if groups is None else torch.as_tensor(groups),
+        training_pairs=None if any(part is None for part in pairs) else tuple(map(torch.as_tensor, pairs)),
+        meta_images=lambda indices: meta_batches.images(indices)["pixel_values"],
+        generator=meta_batches.generator,
     )
 
 
@@ -273,11 +280,6 @@ def _check_settings(args: CLPTrainingArguments, data: Data, meta_set: MetaSet) -
     """Refuse settings that the data cannot serve."""
     if args.class_prior:
         refuse_streams(data.train, "class_prior needs the class frequencies", "class_prior=False")
-    if args.background_evidence and "mask" not in data.example:
-        raise ValueError(
-            "background_evidence needs a `mask` for every training image, and they have none. Give the data set a "
-            "mask or box column (--mask_column, --box_column), or set background_evidence=False."
-        )
     if args.saliency_weight and "mask" not in data.example and not meta_set.has_masks:
         raise ValueError(
             "saliency_weight is set, but neither the training nor the meta set has a `mask` column. Add masks or "

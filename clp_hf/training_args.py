@@ -1,13 +1,14 @@
 """The arguments of `CLPTrainer`."""
 
-from dataclasses import dataclass, field
+import warnings
+from dataclasses import MISSING, dataclass, field, fields
 
 from transformers import TrainingArguments
 
 from .argument_checks import LOSS_NAMES, check_arguments
 from .causal import COUNTERFACTUAL_INFILLS, FACTUAL_INFILLS
 from .hub.arguments import PublishedArguments
-from .perturbation import ACTIVATIONS, CHARACTERISTICS, OPTIMIZERS, PERTURBED_LOGITS
+from .perturbation import ACTIVATIONS, CHARACTERISTICS, OPTIMIZERS, PERTURBED_LOGITS, evidence_names
 
 
 @dataclass
@@ -20,7 +21,8 @@ class CLPTrainingArguments(PublishedArguments):
     Parameters that control the perturbation network:
         perturbation_hidden_size, perturbation_activation, perturbation_learning_rate, perturbation_optim,
         perturbation_weight_decay, perturbation_bound, perturbation_follows_schedule, perturbation_start,
-        perturbed_logits, condition_on_label, class_prior, characteristics, background_evidence.
+        perturbed_logits, condition_on_label, class_prior, characteristics, evidence,
+        evidence_every; background_evidence, the name of before for evidence=["background"].
 
     Parameters that control the meta set and its causal augmentation:
         meta_batch_size, meta_samples, meta_in_training_mode, counterfactual_infills, factual_infills, mask_shape,
@@ -40,6 +42,7 @@ class CLPTrainingArguments(PublishedArguments):
         saliency_weight, saliency_batch_size.
     """
 
+    DEPRECATED = ("background_evidence",)  # no part of what a card or record tells
     _VALID_DICT_FIELDS = [*TrainingArguments._VALID_DICT_FIELDS, "training_loss_options"]  # noqa: RUF012
 
     # the perturbation network
@@ -97,13 +100,20 @@ class CLPTrainingArguments(PublishedArguments):
         default_factory=lambda: list(CHARACTERISTICS),
         metadata={"help": f"Inputs of the perturbation network, out of: {', '.join(CHARACTERISTICS)}."},
     )
-    background_evidence: bool = field(
-        default=False,
+    evidence: list[str] = field(
+        default_factory=list,
         metadata={
-            "help": "Estimate what the background alone says about the label, by an online probe on training images "
-            "without their foreground, and let the perturbation network intervene on it. Our extension; needs masks in "
-            "the training set and counterfactual_infills."
+            "help": "Estimate what something other than the object says about the label, and let the perturbation "
+            "network intervene on it, one or several of: background, by training images without their foreground "
+            "(needs masks in the training set and counterfactual_infills); attribute, by the groups of the meta images "
+            "(needs no masks); bias, by what is learned most easily (needs nothing). Or none. Our extension."
         },
+    )
+    evidence_every: int = field(
+        default=10, metadata={"help": "Fit the attribute evidence anew at every k-th optimizer step."}
+    )
+    background_evidence: bool | None = field(
+        default=None, metadata={"help": "Deprecated: true is evidence background, false is evidence without it."}
     )
 
     # the meta set and its causal augmentation
@@ -291,7 +301,29 @@ class CLPTrainingArguments(PublishedArguments):
 
     def __post_init__(self):
         super().__post_init__()
+        self.evidence = evidence_names(self.evidence)
+        if self.background_evidence is not None:
+            self._take_background_evidence()
         check_arguments(self)
+
+    def _take_background_evidence(self):
+        asked = [*self.evidence, "background"] if self.background_evidence else self.evidence
+        kept = [name for name in asked if name != "background" or self.background_evidence]
+        self.evidence, self.background_evidence = evidence_names(kept), None
+        warnings.warn(
+            f"background_evidence is deprecated and will be removed; evidence={self.evidence} takes its place.",
+            FutureWarning,
+            stacklevel=4,
+        )
+
+    def __setstate__(self, state):
+        """Arguments that were pickled before a field was added have its default."""
+        self.__dict__.update(state)
+        for item in fields(self):
+            if item.name not in state and item.default_factory is not MISSING:
+                setattr(self, item.name, item.default_factory())
+        if "evidence" not in state and state.get("background_evidence"):
+            self.evidence = ["background"]
 
     @property
     def needs_masks(self) -> bool:

@@ -5,10 +5,20 @@ from .characteristics import (
     BACKGROUND_MARGIN,
     CHARACTERISTICS,
     check_characteristics,
+    evidence_margins,
     own_margin,
     training_characteristics,
 )
-from .evidence import EVIDENCES, BackgroundEvidence, BackgroundProbe, Evidence
+from .evidence import (
+    EVIDENCES,
+    BackgroundEvidence,
+    BackgroundProbe,
+    Evidence,
+    Evidences,
+    OnlineProbe,
+    Sources,
+    evidence_names,
+)
 from .network import ACTIVATIONS, PERTURBED_LOGITS, PerturbationNetwork
 from .optimizers import OPTIMIZERS, build_optimizer
 from .statistics import ClassStatistics
@@ -29,11 +39,16 @@ __all__ = [
     "BackgroundProbe",
     "ClassStatistics",
     "Evidence",
+    "Evidences",
     "MetaNetwork",
+    "OnlineProbe",
     "PerturbationNetwork",
+    "Sources",
     "WeightNetwork",
     "build_optimizer",
     "check_characteristics",
+    "evidence_margins",
+    "evidence_names",
     "own_margin",
     "training_characteristics",
 ]

@@ -39,7 +39,7 @@ class WeightNetwork(MetaNetwork):
         """As of `MetaNetwork`."""
         return cls(hidden_size=settings.perturbation_hidden_size)
 
-    def forward(self, characteristics: Tensor, labels: Tensor, background_logits: Tensor | None = None) -> Tensor:
+    def forward(self, characteristics: Tensor, labels: Tensor, extrinsic_logits: Tensor | None = None) -> Tensor:
         """Sample weights (n,) from losses (n, 1); the other arguments are CLP's."""
         return self.output(F.relu(self.hidden(characteristics)))[:, 0].sigmoid()
 

@@ -1,8 +1,23 @@
 """What something other than the object says about the label: the extrinsic logits u_z of CLP's causal graph."""
 
-from .background import BackgroundEvidence, BackgroundProbe
-from .base import Evidence
+from .attribute import AttributeEvidence
+from .background import BackgroundEvidence
+from .base import Evidence, Sources
+from .bias import BiasEvidence
+from .family import EVIDENCES, Evidences, evidence_names
+from .probe import OnlineProbe
 
-EVIDENCES = {"background": BackgroundEvidence}
+BackgroundProbe = OnlineProbe  # its name while there was one evidence
 
-__all__ = ["EVIDENCES", "BackgroundEvidence", "BackgroundProbe", "Evidence"]
+__all__ = [
+    "EVIDENCES",
+    "AttributeEvidence",
+    "BackgroundEvidence",
+    "BackgroundProbe",
+    "BiasEvidence",
+    "Evidence",
+    "Evidences",
+    "OnlineProbe",
+    "Sources",
+    "evidence_names",
+]
