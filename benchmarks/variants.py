@@ -53,7 +53,7 @@ VARIANTS = {
     "clp_own": OWN_CLASS,
     # the paper's method to the letter, on the scenario's own backbone and budget
     "paper": PAPER,
-    "clp_without_background_evidence": {"background_evidence": False},
+    "clp_without_evidence": {"evidence": []},
     # the evidence of the background taken as it is, the gate never learned: what does meta-learning add?
     "evidence_not_learned": {"perturbation_learning_rate": 1e-30},
     **{

@@ -7,24 +7,33 @@ g the training characteristics (Table 1), δ = Ω(g) the perturbations of the lo
 import copy
 import os
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .bilevel import Classifier, Recording, TrainingPass, dual_attention, hypergradient, step_sizes
+from .bilevel import (
+    Classifier,
+    ConvergedHead,
+    Recording,
+    TrainingPass,
+    dual_attention,
+    hypergradient,
+    step_sizes,
+)
 from .bilevel.scope import FullScope
 from .causal import Masks, MetaBatches, meta_loss, saliency_penalty
 from .losses.objective import Objective, Run
 from .modeling.head import head_layers
 from .modeling.modes import evaluation_layers
-from .perturbation import ClassStatistics, Evidence, MetaNetwork, build_optimizer, training_characteristics
+from .perturbation import ClassStatistics, Evidences, MetaNetwork, training_characteristics
 from .perturbation.base import FILES
-from .utils.precision import MOST_IN_A_ROW, NonFiniteError, unless_finite
-
-MOST_LOGGED_CLASSES = 20  # of more, a line of the log could not be read
+from .perturbation.convergence import hypergradient_at_convergence, remember
+from .perturbation.record import record_perturbation
+from .perturbation.updates import NetworkUpdates
+from .utils.precision import unless_finite
 
 Batch = dict[str, Any]
 
@@ -38,11 +47,12 @@ class MetaLearner(Objective):
         classifier: W, and how it is run.
         network: Ω.
         statistics: the running class means that some characteristics need.
-        evidence: gives u_z, what something other than the object says about the label; None without it.
+        evidence: gives u_z, what something other than the object says about the label.
         meta_batches: the meta set, in its roles.
         scope: what looks ahead, of `bilevel.SCOPES`.
         settings: has the fields of `CLPTrainingArguments`, by which the trainer checks them.
         meta_facts: what the card tells of the meta set and its infills, name -> value.
+        converged: the head at which Ω is judged with `lookahead="converged"`; None where it looks one step ahead.
     """
 
     STATE_FILE = "meta_state.pt"
@@ -53,26 +63,29 @@ class MetaLearner(Objective):
         classifier: Classifier,
         network: MetaNetwork,
         statistics: ClassStatistics,
-        evidence: Evidence | None,
+        evidence: Evidences,
         meta_batches: MetaBatches,
         scope: type[FullScope],
         settings: Any,
         meta_facts: Mapping[str, Any],
+        converged: ConvergedHead | None = None,
     ):
         super().__init__()
         self.CARD = network.CARD
         self.classifier, self.network, self.statistics, self.evidence = classifier, network, statistics, evidence
         self.meta_batches, self.scope, self.settings, self.meta_facts = meta_batches, scope, settings, meta_facts
+        self.converged = converged
+        self.updates: NetworkUpdates | None = None
         self.optimizer: torch.optim.Optimizer | None = None
-        self._failed_in_a_row = 0
 
     def is_of(self, model: nn.Module) -> bool:
         """Whether the head is this model's."""
         return any(module is head_layers(self.classifier.head)[0] for module in model.modules())
 
     def begin(self, optimizer: torch.optim.Optimizer) -> None:
-        """Ω starts a run with an optimizer of its own, which no wrapper may skip between micro-batches."""
-        self.optimizer = build_optimizer(self.network, self.settings)
+        """Ω starts a run with an optimizer of its own."""
+        self.updates = NetworkUpdates(self.network, self.settings, self.means)
+        self.optimizer = self.updates.optimizer
 
     def takes_step(self, run: Run) -> bool:
         """From `perturbation_start` on; before there is plain cross-entropy."""
@@ -98,23 +111,27 @@ class MetaLearner(Objective):
         recompute = meta_due and self.settings.recompute_training_forward
 
         U, features, recording = self._training_pass(batch, recompute)
-        u_z = None if self.evidence is None else self.evidence(batch, self.classifier.features)
+        u_z = self._evidence(run, batch, features)
         g = self._characteristics(U, features, labels, u_z)  # Table 1
         self.network.update_statistics(g)
         self.network.remember(g, labels)
+        if self.converged is not None:
+            remember(self.converged, features, labels, g, u_z)
         delta = partial(self.network, g, labels, u_z)  # δ(Ω)
         R = self._saliency(batch)  # λ Eq. 6
-        failed = False
-        if meta_due:
+        updated = True
+        if meta_due and self.converged is not None:
+            updated = self._update_at_convergence(run, batch)
+        elif meta_due:
             training_pass = self.scope.training_pass(self.classifier, batch["pixel_values"], U, features, recording, R)
-            failed = not self._update_network(run, training_pass, delta, batch)  # Ωᵗ⁺¹ (Eq. 8, 9)
+            updated = self._update_network(run, training_pass, delta, batch)  # Ωᵗ⁺¹ (Eq. 8, 9)
         if recompute:
             U, R = self._recomputed(batch, recording)
         with torch.no_grad():
             fixed = delta()
         loss = self._inner_loss(U, fixed, labels)  # Eq. 10
         self._record_perturbation(U.detach(), fixed, batch)
-        return unless_finite(loss if R is None else loss + R, U.detach(), g), failed
+        return unless_finite(loss if R is None else loss + R, U.detach(), g), not updated
 
     def _training_pass(self, batch: Batch, recompute: bool) -> tuple[Tensor, Tensor, Recording]:
         """U and the features of the training batch, recorded; where it is run again later, past the wrapper's hooks."""
@@ -124,6 +141,14 @@ class MetaLearner(Objective):
             model = self.classifier.module if recompute else self.classifier.wrapped
             logits, features = self.classifier(batch["pixel_values"], model)
         return logits, features, recording
+
+    def _evidence(self, run: Run, batch: Batch, features: Tensor) -> Tensor | None:
+        """u_z, (n, E, C), predicted before anything is learned from this batch; None without evidence."""
+        refit = run.steps_now and (run.step + 1) % self.settings.evidence_every == 0
+        u_z = self.evidence(batch, features, self.classifier, refit)
+        for name, share in self.evidence.agreement(u_z, batch["labels"]).items():
+            self.means.add(f"evidence_{name}_agreement", share)
+        return u_z
 
     def _recomputed(self, batch: Batch, recording: Recording) -> tuple[Tensor, Tensor | None]:
         """U and R once more, so that their first graph need not have outlived the meta pass."""
@@ -140,7 +165,7 @@ class MetaLearner(Objective):
             self.statistics,
             self.network.characteristics,
             update=update,
-            background_logits=u_z,
+            extrinsic_logits=u_z,
         )
 
     def _inner_loss(self, logits: Tensor, output: Tensor, labels: Tensor) -> Tensor:
@@ -182,59 +207,55 @@ class MetaLearner(Objective):
             keep_graph=not settings.recompute_training_forward,
             loss_scale=1.0 if run.loss_scale is None else run.loss_scale,
         )
-        norm = torch.nn.utils.get_total_norm
-        # A non-finite step would poison Ω, and through it the classifier, for good.
-        skip = not torch.isfinite(result.outer_loss + norm(result.total))
-        self.means.add("meta_updates_skipped", torch.tensor(float(skip)))
-        self._failed_in_a_row = self._failed_in_a_row + 1 if skip else 0
-        if self._failed_in_a_row >= MOST_IN_A_ROW:
-            raise NonFiniteError(
-                f"The meta loss, or its gradient, was not finite for {MOST_IN_A_ROW} updates in a row, the last at "
-                f"step {run.step}: the perturbation network no longer learns. Look for meta images with non-finite or "
-                "very large pixels, lower learning_rate, or train in float32."
-            )
-        if skip:
+        if not self.updates.take(result, run.optimizer, run.step):
             return False
-        self._step(result.total, run)
-        self.means.add("meta_loss", result.outer_loss)
-        self.means.add("hypergradient_direct", norm(result.direct))
-        self.means.add("hypergradient_indirect", norm(result.indirect))
         if result.logit_tangent is not None and "group" in batch:
             derivative = self._derivative_in_output(training_pass.logits, delta(), labels, result.logit_tangent)
             self.means.add_each("signal_group", self.network.signal(derivative, labels), batch["group"])
         return True
+
+    def _update_at_convergence(self, run: Run, batch: Batch) -> bool:
+        """Steps 2 and 3 with the head that training would end with, on what is remembered, in the place of Ŵ(Ω).
+
+        Returns:
+            Whether Ω was updated, or had to wait until enough is remembered.
+        """
+        ready = self.converged.is_ready()
+        self.means.add("lookahead_waiting", torch.tensor(float(not ready)))
+        if not ready:
+            return True
+        meta = self.meta_batches.draw(self._logits_in_use, _donors(batch))
+        with self._meta_mode():
+            features = self.classifier.features(meta["pixel_values"])
+        result, converged = hypergradient_at_convergence(
+            self.converged, self.network, features, meta["labels"], meta["counterfactual"]
+        )
+        self.means.add("lookahead_not_converged", torch.tensor(float(not converged)))
+        return self.updates.take(result, run.optimizer, run.step)
 
     def _logits_in_use(self, pixel_values: Tensor) -> Tensor:
         """What `fgsm` attacks: the few images that it takes are no batch to normalise by, and may be a single one."""
         with evaluation_layers(self.classifier.module):
             return self.classifier.logits(pixel_values)
 
-    def _meta_loss(self, batch: Batch) -> Tensor:
-        """The meta loss at the parameters that the classifier holds now (Eq. 9).
+    def _meta_mode(self) -> AbstractContextManager:
+        """Around a meta pass: the classifier as it will be used, without dropout and with batch norm's running
+        statistics.
 
-        It asks for the classifier as it will be used: no dropout, and batch normalisation by its running statistics.
         Those of the meta batch, where classes or groups are balanced as they are not in training, would put every image
         elsewhere among the features, and Ω would correct for that.
         """
+        return nullcontext() if self.settings.meta_in_training_mode else evaluation_layers(self.classifier.module)
+
+    def _meta_loss(self, batch: Batch) -> Tensor:
+        """The meta loss at the parameters that the classifier holds now (Eq. 9)."""
         settings, labels = self.settings, batch["labels"]
-        mode = nullcontext() if settings.meta_in_training_mode else evaluation_layers(self.classifier.module)
-        with mode:
+        with self._meta_mode():
             logits, features = self.scope.meta_pass(self.classifier, batch["pixel_values"])
             if settings.perturb_meta_logits:  # Eq. 9 literally
                 logits = logits + self.network(self._characteristics(logits, features, labels, update=False), labels)
             loss, penalty = meta_loss(logits, labels, batch["counterfactual"]), self._saliency(batch)
         return loss if penalty is None else loss + penalty
-
-    def _step(self, gradient: list[Tensor], run: Run) -> None:
-        """One step of Ω's optimizer."""
-        for parameter, part in zip(self.network.parameters(), gradient, strict=True):
-            parameter.grad = part
-        if self.settings.perturbation_follows_schedule:
-            schedule = run.optimizer.param_groups[0]
-            share = schedule["lr"] / schedule["initial_lr"]
-            self.optimizer.param_groups[0]["lr"] = self.settings.perturbation_learning_rate * share
-        self.optimizer.step()
-        self.optimizer.zero_grad()
 
     def _derivative_in_output(self, logits: Tensor, output: Tensor, labels: Tensor, tangent: Tensor) -> Tensor:
         """n times that of the meta loss in the output of Ω, through the look-ahead."""
@@ -244,12 +265,14 @@ class MetaLearner(Objective):
 
     def keep(self) -> Callable[[], None]:
         """As of `Objective`: Ω with its optimizer and what it remembers, the class means, and the evidence's own."""
-        parts = [self.network, self.optimizer, self.statistics, *([] if self.evidence is None else [self.evidence])]
+        parts = [self.network, self.optimizer, self.statistics]
         states = [copy.deepcopy(part.state_dict()) for part in parts]
-        means, recent = super().keep(), self.network.recent
+        others = [super().keep(), self.evidence.keep(), *([] if self.converged is None else [self.converged.keep()])]
+        recent = self.network.recent
 
         def bring_back():
-            means()
+            for other in others:
+                other()
             for part, state in zip(parts, states, strict=True):
                 part.load_state_dict(state)
             self.network.recent = recent
@@ -259,20 +282,7 @@ class MetaLearner(Objective):
     # ---- what is logged ----------------------------------------------------------------------------------------------
 
     def _record_perturbation(self, logits: Tensor, perturbation: Tensor, batch: Batch) -> None:
-        network, labels = self.network, batch["labels"]
-        self.means.add(f"{network.NAME}_size", perturbation.abs().mean())
-        level, raised = network.level(perturbation, labels), network.raises_loss(logits, perturbation, labels)
-        cells = {"group": batch["group"]} if "group" in batch else {}
-        if logits.shape[-1] <= MOST_LOGGED_CLASSES:
-            cells["class"] = labels
-        for kind, members in cells.items():
-            self.means.add_each(f"{network.NAME}_{kind}", level, members)
-            self.means.add_each(f"loss_raised_{kind}", raised, members)
-        if "noisy" in batch:
-            noisy = batch["noisy"].bool()
-            for name, members in (("clean", ~noisy), ("noisy", noisy)):
-                if members.any():
-                    self.means.add(f"loss_raised_{name}", raised[members].sum(), int(members.sum()))
+        record_perturbation(self.means, self.network, logits, perturbation, batch)
 
     # ---- checkpoints and cards ---------------------------------------------------------------------------------------
 
@@ -288,35 +298,31 @@ class MetaLearner(Objective):
 
     def check(self, folder: str) -> None:
         """As of `Objective`: state and network are there, and the network is one of these settings."""
-        needed = ["trainer_state.json", self.STATE_FILE, *(os.path.join(self.network.FOLDER, name) for name in FILES)]
-        if missing := [name for name in needed if not os.path.isfile(os.path.join(folder, name))]:
-            raise ValueError(
-                f"{folder} is not a complete checkpoint of a CLP run: {', '.join(missing)} is missing. Either the "
-                "writing of it was cut off, or it was saved with save_only_model=True or meta_every=0. Resume from "
-                "another checkpoint, or start anew without resume_from_checkpoint."
-            )
-        found, expected = type(self.network).from_pretrained(folder).config, self.network.config
-        if found != expected:
-            raise ValueError(
-                f"The perturbation network in {folder} was trained with {found}, this run is set to {expected}. Resume "
-                "with the settings of the run that wrote the checkpoint."
-            )
+        _check_checkpoint(folder, self.STATE_FILE, self.network)
 
     def _parts(self) -> dict[str, Any]:
-        parts = {"optimizer": self.optimizer, "class_statistics": self.statistics, "sampler": self.meta_batches.sampler}
-        return parts if self.evidence is None else parts | {self.evidence.STATE: self.evidence}
+        return {"optimizer": self.optimizer, "class_statistics": self.statistics, "sampler": self.meta_batches.sampler}
 
     def state_dict(self, gather: Callable[[list], list]) -> dict[str, Any]:
-        """As of `Objective`, with the random state of every process's infills."""
-        generators = gather([self.meta_batches.generator.get_state()])
-        return {name: part.state_dict() for name, part in self._parts().items()} | {"generators": generators}
+        """As of `Objective`, with the random state of every process's infills, and what it remembers."""
+        state = {name: part.state_dict() for name, part in self._parts().items()} | self.evidence.state_dict(gather)
+        state["generators"] = gather([self.meta_batches.generator.get_state()])
+        if self.converged is not None:
+            state["converged"] = gather([self.converged.state_dict()])
+        return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """As of `Objective`; with another number of processes infills and meta crops are drawn anew."""
+        """As of `Objective`; with another number of processes infills and meta crops are drawn anew, and features are
+        remembered from then on."""
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
-        if len(state["generators"]) == self.meta_batches.world_size:
+        device = next(self.network.parameters()).device
+        same = len(state["generators"]) == self.meta_batches.world_size
+        self.evidence.load_state_dict(state, self.meta_batches.rank if same else None, device)
+        if same:
             self.meta_batches.generator.set_state(state["generators"][self.meta_batches.rank])
+            if self.converged is not None:
+                self.converged.load_state_dict(state["converged"][self.meta_batches.rank], device)
 
     def facts(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """As of `Objective`."""
@@ -325,6 +331,22 @@ class MetaLearner(Objective):
             **self.meta_facts,
             "network_parameters": sum(parameter.numel() for parameter in self.network.parameters()),
         }
+
+
+def _check_checkpoint(folder: str, state_file: str, network: MetaNetwork) -> None:
+    needed = ["trainer_state.json", state_file, *(os.path.join(network.FOLDER, name) for name in FILES)]
+    if missing := [name for name in needed if not os.path.isfile(os.path.join(folder, name))]:
+        raise ValueError(
+            f"{folder} is not a complete checkpoint of a CLP run: {', '.join(missing)} is missing. Either the "
+            "writing of it was cut off, or it was saved with save_only_model=True or meta_every=0. Resume from "
+            "another checkpoint, or start anew without resume_from_checkpoint."
+        )
+    found, expected = type(network).from_pretrained(folder).config, network.config
+    if found != expected:
+        raise ValueError(
+            f"The perturbation network in {folder} was trained with {found}, this run is set to {expected}. Resume "
+            "with the settings of the run that wrote the checkpoint."
+        )
 
 
 def _donors(batch: Batch) -> Batch | None:

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING
 from .bilevel import ENGINES, LOOKAHEADS, SCOPES
 from .causal import COUNTERFACTUAL_INFILLS, FACTUAL_INFILLS, check_infills
 from .losses import TRAINING_LOSSES
-from .perturbation import ACTIVATIONS, META_NETWORKS, OPTIMIZERS, PERTURBED_LOGITS, check_characteristics
+from .perturbation import (
+    ACTIVATIONS,
+    META_NETWORKS,
+    OPTIMIZERS,
+    PERTURBED_LOGITS,
+    check_characteristics,
+    evidence_margins,
+)
 
 if TYPE_CHECKING:
     from .training_args import CLPTrainingArguments
@@ -41,7 +48,9 @@ def check_arguments(args: CLPTrainingArguments) -> None:
     for name in ("meta_every", "saliency_weight", "perturbation_weight_decay", "perturbation_bound"):
         if getattr(args, name) < 0:
             raise ValueError(f"{name} is {getattr(args, name)}; expected 0 or more.")
-    for name in ("perturbation_hidden_size", "perturbation_learning_rate", "meta_samples", "augmented_copies"):
+    for name in (
+        "perturbation_hidden_size", "perturbation_learning_rate", "meta_samples", "augmented_copies", "evidence_every",
+    ):  # fmt: skip
         if getattr(args, name) <= 0:
             raise ValueError(f"{name} is {getattr(args, name)}; expected more than 0.")
     if not 0 <= args.perturbation_start < 1:
@@ -55,12 +64,15 @@ def check_arguments(args: CLPTrainingArguments) -> None:
         if getattr(args, name) is not None and getattr(args, name) < 1:
             raise ValueError(f"{name} is {getattr(args, name)}; expected 1 or more.")
     _check_gradient_checkpointing(args)
+    _check_converged(args)
     check_characteristics(args.characteristics)
+    if margins := evidence_margins(args.characteristics):
+        raise ValueError(f"characteristics name {', '.join(margins)}, which come with `evidence`. Leave them out.")
     _check_training_loss(args)
     _check_causal_images(args)
-    if args.background_evidence and args.perturb_meta_logits:
-        raise ValueError("background_evidence is measured on training images only; set perturb_meta_logits=False.")
-    logit_options = ("background_evidence", "perturb_meta_logits", "class_prior")
+    if args.evidence and args.perturb_meta_logits:
+        raise ValueError("evidence is measured on training images only; set perturb_meta_logits=False.")
+    logit_options = ("evidence", "perturb_meta_logits", "class_prior")
     asked = [name for name in logit_options if getattr(args, name)]
     if args.perturbed_logits == "own":
         asked.append("perturbed_logits='own'")
@@ -85,6 +97,32 @@ def _check_gradient_checkpointing(args: CLPTrainingArguments) -> None:
         )
 
 
+def _check_converged(args: CLPTrainingArguments) -> None:
+    if args.lookahead_memory < 1:
+        raise ValueError(f"lookahead_memory is {args.lookahead_memory}; expected 1 or more images.")
+    if not args.lookahead_ridge > 0:
+        raise ValueError(
+            f"lookahead_ridge is {args.lookahead_ridge}; expected above 0: without it separable classes have no "
+            "minimum, and the inner problem is singular."
+        )
+    if args.lookahead != "converged" or not args.meta_every:
+        return
+    off = {
+        "lookahead_scope": "full",
+        "hypergradient": "forward",
+        "recompute_training_forward": False,
+        "perturb_meta_logits": False,
+        "label_smoothing_factor": 0.0,
+    }
+    asked = [name for name, value in off.items() if getattr(args, name) != value]
+    if asked:
+        raise ValueError(
+            "lookahead='converged' takes no step of the network, and its head is that of the plain cross-entropy; it "
+            f"goes without {', '.join(f'{name}={getattr(args, name)!r}' for name in asked)}. Set "
+            f"{', '.join(f'{name}={off[name]!r}' for name in asked)}, or lookahead='match'."
+        )
+
+
 def _check_causal_images(args: CLPTrainingArguments) -> None:
     check_infills("counterfactual", args.counterfactual_infills, COUNTERFACTUAL_INFILLS)
     check_infills("factual", args.factual_infills, FACTUAL_INFILLS)
@@ -94,12 +132,15 @@ def _check_causal_images(args: CLPTrainingArguments) -> None:
             f"train_infill_share is {args.train_infill_share}; expected more than 0 and at most 1. With an empty "
             "train_infills all images stay as they are."
         )
-    if args.background_evidence and not args.counterfactual_infills:
-        raise ValueError("background_evidence needs counterfactual_infills, to take the foreground out of images.")
-    if args.background_evidence and args.train_infills and args.train_infill_share == 1:
+    if "background" in args.evidence and not args.counterfactual_infills:
         raise ValueError(
-            "background_evidence is learned from training images before their own background, and with "
-            "train_infill_share=1 there is none. Lower it, or set background_evidence=False."
+            "evidence 'background' needs counterfactual_infills, to take the foreground out of images. 'attribute' and "
+            "'bias' do without."
+        )
+    if args.evidence and args.train_infills and args.train_infill_share == 1:
+        raise ValueError(
+            "evidence is learned from training images before their own background, and with train_infill_share=1 there "
+            "is none. Lower it, or set evidence=[]."
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from math import ceil
 from typing import Any
 
 import torch
@@ -13,9 +14,9 @@ from torch.utils.data import Dataset, IterableDataset
 
 from .algorithm import MetaLearner
 from .base.requirements import refuse_streams
-from .bilevel import SCOPES, Classifier
+from .bilevel import SCOPES, Classifier, ConvergedHead
 from .causal import CausalAugmentation, MetaBatches, MetaSampler, TrainingImages, build_inpainter
-from .data.checks import check_labels, check_training_data, column
+from .data.checks import check_labels, check_training_data, column, stored_column
 from .data.frequencies import class_proportions
 from .data.mask_counts import check_training_masks
 from .data.meta_set import MetaSet, split_meta_set
@@ -24,8 +25,11 @@ from .losses.objective import LossObjective, Objective
 from .modeling.head import find_classifier_head, forward_with_features
 from .modeling.modes import uses_batch_statistics
 from .modeling.preprocessing import image_settings
-from .perturbation import EVIDENCES, META_NETWORKS, ClassStatistics
+from .perturbation import META_NETWORKS, ClassStatistics, Evidences, Sources
 from .training_args import CLPTrainingArguments
+
+HEAD_LOOKS_AHEAD = {"lookahead_scope": "head", "lookahead": "converged"}
+LEAST_OF_A_CLASS = 2
 
 
 @dataclass
@@ -155,10 +159,11 @@ def _meta_learner(
     _check_batch_norm(args, model, data.train, meta_batch_size)
     _check_settings(args, data, meta_set)
     name, head = find_classifier_head(model, data.example["pixel_values"][None].to(args.device))
-    if args.lookahead_scope == "head" and not any(weight.requires_grad for weight in head.parameters()):
+    asked = [f"{field} is {value!r}" for field, value in HEAD_LOOKS_AHEAD.items() if getattr(args, field) == value]
+    if asked and not any(weight.requires_grad for weight in head.parameters()):
         raise ValueError(
-            f"lookahead_scope is 'head', but the head, {name}, is frozen. Train it (with PEFT: name it in "
-            "modules_to_save), or let the full network look ahead."
+            f"{asked[0]}, but the head, {name}, is frozen. Train it (with PEFT: name it in modules_to_save), or let "
+            "the full network look ahead."
         )
     precision = {"device": args.device, "dtype": torch.promote_types(head.weight.dtype, torch.float32)}
     network = META_NETWORKS[args.meta_network].of(args, head.out_features, data.proportions).to(**precision)
@@ -166,8 +171,6 @@ def _meta_learner(
     statistics = ClassStatistics(data.proportions, counted=counted).to(**precision)
     augmentation = _augmentation(args, model, data.processor, args.counterfactual_infills, args.factual_infills)
     generator = torch.Generator().manual_seed(args.seed + args.process_index)
-    kind = next((kind for kind in EVIDENCES.values() if getattr(args, kind.SETTING)), None)
-    evidence = kind and kind.of(head.in_features, head.out_features, augmentation, generator).to(**precision)
     sampler = MetaSampler(
         len(meta_set),
         meta_batch_size * args.world_size,
@@ -176,20 +179,13 @@ def _meta_learner(
         args.seed,
         copies=args.augmented_copies,
     )
+    meta_batches = MetaBatches(meta_set, prepare, sampler, augmentation, generator, args.process_index, args.world_size)
     return MetaLearner(
         Classifier(model, head, forward_with_features, autocast),
         network,
         statistics,
-        evidence,
-        MetaBatches(
-            meta_set,
-            prepare,
-            sampler,
-            augmentation,
-            generator,
-            args.process_index,
-            args.world_size,
-        ),
+        Evidences.of(args.evidence, _evidence_sources(data, head, meta_batches)).to(**precision),
+        meta_batches,
         SCOPES[args.lookahead_scope],
         args,
         {
@@ -198,7 +194,51 @@ def _meta_learner(
             "meta_source": data.meta_source,
             "infills": {"counterfactual": args.counterfactual_infills, "factual": args.factual_infills},
         },
+        _converged_head(args, data, head.out_features) if args.lookahead == "converged" else None,
     )
+
+
+def _evidence_sources(data: Data, head: nn.Module, meta_batches: MetaBatches) -> Sources:
+    labels, groups = (column(data.meta, name) for name in ("labels", "group"))
+    pairs = [stored_column(data.train, name) for name in ("labels", "group")]
+    return Sources(
+        head.in_features,
+        head.out_features,
+        training_masks="mask" in data.example,
+        augmentation=meta_batches.augmentation,
+        meta_labels=torch.as_tensor(labels),
+        meta_groups=None if groups is None else torch.as_tensor(groups),
+        training_pairs=None if any(part is None for part in pairs) else tuple(map(torch.as_tensor, pairs)),
+        meta_images=lambda indices: meta_batches.images(indices)["pixel_values"],
+        generator=meta_batches.generator,
+    )
+
+
+def _converged_head(args: CLPTrainingArguments, data: Data, num_labels: int) -> ConvergedHead:
+    """With a memory of `args.lookahead_memory` images, or of this process's part of an epoch where that is less.
+
+    Raises:
+        ValueError: two images of every class are not to be expected in it.
+    """
+    size = args.lookahead_memory
+    if not isinstance(data.train, IterableDataset):
+        size = min(size, ceil(len(data.train) / args.world_size))
+    shares = data.proportions if args.train_sampling == "random" else torch.full((num_labels,), 1 / num_labels)
+    share, rarest = (value.item() for value in shares.min(0))
+    if size * share < LEAST_OF_A_CLASS:
+        needed = ceil(LEAST_OF_A_CLASS / share)
+        enough = isinstance(data.train, IterableDataset) or needed * args.world_size <= len(data.train)
+        raise ValueError(
+            f"lookahead='converged' needs {LEAST_OF_A_CLASS} images of every class in its memory. Of {size} images a "
+            f"process, {size * share:.1f} are of class {rarest}, with {share:.2%} of the training images. "
+            + (
+                f"Set lookahead_memory to {needed} or more, "
+                if enough
+                else "There are too few of them for any lookahead_memory: add images, "
+            )
+            + "or lookahead='match'."
+        )
+    return ConvergedHead(size, num_labels, args.lookahead_ridge)
 
 
 def _augmentation(
@@ -240,11 +280,6 @@ def _check_settings(args: CLPTrainingArguments, data: Data, meta_set: MetaSet) -
     """Refuse settings that the data cannot serve."""
     if args.class_prior:
         refuse_streams(data.train, "class_prior needs the class frequencies", "class_prior=False")
-    if args.background_evidence and "mask" not in data.example:
-        raise ValueError(
-            "background_evidence needs a `mask` for every training image, and they have none. Give the data set a "
-            "mask or box column (--mask_column, --box_column), or set background_evidence=False."
-        )
     if args.saliency_weight and "mask" not in data.example and not meta_set.has_masks:
         raise ValueError(
             "saliency_weight is set, but neither the training nor the meta set has a `mask` column. Add masks or "

@@ -1,17 +1,18 @@
 """The arguments of `CLPTrainer`."""
 
-from dataclasses import dataclass, field
+import warnings
+from dataclasses import MISSING, dataclass, field, fields
 
 from transformers import TrainingArguments
 
 from .argument_checks import LOSS_NAMES, check_arguments
 from .causal import COUNTERFACTUAL_INFILLS, FACTUAL_INFILLS
 from .hub.arguments import PublishedArguments
-from .perturbation import ACTIVATIONS, CHARACTERISTICS, OPTIMIZERS, PERTURBED_LOGITS
+from .perturbation import PerturbationArguments, evidence_names
 
 
 @dataclass
-class CLPTrainingArguments(PublishedArguments):
+class CLPTrainingArguments(PerturbationArguments, PublishedArguments):
     """`transformers.TrainingArguments` and the settings of CLP.
 
     One default of `TrainingArguments` differs: `remove_unused_columns` is False, since images are usually decoded and
@@ -20,7 +21,8 @@ class CLPTrainingArguments(PublishedArguments):
     Parameters that control the perturbation network:
         perturbation_hidden_size, perturbation_activation, perturbation_learning_rate, perturbation_optim,
         perturbation_weight_decay, perturbation_bound, perturbation_follows_schedule, perturbation_start,
-        perturbed_logits, condition_on_label, class_prior, characteristics, background_evidence.
+        perturbed_logits, condition_on_label, class_prior, characteristics, evidence,
+        evidence_every; background_evidence, the name of before for evidence=["background"].
 
     Parameters that control the meta set and its causal augmentation:
         meta_batch_size, meta_samples, meta_in_training_mode, counterfactual_infills, factual_infills, mask_shape,
@@ -33,77 +35,15 @@ class CLPTrainingArguments(PublishedArguments):
         training_loss, training_loss_options, meta_network.
 
     Parameters that control the look-ahead and its cost:
-        meta_every, lookahead, lookahead_scope, hypergradient, recompute_training_forward, perturb_meta_logits.
+        meta_every, lookahead, lookahead_scope, lookahead_memory, lookahead_ridge, hypergradient,
+        recompute_training_forward, perturb_meta_logits.
 
     Parameters that control the saliency regularisation:
         saliency_weight, saliency_batch_size.
     """
 
+    DEPRECATED = ("background_evidence",)  # no part of what a card or record tells
     _VALID_DICT_FIELDS = [*TrainingArguments._VALID_DICT_FIELDS, "training_loss_options"]  # noqa: RUF012
-
-    # the perturbation network
-
-    perturbation_hidden_size: int = field(
-        default=100, metadata={"help": "Width of the hidden layer of the perturbation network."}
-    )
-    perturbation_activation: str = field(
-        default="tanh", metadata={"help": f"Of that layer: {', '.join(ACTIVATIONS)}; the paper does not say."}
-    )
-    perturbation_learning_rate: float = field(
-        default=1e-3, metadata={"help": "Learning rate η₂ of the perturbation network."}
-    )
-    perturbation_optim: str = field(
-        default="adamw",
-        metadata={
-            "help": f"Optimizer of the perturbation network: {', '.join(OPTIMIZERS)} (sgd, plain: paper, Eq. 9)."
-        },
-    )
-    perturbation_weight_decay: float = field(
-        default=0.0, metadata={"help": "Decoupled weight decay of the perturbation network."}
-    )
-    perturbation_bound: float = field(
-        default=5.0, metadata={"help": "Keeps every logit perturbation within ± this bound; 0 leaves it free (paper)."}
-    )
-    perturbation_follows_schedule: bool = field(
-        default=False,
-        metadata={"help": "Scale the learning rate of the perturbation network as the schedule scales the model's."},
-    )
-    perturbation_start: float = field(
-        default=0.0,
-        metadata={
-            "help": "Experimental, without gain so far: fraction of training before which there is plain "
-            "cross-entropy, and neither perturbation nor look-ahead, as in deferred re-weighting."
-        },
-    )
-    perturbed_logits: str = field(
-        default="all",
-        metadata={
-            "help": "Which logits of a sample the perturbation network changes: all of them (paper), or that of its "
-            f"own class alone, which is what wrong labels need; out of: {', '.join(PERTURBED_LOGITS)}.",
-        },
-    )
-    condition_on_label: bool = field(
-        default=False, metadata={"help": "Give the perturbation network a learned embedding of the label too."}
-    )
-    class_prior: bool = field(
-        default=False,
-        metadata={
-            "help": "Start the perturbations at the log class proportions of the training set, which is logit "
-            "adjustment; the network learns what to add. Our extension, for long tails."
-        },
-    )
-    characteristics: list[str] = field(
-        default_factory=lambda: list(CHARACTERISTICS),
-        metadata={"help": f"Inputs of the perturbation network, out of: {', '.join(CHARACTERISTICS)}."},
-    )
-    background_evidence: bool = field(
-        default=False,
-        metadata={
-            "help": "Estimate what the background alone says about the label, by an online probe on training images "
-            "without their foreground, and let the perturbation network intervene on it. Our extension; needs masks in "
-            "the training set and counterfactual_infills."
-        },
-    )
 
     # the meta set and its causal augmentation
 
@@ -232,11 +172,32 @@ class CLPTrainingArguments(PublishedArguments):
     )
     lookahead: str = field(
         default="match",
-        metadata={"help": "Step of the look-ahead: match (what the optimizer really does) or sgd (paper)."},
+        metadata={
+            "help": "Step of the look-ahead: match (what the optimizer really does) or sgd (paper). Or converged: the "
+            "perturbation network is judged at the head that training would end with on the features of recent "
+            "batches, while the classifier follows with ordinary steps. Saliency is then in the training loss alone."
+        },
     )
     lookahead_scope: str = field(
         default="full",
-        metadata={"help": "What looks ahead: the full network, or the head only, at a fraction of the cost."},
+        metadata={
+            "help": "What takes the step of the look-ahead: the full network, or the head only, at a fraction of the "
+            "cost. Stays full with lookahead='converged', which takes no step."
+        },
+    )
+    lookahead_memory: int = field(
+        default=2048,
+        metadata={
+            "help": "For lookahead='converged': how many recent training images each process remembers, at most as "
+            "many as an epoch has for it. Updates begin at a quarter of them, and wait while a class is missing."
+        },
+    )
+    lookahead_ridge: float = field(
+        default=1e-4,
+        metadata={
+            "help": "For lookahead='converged': the ridge λ of the head, above 0, for features divided by their "
+            "root-mean-square length."
+        },
     )
     hypergradient: str = field(
         default="forward",
@@ -269,7 +230,29 @@ class CLPTrainingArguments(PublishedArguments):
 
     def __post_init__(self):
         super().__post_init__()
+        self.evidence = evidence_names(self.evidence)
+        if self.background_evidence is not None:
+            self._take_background_evidence()
         check_arguments(self)
+
+    def _take_background_evidence(self):
+        asked = [*self.evidence, "background"] if self.background_evidence else self.evidence
+        kept = [name for name in asked if name != "background" or self.background_evidence]
+        self.evidence, self.background_evidence = evidence_names(kept), None
+        warnings.warn(
+            f"background_evidence is deprecated and will be removed; evidence={self.evidence} takes its place.",
+            FutureWarning,
+            stacklevel=4,
+        )
+
+    def __setstate__(self, state):
+        """Arguments that were pickled before a field was added have its default."""
+        self.__dict__.update(state)
+        for item in fields(self):
+            if item.name not in state and item.default_factory is not MISSING:
+                setattr(self, item.name, item.default_factory())
+        if "evidence" not in state and state.get("background_evidence"):
+            self.evidence = ["background"]
 
     @property
     def needs_masks(self) -> bool:

@@ -44,7 +44,7 @@ DEFAULTS = {
     "lr_scheduler_type": "cosine",
     "warmup_steps": 10,
     "train_sampling": "class",
-    "background_evidence": True,
+    "evidence": ["background"],
     "lookahead_scope": "head",
     "meta_batch_size": 36,
     "perturbation_learning_rate": 3e-3,

@@ -28,7 +28,7 @@ class BadSquares(DoubleSquares):
 
 # No random draws here: those of the infills differ between processes, as they should. (Of two classes, fgsm's target
 # is the other one.)
-CAUSAL = {"counterfactual_infills": ["grey"], "factual_infills": ["fgsm"], "background_evidence": True}
+CAUSAL = {"counterfactual_infills": ["grey"], "factual_infills": ["fgsm"], "evidence": ["background"]}
 CASES = {
     "meta_lp": {"counterfactual_infills": [], "factual_infills": [], "perturb_meta_logits": True},
     "causal": CAUSAL,
@@ -42,7 +42,7 @@ CASES = {
     | {
         "train_infills": ["fgsm"],
         "train_infill_share": 1.0,
-        "background_evidence": False,
+        "evidence": [],
     },
     "skipped": CAUSAL | {"on_nonfinite": "skip", "data": BadSquares},
     "resumed": {
@@ -90,8 +90,7 @@ def outcome(trainer: CLPTrainer) -> dict:
         "network": trainer.perturbation_network,
         "statistics": trainer.learner.statistics,
     }
-    if trainer.learner.evidence is not None:
-        parts["probe"] = trainer.learner.evidence.probe
+    parts |= {part.STATE: part for part in trainer.learner.evidence}
     tensors = {
         f"{part}.{name}": tensor.clone()
         for part, module in parts.items()

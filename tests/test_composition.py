@@ -358,7 +358,7 @@ class Stream(IterableDataset):
         yield from self.items
 
 
-@pytest.mark.parametrize("settings", [{}, {"dataloader_num_workers": 1, "background_evidence": True}], ids=str)
+@pytest.mark.parametrize("settings", [{}, {"dataloader_num_workers": 1, "evidence": ["background"]}], ids=str)
 def test_a_stream_trains_as_a_map_style_set_in_its_order(make_trainer, settings):
     settings |= {"meta_dataset": Squares(12, start=500), "max_steps": 7}
     stream = trained(make_trainer(train_dataset=streamed(), **settings))

@@ -12,7 +12,7 @@ from transformers import TrainerCallback
 from clp_hf.utils.precision import MOST_IN_A_ROW, NonFiniteError
 
 METHODS = {
-    "clp": {"background_evidence": True},
+    "clp": {"evidence": ["background"]},
     "before_perturbation_start": {"perturbation_start": 0.9},
     "weight": {"meta_network": "weight", "counterfactual_infills": [], "factual_infills": []},
     "erm": {"meta_every": 0},

@@ -33,8 +33,7 @@ class DoubleSquares(Squares):
 
 def weights(trainer):
     parts = [trainer.model, trainer.perturbation_network, trainer.learner.statistics]
-    if trainer.learner.evidence is not None:
-        parts.append(trainer.learner.evidence.probe)
+    parts += [part.probe for part in trainer.learner.evidence if hasattr(part, "probe")]
     return torch.cat([value.double().cpu().flatten() for part in parts for value in part.state_dict().values()])
 
 
@@ -43,12 +42,12 @@ def weights(trainer):
     [
         {},
         {"counterfactual_infills": [], "factual_infills": []},
-        {"background_evidence": True, "factual_mask_shape": "exact"},
+        {"evidence": ["background"], "factual_mask_shape": "exact"},
         {"lookahead_scope": "head", "optim_args": "momentum=0.9"},
         {"recompute_training_forward": True, "gradient_accumulation_steps": 2},
         {"saliency_weight": 0.5, "saliency_batch_size": 4},
         {"meta_network": "weight"},
-        {"train_infills": ["mix_rand", "fgsm", "shuffle"], "background_evidence": True},
+        {"train_infills": ["mix_rand", "fgsm", "shuffle"], "evidence": ["background"]},
     ],
     ids=lambda settings: "-".join(settings) or "default",
 )

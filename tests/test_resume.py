@@ -50,7 +50,7 @@ def train(output, resume, at_step, at_file):
     torch.save = saving
     args = CLPTrainingArguments(
         output, per_device_train_batch_size=8, max_steps=9, learning_rate=1e-2, save_strategy="steps", save_steps=1,
-        use_cpu=True, disable_tqdm=True, report_to=[], logging_steps=1, background_evidence=True, save_total_limit=2,
+        use_cpu=True, disable_tqdm=True, report_to=[], logging_steps=1, evidence=["background"], save_total_limit=2,
         counterfactual_infills=["random", "tile"], factual_infills=["mix_rand", "shuffle"], warmup_steps=3,
     )  # fmt: skip
     trainer = CLPTrainer(

@@ -18,7 +18,7 @@ from clp_hf.experiment import METHODS
 
 SWAP = {"train_infills": ["mix_rand"]}
 ERM = {"meta_every": 0}
-CLP = {"background_evidence": True, "factual_infills": ["mix_rand", "shuffle"], "meta_dataset": Squares(12, start=500)}
+CLP = {"evidence": ["background"], "factual_infills": ["mix_rand", "shuffle"], "meta_dataset": Squares(12, start=500)}
 CHECKPOINTS = {"save_strategy": "steps", "save_steps": 2}
 
 

@@ -135,7 +135,7 @@ def test_a_step_is_algorithm_1(make_trainer):
         {"gradient_accumulation_steps": 2},
         {"condition_on_label": True},
         {"perturbed_logits": "own", "class_prior": True},
-        {"perturbed_logits": "own", "background_evidence": True},
+        {"perturbed_logits": "own", "evidence": ["background"]},
         {"saliency_weight": 1.0, "saliency_batch_size": 4},
         {"saliency_weight": 1.0, "lookahead_scope": "head"},
         {"counterfactual_infills": ["grey", "random", "shuffle"], "factual_infills": ["random", "shuffle", "fgsm"]},
@@ -144,8 +144,8 @@ def test_a_step_is_algorithm_1(make_trainer):
         META_LP,
         {"characteristics": ["loss", "class_proportion"]},
         {"label_smoothing_factor": 0.1},
-        {"background_evidence": True},
-        {"background_evidence": True, "lookahead_scope": "head", "gradient_accumulation_steps": 2},
+        {"evidence": ["background"]},
+        {"evidence": ["background"], "lookahead_scope": "head", "gradient_accumulation_steps": 2},
     ],
     ids=lambda settings: "-".join(settings) or "default",
 )
@@ -307,10 +307,10 @@ def test_model_and_network_are_saved_side_by_side(make_trainer, tmp_path):
     assert torch.equal(parameters(network), parameters(trainer.perturbation_network))
 
 
-@pytest.mark.parametrize("background_evidence", [False, True])
-def test_resumed_equals_uninterrupted(make_trainer, tmp_path, background_evidence):
+@pytest.mark.parametrize("evidence", [[], ["background"]], ids=str)
+def test_resumed_equals_uninterrupted(make_trainer, tmp_path, evidence):
     settings = {
-        "save_strategy": "steps", "save_steps": 2, "max_steps": 5, "background_evidence": background_evidence,
+        "save_strategy": "steps", "save_steps": 2, "max_steps": 5, "evidence": evidence,
         "counterfactual_infills": ["random"],
     }  # fmt: skip
     whole = make_trainer(**settings)
@@ -368,7 +368,7 @@ def test_bad_training_data_is_refused(make_trainer, data, settings, message):
 
 def test_background_evidence_needs_training_masks(make_trainer):
     with pytest.raises(ValueError, match="for every training image"):
-        make_trainer(train_dataset=Squares(60, columns=("group",)), meta_dataset=Squares(6), background_evidence=True)
+        make_trainer(train_dataset=Squares(60, columns=("group",)), meta_dataset=Squares(6), evidence=["background"])
 
 
 def relabelled(change):
@@ -433,8 +433,8 @@ def test_non_finite_pixels_beyond_the_first_are_refused_in_their_step(make_train
         ({"lookahead_scope": "tail"}, "full, head"),
         ({"hypergradient": "reverse"}, "forward, finite_difference, double_backward"),
         ({"mask_shape": "circle"}, "box, exact"),
-        ({"background_evidence": True, "counterfactual_infills": []}, "needs counterfactual_infills"),
-        ({"background_evidence": True, "perturb_meta_logits": True}, "set perturb_meta_logits=False"),
+        ({"evidence": ["background"], "counterfactual_infills": []}, "needs counterfactual_infills"),
+        ({"evidence": ["background"], "perturb_meta_logits": True}, "set perturb_meta_logits=False"),
         ({"meta_every": -1}, "expected 0 or more"),
         ({"meta_batch_size": 0}, "expected 1 or more"),
         ({"perturbation_learning_rate": 0.0}, "expected more than 0"),

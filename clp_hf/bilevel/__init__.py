@@ -1,5 +1,6 @@
 """Bilevel optimisation in plain PyTorch: the look-ahead of one step, the converged head, and their hypergradients."""
 
+from .converged import ConvergedHead
 from .distributed import all_reduce_mean, all_reduce_sum
 from .dual import Recording, dual_attention
 from .engines import ENGINES, TrainingPass
@@ -7,6 +8,7 @@ from .functional import run_at
 from .hypergradient import Hypergradient, hypergradient
 from .implicit import SoftmaxRegression, Solution, implicit_hypergradient
 from .lookahead import LOOKAHEADS, step_sizes
+from .memory import FeatureMemory
 from .scope import SCOPES, Classifier
 
 __all__ = [
@@ -14,6 +16,8 @@ __all__ = [
     "LOOKAHEADS",
     "SCOPES",
     "Classifier",
+    "ConvergedHead",
+    "FeatureMemory",
     "Hypergradient",
     "Recording",
     "SoftmaxRegression",

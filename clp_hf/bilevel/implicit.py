@@ -63,12 +63,13 @@ class SoftmaxRegression:
         features: (n, d), finite, in the precision of the computation.
         labels: (n,) in 0 … C − 1.
         num_classes: C, at least 2.
+        basis: that of a problem with similar features, (d + 1, d + 1): it changes no result, and is at hand.
 
     Raises:
         ValueError: features that are not finite, labels out of range, or other shapes.
     """
 
-    def __init__(self, features: Tensor, labels: Tensor, num_classes: int):
+    def __init__(self, features: Tensor, labels: Tensor, num_classes: int, basis: Tensor | None = None):
         if features.ndim != 2 or labels.shape != features.shape[:1] or not len(labels):
             raise ValueError(
                 f"Expected features (n, d) and labels (n,), n > 0, found {tuple(features.shape)} and "
@@ -87,7 +88,11 @@ class SoftmaxRegression:
         length = features.square().sum(1).mean().sqrt()
         self.constant = torch.where(length > 0, length, 1)
         self._features = torch.cat([features, self.constant.expand(len(features), 1)], 1)
-        self._set_basis(features.new_ones(len(features)))
+        if basis is None:
+            self._set_basis(features.new_ones(len(features)))
+        else:
+            self.basis, self.inputs = basis, self._features @ basis
+            self.moments = self.inputs.square().mean(0)
 
     def _set_basis(self, curvature: Tensor) -> None:
         """The eigenbasis for samples of this curvature (n,), of which only the proportions matter."""

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-LOOKAHEADS = ("match", "sgd")
+STEPS = ("match", "sgd")
+LOOKAHEADS = (*STEPS, "converged")  # the last takes no step: `converged.ConvergedHead`
 
 
 def step_sizes(
@@ -40,8 +41,8 @@ def step_sizes(
     Raises:
         ValueError: when `lookahead` is unknown, or a parameter is not in the optimizer.
     """
-    if lookahead not in LOOKAHEADS:
-        raise ValueError(f"lookahead is {lookahead!r}; choose one of {', '.join(LOOKAHEADS)}.")
+    if lookahead not in STEPS:
+        raise ValueError(f"lookahead is {lookahead!r}; choose one of {', '.join(STEPS)}.")
     groups = {id(parameter): group for group in optimizer.param_groups for parameter in group["params"]}
     missing = [name for name, parameter in parameters.items() if id(parameter) not in groups]
     if missing:

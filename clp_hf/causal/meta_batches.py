@@ -1,6 +1,6 @@
 """Meta batches: meta images in their roles, augmented."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -38,6 +38,12 @@ class MetaBatches:
         self.rank, self.world_size = rank, world_size
         self._batches = iter(sampler)
 
+    def images(self, indices: Sequence[int]) -> dict[str, Any]:
+        """The meta images of these indices as they are, on the run's device; their crops are drawn."""
+        with torch.random.fork_rng():
+            torch.manual_seed(int(torch.randint(2**62, (), generator=self.generator)))
+            return dict(self.prepare(self.meta_set.fetch(indices)))
+
     def draw(self, logits_fn: Callable[[Tensor], Tensor], donors: Mapping[str, Any] | None) -> dict[str, Any]:
         """The next batch (Eq. 2 and 4).
 
@@ -49,9 +55,7 @@ class MetaBatches:
             What the meta set gives, with augmented `pixel_values`, `mask` as `Masks`, and `counterfactual`, bool (n,).
         """
         rows = next(self._batches)[self.rank :: self.world_size]
-        with torch.random.fork_rng():
-            torch.manual_seed(int(torch.randint(2**62, (), generator=self.generator)))
-            batch = dict(self.prepare(self.meta_set.fetch([index for index, _ in rows])))
+        batch = self.images([index for index, _ in rows])
         if "mask" in batch:
             batch["mask"] = Masks.of(batch["mask"])
         role = torch.tensor([role for _, role in rows], device=batch["labels"].device)

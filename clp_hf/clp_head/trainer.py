@@ -6,7 +6,6 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -17,14 +16,13 @@ from ..base.publishing import PublishingTrainer
 from ..causal import CausalAugmentation
 from ..causal.mask_report import check_masks
 from ..data.checks import check_labels, column
-from ..data.groups import attributes_of
 from ..data.meta_set import split_meta_set
 from ..features import CausalFeatures, FeatureSet, extract_causal_features, extract_features
 from ..hub.arguments import PublishedArguments
 from ..hub.card import CardDetails
 from ..modeling.head import find_classifier_head, set_head
 from ..modeling.preprocessing import image_settings
-from ..perturbation.evidence import ON_FEATURES
+from ..perturbation.evidence import ON_FEATURES, attributes_of
 from .learning import CLPHeadResult, CLPHeadSettings, best, clp_head
 
 logger = logging.get_logger(__name__)
@@ -41,7 +39,7 @@ class CLPHeadArguments(PublishedArguments):
         default=None,
         metadata={
             "help": "What other than the object says about the label, out of: "
-            f"{', '.join(ON_FEATURES)}; by default the first there are data for: masks, groups of the meta set, nothing."
+            f"{', '.join(ON_FEATURES)}; by default the first there are data for (masks, groups, nothing)."
         },
     )
     ridges: list[float] = field(
@@ -140,8 +138,8 @@ class CLPHeadTrainer(PublishingTrainer):
         groups = column(self.meta_dataset, "group")
         if groups is None:
             return None
-        found = attributes_of(np.asarray(column(self.meta_dataset, "labels")), np.asarray(groups))
-        return None if found is None else torch.from_numpy(found)
+        found = attributes_of(torch.as_tensor(column(self.meta_dataset, "labels")), torch.as_tensor(groups))
+        return None if found is None or found[1] == 1 else found[0]
 
     @property
     def has_masks(self) -> bool:

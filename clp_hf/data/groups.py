@@ -93,16 +93,3 @@ def counts(dataset: Dataset, column: str = "group") -> dict[str, int]:
 def group_proportions(dataset: Dataset, column: str = "group") -> dict[str, float]:
     """Share of each group in `dataset`, summing to 1: on the training split, the weights of `adjusted_accuracy`."""
     return {name: count / len(dataset) for name, count in counts(dataset, column).items()}
-
-
-def attributes_of(labels: np.ndarray, groups: np.ndarray) -> np.ndarray | None:
-    """The attribute (n,), in 0 … A − 1, of images whose groups are numbered class · A + attribute.
-
-    None where they are not, or where there is one attribute only: of groups inside a class, such as its fine classes,
-    none occurs in another class, and it says nothing beside the class.
-    """
-    classes = int(labels.max()) + 1
-    attributes = -(-(int(groups.max()) + 1) // classes)
-    found = groups % attributes
-    several = len(np.unique(found)) > 1
-    return found if several and (groups // attributes == labels).all() else None

@@ -1,20 +1,21 @@
 """Methods by name: what distinguishes each in the training arguments, and whether it goes with the others."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import MISSING, replace
 from typing import Any
 
+from ..perturbation import evidence_names
 from ..training_args import CLPTrainingArguments
 
 NO_CAUSAL_IMAGES = {
     "counterfactual_infills": [],
     "factual_infills": [],
     "saliency_weight": 0.0,
-    "background_evidence": False,
+    "evidence": [],
 }
 # What changes the method itself, and not only how large or how often something is.
 WAYS = (
-    "background_evidence", "class_prior", "condition_on_label", "meta_every", "meta_network", "perturb_meta_logits",
+    "class_prior", "condition_on_label", "evidence", "meta_every", "meta_network", "perturb_meta_logits",
     "perturbed_logits", "saliency_weight", "train_infills", "training_loss",
 )  # fmt: skip
 OF_EVERY_METHOD = ("train_infills",)  # the other ways are about what is learned from a meta set
@@ -79,6 +80,11 @@ def check_given(names: Sequence[str], given: Mapping[str, Any]) -> None:
     Raises:
         ValueError: names the setting and what the method does instead.
     """
+    given = dict(given)
+    if given.get("background_evidence"):  # its name of before
+        given["evidence"] = ["background"]
+    if "evidence" in given:
+        given["evidence"] = evidence_names(given["evidence"])
     for setting in WAYS:
         if setting not in given:
             continue
@@ -94,7 +100,8 @@ def _refusal(settings: Mapping[str, Any], setting: str, value: Any) -> str | Non
     """Why a method does not go with a setting; None where it does."""
     if setting in settings:
         return None if settings[setting] == value else f"sets {setting}={settings[setting]!r}"
-    off = CLPTrainingArguments.__dataclass_fields__[setting].default
+    item = CLPTrainingArguments.__dataclass_fields__[setting]
+    off = item.default if item.default_factory is MISSING else item.default_factory()
     if settings.get("meta_every", 1) or setting in OF_EVERY_METHOD or value == off:
         return None
     return "learns nothing from a meta set, which that is about"

@@ -17,7 +17,7 @@ PAPER = {
     "perturbation_start": 0.0,
     "condition_on_label": False,
     "class_prior": False,
-    "background_evidence": False,
+    "evidence": [],
     # Algorithm 1: at every step, W by Eq. 8, Ω by plain SGD on the perturbed meta logits, Eq. 9
     "meta_every": 1,
     "lookahead": "sgd",

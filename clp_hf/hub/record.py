@@ -95,7 +95,7 @@ def training_settings(args: TrainingArguments) -> tuple[dict[str, Any], dict[str
     training, own = {}, {}
     for item in fields(args):
         name, value = item.name, values.get(item.name)
-        if name.startswith(NOT_TOLD):
+        if name.startswith(NOT_TOLD) or name in _deprecated(type(args)):
             continue
         if name not in inherited:
             own[name] = value
@@ -105,8 +105,9 @@ def training_settings(args: TrainingArguments) -> tuple[dict[str, Any], dict[str
 
 
 def own_fields(arguments: type[TrainingArguments]) -> tuple[str, ...]:
-    """The names of the fields that a subclass adds to `TrainingArguments`."""
-    return tuple(item.name for item in fields(arguments) if item.name not in TrainingArguments.__dataclass_fields__)
+    """The names of the fields that a subclass adds to `TrainingArguments`, and that are not deprecated."""
+    others = {*TrainingArguments.__dataclass_fields__, *_deprecated(arguments)}
+    return tuple(item.name for item in fields(arguments) if item.name not in others)
 
 
 def own_settings(args: TrainingArguments) -> dict[str, Any]:
@@ -167,6 +168,10 @@ def _from_here(path: Path) -> str:
     if not path.is_absolute():
         return str(path)
     return str(path.relative_to(here)) if path.is_relative_to(here) else path.name
+
+
+def _deprecated(arguments: type[TrainingArguments]) -> tuple[str, ...]:
+    return getattr(arguments, "DEPRECATED", ())
 
 
 def _default(item: Field) -> Any:

@@ -1,14 +1,25 @@
 """The perturbation network, its ten inputs, what they are compared with, and the evidence it intervenes on."""
 
+from .arguments import PerturbationArguments
 from .base import MetaNetwork
 from .characteristics import (
     BACKGROUND_MARGIN,
     CHARACTERISTICS,
     check_characteristics,
+    evidence_margins,
     own_margin,
     training_characteristics,
 )
-from .evidence import EVIDENCES, BackgroundEvidence, BackgroundProbe, Evidence
+from .evidence import (
+    EVIDENCES,
+    BackgroundEvidence,
+    BackgroundProbe,
+    Evidence,
+    Evidences,
+    OnlineProbe,
+    Sources,
+    evidence_names,
+)
 from .network import ACTIVATIONS, PERTURBED_LOGITS, PerturbationNetwork
 from .optimizers import OPTIMIZERS, build_optimizer
 from .statistics import ClassStatistics
@@ -29,11 +40,17 @@ __all__ = [
     "BackgroundProbe",
     "ClassStatistics",
     "Evidence",
+    "Evidences",
     "MetaNetwork",
+    "OnlineProbe",
+    "PerturbationArguments",
     "PerturbationNetwork",
+    "Sources",
     "WeightNetwork",
     "build_optimizer",
     "check_characteristics",
+    "evidence_margins",
+    "evidence_names",
     "own_margin",
     "training_characteristics",
 ]

@@ -93,6 +93,17 @@ class MetaNetwork(nn.Module):
         """
         raise NotImplementedError
 
+    def inner_problem(self, output: Tensor) -> tuple[Tensor, Tensor]:
+        """The same loss as softmax regression has it, whose minimum is that of `training_loss`.
+
+        Args:
+            output: of this network for n samples, (n, …).
+
+        Returns:
+            Offsets of the logits, (n, C) or (n, 1), and sample weights (n,) of mean 1.
+        """
+        raise NotImplementedError
+
     def level(self, output: Tensor, labels: Tensor) -> Tensor:
         """What the log shows of an output, (n,)."""
         raise NotImplementedError

@@ -3,7 +3,7 @@
 A characteristic is a line in `TABLE_1` or, beyond the paper's ten, in `OURS`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..utils.precision import at_least_float32
+from .evidence import EVIDENCES
 from .statistics import ClassStatistics
 
 
@@ -26,7 +27,7 @@ class Samples:
         own: bool (n, C), true at each label.
         loss, margin: (n,), cross-entropy, and p_y over the largest other.
         statistics: the running class means.
-        background_logits: u_z, (n, C), or None.
+        extrinsic_logits: u_z, (n, C), by the name of the margin that is made of it.
     """
 
     labels: Tensor
@@ -37,7 +38,7 @@ class Samples:
     loss: Tensor
     margin: Tensor
     statistics: ClassStatistics
-    background_logits: Tensor | None
+    extrinsic_logits: Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -79,13 +80,23 @@ TABLE_1 = {
     "relative_loss": Characteristic(lambda of: of.loss - of.statistics.loss[of.labels], "loss − class mean, nats"),
     "relative_margin": Characteristic(lambda of: of.margin - of.statistics.margin[of.labels], "margin − class mean"),
 }
-# Beyond the paper's ten: u_z of the own class over the mean of the others, where a `BackgroundProbe` gives u_z.
-BACKGROUND_MARGIN = "background_margin"
-OURS = {
-    BACKGROUND_MARGIN: Characteristic(
-        lambda of: own_margin(of.background_logits, of.labels), "background margin, logits"
-    ),
+
+
+def margin_of(evidence: str) -> str:
+    """What the margin of an evidence is called."""
+    return f"{evidence}_margin"
+
+
+def _evidence_margin(name: str) -> Callable[[Samples], Tensor]:
+    return lambda of: own_margin(of.extrinsic_logits[name], of.labels)
+
+
+# Beyond the paper's ten: of every evidence, u_z of the own class over the mean of the others.
+EVIDENCE_MARGINS = {
+    margin_of(name): Characteristic(_evidence_margin(margin_of(name)), f"{name} margin, logits") for name in EVIDENCES
 }
+BACKGROUND_MARGIN = margin_of("background")
+OURS = EVIDENCE_MARGINS
 KNOWN_CHARACTERISTICS = TABLE_1 | OURS
 CHARACTERISTICS = tuple(TABLE_1)  # the default inputs
 
@@ -99,7 +110,7 @@ def training_characteristics(
     statistics: ClassStatistics,
     names: Sequence[str] = CHARACTERISTICS,
     update: bool = True,
-    background_logits: Tensor | None = None,
+    extrinsic_logits: Tensor | None = None,
 ) -> Tensor:
     """The named characteristics of every sample (Table 1), detached, in float32 or better.
 
@@ -111,7 +122,8 @@ def training_characteristics(
         statistics: the running class means; the batch is taken in first, unless `update` is False.
         names: which characteristics, in which order.
         update: False for meta images, which must not move the statistics of the training set.
-        background_logits: u_z, (n, C), where `"background_margin"` is among the names.
+        extrinsic_logits: u_z, (n, E, C), of the E evidences whose margins are among the names, in their order there; of
+            one also (n, C).
 
     Returns:
         (n, len(names)). Ranges: margin [−1, 1], gradient_norm [0, √2], cosine [−1, 1], entropy [0, log₂ C] bits,
@@ -129,19 +141,24 @@ def training_characteristics(
     margin = probabilities[own] - probabilities.masked_fill(own, -torch.inf).amax(-1)
     if update:
         statistics.update(loss, margin, labels)
-    samples = Samples(
-        labels, features, head_weight[labels], probabilities, own, loss, margin, statistics, background_logits
-    )
+    extrinsic = {}
+    if margins := evidence_margins(names):
+        u_z = extrinsic_logits.reshape(len(labels), len(margins), -1)
+        extrinsic = dict(zip(margins, u_z.unbind(1), strict=True))
+    samples = Samples(labels, features, head_weight[labels], probabilities, own, loss, margin, statistics, extrinsic)
     return torch.stack([KNOWN_CHARACTERISTICS[name].of(samples) for name in names], dim=-1)
+
+
+def evidence_margins(names: Sequence[str]) -> list[str]:
+    """Those of the names that are margins of an evidence, in their order."""
+    return [name for name in names if name in EVIDENCE_MARGINS]
 
 
 def check_characteristics(names: Sequence[str]) -> None:
     """Refuse an empty list or unknown names, listing the valid ones."""
     unknown = [name for name in names if name not in KNOWN_CHARACTERISTICS]
     if unknown or not names:
-        choice = [
-            name for name in KNOWN_CHARACTERISTICS if name != BACKGROUND_MARGIN
-        ]  # which comes by `background_evidence`
+        choice = [name for name in KNOWN_CHARACTERISTICS if name not in EVIDENCE_MARGINS]  # which come by `evidence`
         raise ValueError(
             f"characteristics are {list(names)}; expected one or more of {', '.join(choice)}"
             + (f" (unknown: {', '.join(unknown)})." if unknown else ".")

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from ..bilevel.distributed import all_reduce_mean
 from ..utils.precision import at_least_float32
 from .base import MetaNetwork
-from .characteristics import BACKGROUND_MARGIN, CHARACTERISTICS, check_characteristics, own_margin
+from .characteristics import CHARACTERISTICS, check_characteristics, evidence_margins, margin_of, own_margin
 
 LABEL_EMBEDDING_SIZE = 8
-MAX_BACKGROUND_GATE = 3.0
+MAX_GATE = 3.0
 PERTURBED_LOGITS = "all", "own"
 ACTIVATIONS = {"tanh": torch.tanh, "relu": torch.relu}
 MAX_COUNTED_WEIGHT = 10.0
@@ -26,9 +26,10 @@ class PerturbationNetwork(MetaNetwork):
     The inputs are standardised with running statistics, kept as buffers. The last layer starts at zero, so training
     starts as plain cross-entropy.
 
-    With `"background_margin"` among its inputs (our extension) it also intervenes on the extrinsic logits u_z that a
-    `BackgroundProbe` gives: δ = τ tanh(Ω(g)/τ) + a(g) u_z, with a learned gate a in (0, 3) that starts at 1. Where the
-    background already explains the label, the sample then teaches the classifier nothing more about it.
+    With margins of evidence among its inputs, such as `"background_margin"` (our extension), it also intervenes on the
+    extrinsic logits u_z of each: δ = τ tanh(Ω(g)/τ) + Σ_e a_e(g) u_z,e, with learned gates a_e in (0, 3). Where the
+    evidence already explains the label, the sample then teaches the classifier nothing more about it. Gates start at 1
+    over the number of evidences, 1 of a single one: several see the same shortcut, which would count several times.
 
     Args:
         num_labels: C, the number of classes.
@@ -104,18 +105,17 @@ class PerturbationNetwork(MetaNetwork):
         self.hidden = nn.Linear(num_inputs + (LABEL_EMBEDDING_SIZE if condition_on_label else 0), hidden_size)
         self.num_labels = num_labels
         self.perturbs_own = perturbed_logits == "own"
-        self.uses_background = BACKGROUND_MARGIN in self.characteristics
-        self.output = nn.Linear(hidden_size, (1 if self.perturbs_own else num_labels) + self.uses_background)
+        self.num_evidences = len(evidence_margins(self.characteristics))
+        self.output = nn.Linear(hidden_size, (1 if self.perturbs_own else num_labels) + self.num_evidences)
         nn.init.zeros_(self.output.weight)
         nn.init.zeros_(self.output.bias)
 
     @classmethod
     def of(cls, settings: Any, num_labels: int, class_proportions: Tensor) -> "PerturbationNetwork":
-        """As of `MetaNetwork`; with background evidence its margin is an input."""
-        evidence = [BACKGROUND_MARGIN] if settings.background_evidence else []
+        """As of `MetaNetwork`; the margin of every evidence is an input."""
         return cls(
             num_labels,
-            characteristics=[*settings.characteristics, *evidence],
+            characteristics=[*settings.characteristics, *map(margin_of, settings.evidence)],
             hidden_size=settings.perturbation_hidden_size,
             bound=settings.perturbation_bound,
             condition_on_label=settings.condition_on_label,
@@ -139,13 +139,14 @@ class PerturbationNetwork(MetaNetwork):
             self.variance.mul_(1 - share).add_(share * (spread + (1 - share) * difference.square()))
         self.num_updates += 1
 
-    def forward(self, characteristics: Tensor, labels: Tensor, background_logits: Tensor | None = None) -> Tensor:
+    def forward(self, characteristics: Tensor, labels: Tensor, extrinsic_logits: Tensor | None = None) -> Tensor:
         """Logit perturbations.
 
         Args:
             characteristics: (n, k), in the order of `self.characteristics`.
             labels: (n,), used where the network is conditioned on the label or perturbs that of the own class alone.
-            background_logits: u_z, (n, C), where `"background_margin"` is an input.
+            extrinsic_logits: u_z, (n, E, C), of the E evidences whose margins are inputs, in their order; of one also
+                (n, C).
 
         Returns:
             δ, (n, C).
@@ -154,15 +155,15 @@ class PerturbationNetwork(MetaNetwork):
         if self.label_embedding is not None:
             inputs = torch.cat([inputs, self.label_embedding(labels)], dim=-1)
         perturbation = self.output(self.activation(self.hidden(inputs)))
-        if self.uses_background:
-            perturbation, gate = perturbation[:, :-1], perturbation[:, -1:]
+        perturbation, gates = perturbation.tensor_split([perturbation.shape[1] - self.num_evidences], dim=1)
         if self.bound:
             perturbation = self.bound * torch.tanh(perturbation / self.bound)
         if self.perturbs_own:
             perturbation = perturbation * F.one_hot(labels, self.num_labels)
-        if self.uses_background:
-            start = -math.log(MAX_BACKGROUND_GATE - 1)
-            perturbation = perturbation + MAX_BACKGROUND_GATE * torch.sigmoid(gate + start) * background_logits
+        if self.num_evidences:
+            start = -math.log(MAX_GATE * self.num_evidences - 1)
+            u_z = extrinsic_logits.reshape(len(gates), self.num_evidences, -1)
+            perturbation = perturbation + (MAX_GATE * torch.sigmoid(gates + start)[..., None] * u_z).sum(1)
         if self.log_prior is not None:
             perturbation = perturbation + self.log_prior
         return perturbation
@@ -188,6 +189,10 @@ class PerturbationNetwork(MetaNetwork):
         )
         mean = (left / before.clamp(min=1e-6)).clamp(max=MAX_COUNTED_WEIGHT).mean()
         return mean.clamp(min=1e-8)  # all weights may come near zero together
+
+    def inner_problem(self, output: Tensor) -> tuple[Tensor, Tensor]:
+        """δ; to divide the loss by a mean weight, as with `perturbed_logits="own"`, does not move its minimum."""
+        return output, output.new_ones(len(output))
 
     def level(self, output: Tensor, labels: Tensor) -> Tensor:
         """δ of the own class over the mean of the others."""

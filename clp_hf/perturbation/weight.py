@@ -39,7 +39,7 @@ class WeightNetwork(MetaNetwork):
         """As of `MetaNetwork`."""
         return cls(hidden_size=settings.perturbation_hidden_size)
 
-    def forward(self, characteristics: Tensor, labels: Tensor, background_logits: Tensor | None = None) -> Tensor:
+    def forward(self, characteristics: Tensor, labels: Tensor, extrinsic_logits: Tensor | None = None) -> Tensor:
         """Sample weights (n,) from losses (n, 1); the other arguments are CLP's."""
         return self.output(F.relu(self.hidden(characteristics)))[:, 0].sigmoid()
 
@@ -49,6 +49,10 @@ class WeightNetwork(MetaNetwork):
         losses = F.cross_entropy(logits, labels, reduction="none", label_smoothing=label_smoothing)
         # all weights may come near zero together
         return (output * losses).sum() / output.sum().clamp(min=1e-8)
+
+    def inner_problem(self, output: Tensor) -> tuple[Tensor, Tensor]:
+        """The weights, over their mean."""
+        return output.new_zeros(len(output), 1), output / output.mean().clamp(min=1e-8)
 
     def level(self, output: Tensor, labels: Tensor) -> Tensor:
         """The weights."""

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from ..perturbation.base import MetaNetwork
-from ..perturbation.characteristics import KNOWN_CHARACTERISTICS
+from ..perturbation.characteristics import KNOWN_CHARACTERISTICS, evidence_margins
 from .style import LINES, MARKERS, MOST_NAMED, PALETTE, WIDTH, Points, draw_legend, draw_lines, over_epochs, styled
 
 LOSS_RAISED = "samples whose loss is raised, %"
@@ -87,12 +87,12 @@ def partial_dependence(network: MetaNetwork, points: int = 25) -> dict[str, tupl
 
 def _level(network: MetaNetwork, characteristics: Tensor, labels: Tensor) -> Tensor:
     """(n,). It depends on u_z by its own margin alone, which is a characteristic: any u_z with that margin will do."""
-    background_logits = None
-    if "background_margin" in network.characteristics:
-        margin = characteristics[:, network.characteristics.index("background_margin"), None]
+    u_z = None
+    if margins := evidence_margins(network.characteristics):
+        columns = [network.characteristics.index(name) for name in margins]
         own = torch.nn.functional.one_hot(labels, network.num_labels)
-        background_logits = margin * (own - 1 / network.num_labels)
-    return network.level(network(characteristics, labels, background_logits), labels)
+        u_z = characteristics[:, columns, None] * (own - 1 / network.num_labels)[:, None]
+    return network.level(network(characteristics, labels, u_z), labels)
 
 
 @styled

@@ -33,7 +33,9 @@ def test_a_contradiction_with_a_method_names_both():
         (["erm"], {"class_prior": True}, "--class_prior True was given, but --method erm learns nothing"),
         (["focal"], {"training_loss": "ldam"}, "--method focal sets training_loss='focal'"),
         (["erm"], {"meta_every": 2}, "--method erm sets meta_every=0"),
-        (["meta_lp"], {"background_evidence": True}, "--method meta_lp sets background_evidence=False"),
+        (["meta_lp"], {"evidence": ["background"]}, r"--method meta_lp sets evidence=\[\]"),
+        (["meta_lp"], {"background_evidence": True}, r"--method meta_lp sets evidence=\[\]"),
+        (["erm"], {"evidence": ["bias"]}, "--method erm learns nothing"),
         (
             ["background_swap"],
             {"train_infills": ["random"]},
@@ -52,7 +54,7 @@ def test_what_would_be_ignored_is_refused(names, given, message):
     ("names", "given"),
     [
         (["erm", "clp"], {"class_prior": True}),  # one of them has a use for it
-        (["erm"], {"background_evidence": False, "meta_batch_size": 8, "learning_rate": 0.1}),
+        (["erm"], {"evidence": ["none"], "background_evidence": False, "meta_batch_size": 8, "learning_rate": 0.1}),
         (["clp"], {"meta_every": 0, "training_loss": "focal"}),
         (["focal"], {"training_loss": "focal"}),
         *(([name], {"train_infills": ["mix_rand"]}) for name in METHODS),  # of every method

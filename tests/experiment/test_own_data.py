@@ -63,7 +63,7 @@ def test_from_a_folder_of_images_to_a_model_with_its_names(run, tmp_path, classe
     data = image_folder(tmp_path / "my birds", *classes)
     make_masks(MaskArguments(str(data), output_dir=str(tmp_path / "masked")))
     out = run("waterbirds", *TINY, "--dataset_name", tmp_path / "masked", "--method", "meta_lp",
-              "--background_evidence", "false", "--validation_fraction", "0.4")  # fmt: skip
+              "--evidence", "none", "--validation_fraction", "0.4")  # fmt: skip
     model = AutoModelForImageClassification.from_pretrained(out)
     assert [model.config.id2label[index] for index in range(len(classes))] == sorted(classes)
     card = (out / "README.md").read_text()

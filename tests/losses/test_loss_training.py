@@ -121,7 +121,7 @@ def test_resuming_from_another_method_is_refused(make_trainer, tmp_path):
         (loss_settings("focal", gamma=-1), "gamma is -1"),
         (loss_settings("cross_entropy", gamma=1), "has no options"),
         ({"meta_network": "loss"}, "perturbation, weight"),
-        ({"meta_network": "weight", "background_evidence": True}, "goes without background_evidence"),
+        ({"meta_network": "weight", "evidence": ["background"]}, "goes without evidence"),
         ({"meta_network": "weight", "perturbed_logits": "own"}, "goes without perturbed_logits='own'"),
     ],
 )

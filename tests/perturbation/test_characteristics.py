@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from clp_hf.perturbation import CHARACTERISTICS, ClassStatistics, training_characteristics
+from clp_hf.perturbation import CHARACTERISTICS, EVIDENCES, ClassStatistics, training_characteristics
 from clp_hf.perturbation.characteristics import KNOWN_CHARACTERISTICS
 
 # p = (1/2, 1/4, 1/4) for the first sample, (1/8, 7/8, 0+) for the second
@@ -28,9 +28,9 @@ EXPECTED = {
     "class_weight_norm": [1.0, 4.0],
     "relative_loss": [0.0, 0.0],
     "relative_margin": [0.0, 0.0],
-    "background_margin": [3.0, 4.5],
+    **{f"{evidence}_margin": [3.0, 4.5] for evidence in EVIDENCES},
 }
-BACKGROUND_LOGITS = torch.tensor([[2.0, -1.0, -1.0], [-2.0, -1.0, 3.0]])
+U_Z = torch.tensor([[2.0, -1.0, -1.0], [-2.0, -1.0, 3.0]])
 
 
 def characteristics(**kwargs):
@@ -40,7 +40,7 @@ def characteristics(**kwargs):
 
 @pytest.mark.parametrize("name", KNOWN_CHARACTERISTICS)
 def test_hand_computed_value(name):
-    values = characteristics(names=[name], background_logits=BACKGROUND_LOGITS)[:, 0]
+    values = characteristics(names=[name], extrinsic_logits=U_Z)[:, 0]
     torch.testing.assert_close(values, torch.tensor(EXPECTED[name], dtype=torch.float32), rtol=1e-5, atol=1e-6)
 
 

@@ -1,5 +1,7 @@
 """The probe learns what the background says, and nothing where it says nothing."""
 
+from types import SimpleNamespace
+
 import torch
 
 from clp_hf.causal import CausalAugmentation, Masks, boxes_to_masks
@@ -59,6 +61,7 @@ def test_it_learns_from_the_labels_of_the_named_images_alone():
 
 def test_a_changed_background_is_predicted_as_it_is_now_and_not_learned():
     """The features are the brightness of the background, which tells the class until it is another one's."""
+    classifier = SimpleNamespace(features=lambda images: images[:, :2].mean((2, 3)))
     labels = torch.arange(16) % 2
     mask = Masks(boxes_to_masks([[4, 4, 4, 4]] * 16, 12, 12))
     pixels = (labels - 0.5)[:, None, None, None].expand(16, 3, 12, 12).clone()
@@ -74,7 +77,7 @@ def test_a_changed_background_is_predicted_as_it_is_now_and_not_learned():
         if not told:
             del seen["swapped"]
         for _ in range(40):
-            predicted = evidence(seen, lambda images: images[:, :2].mean((2, 3)))
+            predicted = evidence(seen, None, classifier)
         return predicted
 
     swapped = torch.arange(16) % 4 < 2  # half of every class

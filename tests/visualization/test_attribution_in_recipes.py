@@ -54,5 +54,5 @@ def test_attribution_is_in_the_results_and_in_the_card(run, tmp_path):
 
 def test_attribution_without_masks_is_refused_before_training(run, tmp_path):
     with pytest.raises(ValueError, match="make masks"):
-        run("--mask_column", "none", "--background_evidence", "false")
+        run("--mask_column", "none", "--evidence", "none")
     assert not (tmp_path / "run").exists()

@@ -1,19 +1,30 @@
 """What something other than the object says about the label: the extrinsic logits u_z of CLP's causal graph."""
 
-from .background import BackgroundEvidence, BackgroundProbe
-from .base import Evidence
+from .attribute import AttributeEvidence, attributes_of
+from .background import BackgroundEvidence
+from .base import Evidence, Sources
+from .bias import BiasEvidence
+from .family import EVIDENCES, Evidences, evidence_names
 from .on_features import ON_FEATURES, Material, agreement, class_weights, evidence_on_features
+from .probe import OnlineProbe
 
-EVIDENCES = {"background": BackgroundEvidence}
+BackgroundProbe = OnlineProbe  # its name while there was one evidence
 
 __all__ = [
     "EVIDENCES",
     "ON_FEATURES",
+    "AttributeEvidence",
     "BackgroundEvidence",
     "BackgroundProbe",
+    "BiasEvidence",
     "Evidence",
+    "Evidences",
     "Material",
+    "OnlineProbe",
+    "Sources",
     "agreement",
+    "attributes_of",
     "class_weights",
+    "evidence_names",
     "evidence_on_features",
 ]

@@ -32,7 +32,9 @@ def class_given_attribute(attribute_probabilities: Tensor, labels: Tensor, num_c
         (C, A), each column with zero mean; 0 where the attribute tells nothing of the class.
     """
     counts = F.one_hot(labels, num_classes).to(attribute_probabilities.dtype).T @ attribute_probabilities
-    shares = counts / counts.sum(1, keepdim=True).clamp(min=1)  # p(a | y)
+    # one image more of every class, of average attribute: what has hardly been seen says hardly anything
+    counts = counts + counts.sum(0) / counts.sum().clamp(min=1e-12)
+    shares = counts / counts.sum(1, keepdim=True).clamp(min=1e-12)  # p(a | y)
     given = (shares / shares.sum(0).clamp(min=1e-12)).clamp(min=LEAST_LIKELY).log()
     given = given - given.mean(0)
     spread = (given.amax(0) - given.amin(0)).max()
