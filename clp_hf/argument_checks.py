@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING
 
 from .bilevel import ENGINES, LOOKAHEADS, SCOPES
@@ -14,6 +15,7 @@ from .perturbation import (
     PERTURBED_LOGITS,
     check_characteristics,
     evidence_margins,
+    evidence_names,
 )
 
 if TYPE_CHECKING:
@@ -22,6 +24,25 @@ if TYPE_CHECKING:
 TRAIN_SAMPLINGS = ("random", "class", "group")
 ON_NONFINITE = ("stop", "skip")
 LOSS_NAMES = ("cross_entropy", *TRAINING_LOSSES)
+
+
+def asked_evidence(evidence: str | list[str], background: bool | None) -> list[str]:
+    """The names of evidence; `background_evidence`, where it is given, adds or removes the first of them.
+
+    Raises:
+        ValueError: a name is unknown.
+    """
+    names = evidence_names(evidence)
+    if background is None:
+        return names
+    others = [name for name in names if name != "background"]
+    names = evidence_names(["background", *others] if background else others)
+    warnings.warn(
+        f"background_evidence is deprecated and will be removed; in its place goes evidence={names}.",
+        FutureWarning,
+        stacklevel=4,
+    )
+    return names
 
 
 def check_arguments(args: CLPTrainingArguments) -> None:

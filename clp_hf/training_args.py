@@ -1,14 +1,13 @@
 """The arguments of `CLPTrainer`."""
 
-import warnings
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
 
-from .argument_checks import LOSS_NAMES, check_arguments
+from .argument_checks import LOSS_NAMES, asked_evidence, check_arguments
 from .causal import COUNTERFACTUAL_INFILLS, FACTUAL_INFILLS
 from .hub.arguments import PublishedArguments
-from .perturbation import PerturbationArguments, evidence_names
+from .perturbation import PerturbationArguments
 
 
 @dataclass
@@ -21,8 +20,8 @@ class CLPTrainingArguments(PerturbationArguments, PublishedArguments):
     Parameters that control the perturbation network:
         perturbation_hidden_size, perturbation_activation, perturbation_learning_rate, perturbation_optim,
         perturbation_weight_decay, perturbation_bound, perturbation_follows_schedule, perturbation_start,
-        perturbed_logits, condition_on_label, class_prior, characteristics, evidence,
-        evidence_every; background_evidence, the name of before for evidence=["background"].
+        perturbed_logits, condition_on_label, class_prior, characteristics, evidence, evidence_every,
+        background_evidence (deprecated).
 
     Parameters that control the meta set and its causal augmentation:
         meta_batch_size, meta_samples, meta_in_training_mode, counterfactual_infills, factual_infills, mask_shape,
@@ -230,29 +229,13 @@ class CLPTrainingArguments(PerturbationArguments, PublishedArguments):
 
     def __post_init__(self):
         super().__post_init__()
-        self.evidence = evidence_names(self.evidence)
-        if self.background_evidence is not None:
-            self._take_background_evidence()
+        self.evidence = asked_evidence(self.evidence, self.background_evidence)
+        self.background_evidence = None
         check_arguments(self)
 
-    def _take_background_evidence(self):
-        asked = [*self.evidence, "background"] if self.background_evidence else self.evidence
-        kept = [name for name in asked if name != "background" or self.background_evidence]
-        self.evidence, self.background_evidence = evidence_names(kept), None
-        warnings.warn(
-            f"background_evidence is deprecated and will be removed; evidence={self.evidence} takes its place.",
-            FutureWarning,
-            stacklevel=4,
-        )
-
     def __setstate__(self, state):
-        """Arguments that were pickled before a field was added have its default."""
-        self.__dict__.update(state)
-        for item in fields(self):
-            if item.name not in state and item.default_factory is not MISSING:
-                setattr(self, item.name, item.default_factory())
-        if "evidence" not in state and state.get("background_evidence"):
-            self.evidence = ["background"]
+        before = {"evidence": ["background"]} if state.get("background_evidence") else {}
+        super().__setstate__({**before, **state})
 
     @property
     def needs_masks(self) -> bool:

@@ -44,11 +44,16 @@ CASES = {
         "train_infill_share": 1.0,
         "evidence": [],
     },
+    # crops are not drawn; each process fits the attribute to a memory of its own
+    "bias": {"counterfactual_infills": [], "factual_infills": [], "evidence": ["bias"]},
+    "every_evidence_per_process": CAUSAL | {"evidence": ["background", "attribute", "bias"], "evidence_every": 2},
     "skipped": CAUSAL | {"on_nonfinite": "skip", "data": BadSquares},
     "resumed": {
         "counterfactual_infills": ["random"],
         "factual_infills": ["shuffle"],
         "train_infills": ["mix_rand"],
+        "evidence": ["background", "attribute", "bias"],
+        "evidence_every": 2,
         "save_strategy": "steps",
         "save_steps": 2,
     },
@@ -100,7 +105,7 @@ def outcome(trainer: CLPTrainer) -> dict:
         {
             name: value
             for name, value in entry.items()
-            if name.startswith(("meta", "hyper", "perturb", "signal", "steps", "swapped"))
+            if name.startswith(("evidence", "meta", "hyper", "perturb", "signal", "steps", "swapped"))
         }
         for entry in trainer.state.log_history
     ]

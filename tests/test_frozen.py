@@ -89,6 +89,8 @@ def test_arguments_of_before_are_unpickled():
     assert type(args) is CLPTrainingArguments
     given = {name: value for name, value in (SETTINGS | METHODS["clp"]).items() if not name.endswith("strategy")}
     assert {name: getattr(args, name) for name in given} == given
+    assert args.evidence == ["background"]
+    assert args.train_infills == []
     args = torch.load(FROZEN / "hsfm" / "training_args.bin", weights_only=False)
     assert type(args) is HSFMArguments
     assert args.settings.support_size == 4

@@ -1,5 +1,6 @@
 """What the arguments of every trainer here have over `TrainingArguments`."""
 
+from dataclasses import MISSING, fields
 from typing import Any
 
 from transformers import TrainingArguments
@@ -19,3 +20,8 @@ class PublishedArguments(TrainingArguments):
     def __getstate__(self) -> dict[str, Any]:
         # `Trainer` pickles the arguments into training_args.bin and publishes that: no place for a token.
         return {name: None if name.endswith("_token") else value for name, value in vars(self).items()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # What was pickled before a field was added has its default; those that are lists have none on the class.
+        added = [item for item in fields(self) if item.name not in state and item.default_factory is not MISSING]
+        vars(self).update(state | {item.name: item.default_factory() for item in added})

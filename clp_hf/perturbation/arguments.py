@@ -67,10 +67,9 @@ class PerturbationArguments:
     evidence: list[str] = field(
         default_factory=list,
         metadata={
-            "help": "Estimate what something other than the object says about the label, and let the perturbation "
-            "network intervene on it, one or several of: background, by training images without their foreground "
-            "(needs masks in the training set and counterfactual_infills); attribute, by the groups of the meta images "
-            "(needs no masks); bias, by what is learned most easily (needs nothing). Or none. Our extension."
+            "help": "What else than the object says something about the label, for the perturbation network to "
+            "intervene on, one or several of: background (needs masks in the training set, and "
+            "counterfactual_infills), attribute (needs groups in the meta set), bias (needs nothing); or none. Ours."
         },
     )
     evidence_every: int = field(

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import torch
 
 from clp_hf.causal import CausalAugmentation, Masks, boxes_to_masks
-from clp_hf.perturbation import BackgroundProbe
-from clp_hf.perturbation.evidence import BackgroundEvidence
+from clp_hf.perturbation import BackgroundProbe, Evidences, OnlineProbe
+from clp_hf.perturbation.evidence import BackgroundEvidence, BiasEvidence
 
 
 def batches(correlation, steps=60, seed=0):
@@ -85,3 +85,41 @@ def test_a_changed_background_is_predicted_as_it_is_now_and_not_learned():
     assert (predicted.argmax(-1) == torch.where(swapped, 1 - labels, labels)).all()
     assert predicted.abs().min() > 1
     assert evidence_after(swapped, told=False).abs().max() < 0.2  # it would learn that backgrounds say nothing
+
+
+def test_generalised_cross_entropy_learns_by_its_gradient():
+    probe, q = OnlineProbe(16, 3, q=0.7).double(), 0.7
+    features, labels, _ = next(batches(0.9))
+    probe(features.double(), labels)
+    inputs = 5 * torch.nn.functional.normalize(features.double() - probe.mean.lerp(features.double().mean(0), 0.5))
+    weight, bias = (part.clone().requires_grad_() for part in (probe.weight, probe.bias))
+    own = (inputs @ weight.T + bias).softmax(-1)[torch.arange(32), labels]
+    gradient = torch.autograd.grad(((1 - own**q) / q).mean(), weight)[0]
+    before = probe.weight.clone()
+    probe(features.double(), labels)
+    torch.testing.assert_close(probe.weight, before - probe.learning_rate * gradient)
+
+
+def test_the_bias_is_the_shortcut_whatever_the_label_and_swapped_images_teach_nothing():
+    evidence = BiasEvidence(OnlineProbe(16, 2, q=0.7))
+    swapped = torch.zeros(32, dtype=torch.bool)
+    for features, labels, place in batches(0.95, steps=200):  # noqa: B007
+        u_z = evidence({"labels": labels, "swapped": swapped}, features.requires_grad_(), None)
+        assert not u_z.requires_grad
+    assert (u_z.argmax(-1) == place).float().mean() > 0.95
+    before = evidence.probe.weight.clone()
+    evidence({"labels": labels, "swapped": ~swapped}, features, None)
+    assert torch.equal(evidence.probe.weight, before)
+
+
+def test_several_are_stacked_in_one_order_and_tell_how_often_they_agree():
+    evidence = Evidences([BiasEvidence(OnlineProbe(16, 2, q=0.7))])
+    features, labels, _ = next(batches(0.95))
+    u_z = evidence({"labels": labels}, features, None)
+    assert u_z.shape == (32, 1, 2)
+    assert evidence.agreement(u_z, labels)["bias"] == 0  # it knows nothing yet
+    agrees = torch.nn.functional.one_hot(labels, 2)[:, None].float()
+    agrees[:8] = -agrees[:8]
+    assert evidence.agreement(agrees, labels)["bias"] == 0.75
+    assert Evidences()({"labels": labels}, features, None) is None
+    assert Evidences().agreement(None, labels) == {}

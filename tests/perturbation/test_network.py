@@ -142,6 +142,17 @@ def test_a_two_layer_relu_perceptron():
     torch.testing.assert_close(network(INPUTS[:, :2], LABELS), hidden @ network.output.weight.T)
 
 
+def test_several_evidences_pass_gates_that_start_at_one_together():
+    names = ["background_margin", "loss", "attribute_margin", "bias_margin"]
+    network = PerturbationNetwork(4, characteristics=names, perturbed_logits="own")
+    u_z = torch.randn(64, 3, 4, generator=torch.Generator().manual_seed(3))
+    torch.testing.assert_close(network(INPUTS[:, :4], LABELS, u_z), u_z.mean(1))
+    with torch.no_grad():
+        network.output.bias[-2] = 100.0  # of the second
+        network.output.bias[[-3, -1]] = -100.0
+    torch.testing.assert_close(network(INPUTS[:, :4], LABELS, u_z), 3 * u_z[:, 1])
+
+
 def test_background_logits_pass_a_gate_that_starts_at_one():
     network = PerturbationNetwork(4, characteristics=["loss", "background_margin"])
     background = torch.randn(64, 4, generator=torch.Generator().manual_seed(3))

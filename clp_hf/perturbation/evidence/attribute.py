@@ -177,7 +177,7 @@ class AttributeEvidence(Evidence):
     def _fit_heads(self, meta: Tensor) -> None:
         """U and V, by what is remembered and the meta images."""
         heads, recent = self.heads, self.memory.read()
-        if len(recent["labels"]):
+        if len(recent["labels"]) and torch.isfinite(meta).all():
             scale = _Scale(torch.cat([recent["features"], meta]))
             found = tell_apart(
                 scale(recent["features"]),
