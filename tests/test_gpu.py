@@ -48,6 +48,7 @@ def weights(trainer):
         {"recompute_training_forward": True, "gradient_accumulation_steps": 2},
         {"saliency_weight": 0.5, "saliency_batch_size": 4},
         {"meta_network": "weight"},
+        {"lookahead": "converged", "background_evidence": True, "counterfactual_infills": ["grey"]},
         {"train_infills": ["mix_rand", "fgsm", "shuffle"], "background_evidence": True},
     ],
     ids=lambda settings: "-".join(settings) or "default",
