@@ -23,6 +23,7 @@ from ..causal.losses import meta_loss
 from ..features import CausalFeatures, FeatureSet, Head, worst_and_average
 from ..perturbation.evidence import ON_FEATURES, Material, agreement, class_weights, evidence_on_features
 
+SWAPPED_STRENGTH = 0.25
 SMALLEST_SPREAD = 1e-3  # of a feature, as a share of the mean one: what hardly varies is not blown up
 
 
@@ -36,6 +37,8 @@ class CLPHeadSettings:
         meta_weight: ρ, of all meta images together; 1 is as much as all training images together, 0 leaves them out.
         steps: updates of Ω by Adam; 0 keeps the strengths where they start.
         rate: of these.
+        strength: a₀, of all evidence together, where learning starts; by default 1, and 0.25 where swapped images are
+            trained on, which leave less to take out.
         prior: keeps the strengths near where they start, prior ‖a − a₀‖²: forty images cannot say much more.
         folds: of the training images for the evidence, and of the meta images.
         seed: of the folds.
@@ -44,8 +47,9 @@ class CLPHeadSettings:
     evidence: tuple[str, ...] = ("background",)
     ridge: float = 3e-4
     meta_weight: float = 1.0
-    steps: int = 25
-    rate: float = 0.1
+    steps: int = 12
+    rate: float = 0.2
+    strength: float | None = None
     prior: float = 0.1
     folds: int = 5
     seed: int = 0
@@ -165,8 +169,7 @@ class _Problem:
         """(E, n, C)."""
         missing = {
             "background": self.train.background is None and "masks of the training images",
-            "attribute": self.meta_attributes is None
-            and "the attribute of the meta images, groups of class × attribute",
+            "attribute": self.meta.images.groups is None and "the group of every meta image",
         }
         found = [self.train.labels.new_zeros(0, len(self.train), self.classes).float()]
         for kind in settings.evidence:
@@ -193,6 +196,7 @@ class _Problem:
             self.meta_features,
             self.meta.labels,
             self.meta_attributes,
+            self.meta.images.groups,
             settings.ridge,
             2 * max(settings.meta_weight, 1.0),  # without it class and attribute cannot be told apart
         )
@@ -229,7 +233,9 @@ class _Problem:
 
         inner_weights = weights_of((~judged).float())
         ridge = features.new_tensor(settings.ridge * self.length)
-        start = 0.25 if self.train.swapped is not None else 1.0
+        start = settings.strength
+        if start is None:
+            start = SWAPPED_STRENGTH if self.train.swapped is not None else 1.0
         first = torch.full((len(evidence),), start / max(len(evidence), 1))
         strengths = first.clone().requires_grad_()
         optimizer = torch.optim.Adam([strengths], lr=settings.rate)

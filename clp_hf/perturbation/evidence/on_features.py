@@ -19,6 +19,7 @@ from .tell_apart import class_given_attribute, tell_apart
 PROBE_RIDGE = 1e-4
 BIAS_POWER = 0.7  # q of the generalised cross-entropy (Zhang and Sabuncu 2018), as in LfF (Nam et al. 2020)
 BIAS_STEPS = 50
+LEAST_SHARE = 1e-4  # of a group in its class
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Material:
         maskable: bool (n,), which of these are without it.
         meta_features, meta_labels: (m, d) and (m,).
         meta_attributes: (m,), where they are known.
+        meta_groups: (m,), where they are known.
         ridge: of the head.
         meta_weight: ρ, of `tell_apart`.
     """
@@ -49,8 +51,14 @@ class Material:
     meta_features: Tensor
     meta_labels: Tensor
     meta_attributes: Tensor | None
+    meta_groups: Tensor | None
     ridge: float
     meta_weight: float
+
+    @property
+    def length(self) -> float:
+        """The mean squared length of a feature vector."""
+        return float(self.features.square().sum(1).mean())
 
     @property
     def left_out(self) -> Tensor:
@@ -75,23 +83,51 @@ def background_evidence(of: Material) -> Tensor:
 
 
 def attribute_evidence(of: Material) -> Tensor:
-    """What the attribute says about the label: `tell_apart`, from the meta images' attributes.
+    """What the attribute says about the label, from the meta images' attributes (`tell_apart`) or, of groups that lie
+    each in one class only, from how frequent the group is (`group_frequency`).
 
     Returns:
         (n, C).
     """
+    if of.meta_attributes is None:
+        return group_frequency(of)
     attributes = int(of.meta_attributes.max()) + 1
-    probe = SoftmaxRegression(of.meta_features, of.meta_attributes, attributes)
-    one = of.weights.new_ones(1, len(of.meta_labels))
-    length = of.features.square().sum(1).mean()
-    head = probe.solve(one.new_zeros(*one.shape, attributes), one, (PROBE_RIDGE * length)[None], tolerance=1e-3)
-    seen = (of.features @ head.weight[0].T + head.bias[0]).softmax(-1)
+    seen = _meta_probe(of, of.meta_attributes, attributes)
     given = class_given_attribute(seen, of.labels, of.num_classes)
     heads = tell_apart(
         of.features, of.labels, of.meta_features, of.meta_labels, of.meta_attributes, given, of.left_out,
-        float(of.ridge * length), of.meta_weight,
+        of.ridge * of.length, of.meta_weight,
     )[:, of.num_classes :]  # fmt: skip
     return _out_of_fold(of.features @ heads[..., :-1].mT + heads[..., -1][:, None], of.fold) @ given.T
+
+
+def group_frequency(of: Material) -> Tensor:
+    """The logarithm of how frequent an image's group is inside a class, were the image of that class.
+
+    It is logit adjustment (Menon et al. 2021) by what varies inside the classes, as in generalised long tails: of a
+    class with a frequent and a rare group, images like the frequent one say the class too loudly.
+
+    Returns:
+        (n, C).
+    """
+    groups = int(of.meta_groups.max()) + 1
+    owner = torch.zeros(groups, dtype=torch.long).scatter(0, of.meta_groups, of.meta_labels)
+    seen = _meta_probe(of, of.meta_groups, groups)
+    own = seen * (owner == of.labels[:, None])
+    counts = (own / own.sum(1, keepdim=True).clamp(min=1e-12)).sum(0)  # of the training set, as the probe sees it
+    belongs = F.one_hot(owner, of.num_classes).to(seen.dtype)
+    shares = counts / (counts @ belongs)[owner].clamp(min=1e-12)
+    expected = (seen * shares) @ belongs / (seen @ belongs).clamp(min=1e-12)
+    return expected.clamp(min=LEAST_SHARE).log()
+
+
+def _meta_probe(of: Material, targets: Tensor, number: int) -> Tensor:
+    """(n, number): what a probe that was trained on the meta images sees in the training images."""
+    probe = SoftmaxRegression(of.meta_features, targets, number)
+    one = of.weights.new_ones(1, len(targets))
+    ridge = of.weights.new_tensor([PROBE_RIDGE * of.length])
+    head = probe.solve(one.new_zeros(*one.shape, number), one, ridge, tolerance=1e-3)
+    return (of.features @ head.weight[0].T + head.bias[0]).softmax(-1)
 
 
 def bias_evidence(of: Material) -> Tensor:
@@ -102,8 +138,8 @@ def bias_evidence(of: Material) -> Tensor:
     """
     left_out = of.left_out
     share = left_out / left_out.sum(1, keepdim=True)
-    length = of.features.square().sum(1).mean()
-    inputs = torch.cat([of.features, length.sqrt().expand(len(of.features), 1)], 1)
+    length = of.length
+    inputs = torch.cat([of.features, of.features.new_full((len(of.features), 1), length**0.5)], 1)
     theta = inputs.new_zeros(len(share), of.num_classes, inputs.shape[1], requires_grad=True)
     optimizer = torch.optim.LBFGS([theta], max_iter=BIAS_STEPS, line_search_fn="strong_wolfe")
 
