@@ -56,6 +56,11 @@ def test_unknown_names_are_refused(asked, message):
         CLPTrainingArguments("out", evidence=asked)
 
 
+def test_none_alone_is_no_infill():
+    args = CLPTrainingArguments("out", counterfactual_infills=["none"], factual_infills=["none"], evidence=["bias"])
+    assert not args.needs_masks
+
+
 @pytest.mark.parametrize(
     ("old", "evidence", "found"),
     [

@@ -11,6 +11,7 @@ from .characteristics import (
 )
 from .evidence import (
     EVIDENCES,
+    NONE,
     BackgroundEvidence,
     BackgroundProbe,
     Evidence,
@@ -33,6 +34,7 @@ __all__ = [
     "CHARACTERISTICS",
     "EVIDENCES",
     "META_NETWORKS",
+    "NONE",
     "OPTIMIZERS",
     "PERTURBED_LOGITS",
     "BackgroundEvidence",

@@ -4,13 +4,14 @@ from .attribute import AttributeEvidence
 from .background import BackgroundEvidence
 from .base import Evidence, Sources
 from .bias import BiasEvidence
-from .family import EVIDENCES, Evidences, evidence_names
+from .family import EVIDENCES, NONE, Evidences, evidence_names
 from .probe import OnlineProbe
 
 BackgroundProbe = OnlineProbe  # its name while there was one evidence
 
 __all__ = [
     "EVIDENCES",
+    "NONE",
     "AttributeEvidence",
     "BackgroundEvidence",
     "BackgroundProbe",
