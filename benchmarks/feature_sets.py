@@ -3,50 +3,40 @@
     python benchmarks/feature_sets.py --scenario waterbirds --features FOLDER --dataset_name PATH/TO/waterbirds_like
 
 The scenarios are those of compare.py. `feature_sets` returns features to other benchmarks; the command computes them
-and tells their shapes. Each set is a file in FOLDER/<split>_<what it is>, read when it is there: the same command goes
+and tells their shapes. Each set is a file in FOLDER/<split>, read when it is there: the same command goes
 on after an interruption. The validation split is whole; `FeatureSets.meta_indices` draws the meta set out of it that a
 run of some seed has, so that one extraction serves all seeds.
 """
 
 import importlib
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 from compare import scenario_arguments  # and it makes the recipes known
 from torch import Tensor
-from torch.utils.data import Dataset, default_collate
 
-from clp_hf.causal import CausalAugmentation, Role
+from clp_hf.causal import CausalAugmentation
 from clp_hf.data import ImageClassificationDataset
 from clp_hf.data.mask_counts import split_masks
 from clp_hf.data.meta_set import meta_indices
 from clp_hf.experiment import Experiment
-from clp_hf.features import FeatureSet, extract_features
+from clp_hf.features import CausalFeatures, extract_causal_features
 
 NO_ATTRIBUTE = {"image", "label", "group", "mask", "box", "clean_label"}  # columns of an experiment's splits
-DONORS = 64  # images that a batch may take backgrounds from, beside its own
 
 
 @dataclass(frozen=True)
-class SplitFeatures:
-    """Of a split of n images; None where there are no masks, or the group is not class × attribute.
+class SplitFeatures(CausalFeatures):
+    """Of a split; the logits are those of a head that was never trained.
 
     Attributes:
-        images: as evaluation sees them, with labels and groups; the logits are those of a head that was never trained.
-        attribute: int64 (n,).
-        maskable: bool (n,), whether the mask has foreground and background; other images are as they were in the rest.
-        background: (n, d), the foreground replaced by tiles of the background.
-        swapped: (k, n, d), the exact foreground before the background of an image of another class, k draws.
+        attribute: int64 (n,); None where the group is not class × attribute.
     """
 
-    images: FeatureSet
     attribute: Tensor | None = None
-    maskable: Tensor | None = None
-    background: Tensor | None = None
-    swapped: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -67,31 +57,6 @@ class FeatureSets:
         return meta_indices(images.labels.numpy(), per_cell, groups, **where, seed=seed)
 
 
-class CausalImages(Dataset):
-    """The images of a split in one role, a batch at a time; donors are of the whole split, others for every `draw`."""
-
-    def __init__(self, images: ImageClassificationDataset, augmentation: CausalAugmentation, role: Role, draw: int = 0):
-        self.images, self.augmentation, self.role, self.draw = images, augmentation, role, draw
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitems__(self, indices: list[int]) -> list[dict]:
-        generator = torch.Generator().manual_seed(self.draw * len(self) + indices[0])
-        items = self.images.__getitems__(indices)
-        donors = self.images.__getitems__(torch.randint(len(self), (DONORS,), generator=generator).tolist())
-        batch, donors = default_collate(items), default_collate(donors)
-        parts = (batch["pixel_values"], batch["labels"], batch["mask"], torch.full_like(batch["labels"], self.role))
-        pixels, _ = self.augmentation(*parts, generator=generator, donors=donors)
-        return [item | {"pixel_values": image} for item, image in zip(items, pixels, strict=True)]
-
-    @property
-    def fingerprint(self) -> str:
-        """Differs where the images or what is made of them do."""
-        infills, shape = list(self.augmentation.infills[self.role]), self.augmentation.mask_shapes[self.role]
-        return f"{self.images.fingerprint} {infills} {shape} {self.draw}"
-
-
 def feature_sets(experiment: Experiment, folder: str | Path, copies: int = 2) -> FeatureSets:
     """By an experiment's model before training: `copies` draws of swapped training backgrounds, one of validation."""
     backbone, args, transform = experiment.build_model(), experiment.args, experiment.validation.transform
@@ -101,26 +66,13 @@ def feature_sets(experiment: Experiment, folder: str | Path, copies: int = 2) ->
     attribute = next((name for name in splits["train"].column_names if name not in NO_ATTRIBUTE), None)
 
     def of_split(name: str, draws: int) -> SplitFeatures:
-        def extract(what: str, images: Dataset) -> FeatureSet:
-            return extract_features(backbone, images, args, Path(folder) / f"{name}_{what}")
-
-        def causal(what: str, *role_and_draw: int) -> Tensor:
-            return extract(what, CausalImages(images, augmentation, *role_and_draw)).features
-
         images = ImageClassificationDataset(splits[name], transform, name=name)
-        found = SplitFeatures(
-            images=extract("images", images),
-            attribute=None if attribute is None else torch.tensor(splits[name][attribute][:]),
+        maskable = split_masks(images, args.mask_shape).maskable if images.has_mask else None
+        found = extract_causal_features(
+            backbone, images, args, augmentation if images.has_mask else None, maskable, draws, f"{folder}/{name}"
         )
-        if not images.has_mask:
-            return found
-        swapped = [causal("swapped", Role.FACTUAL, draw) for draw in range(draws)]
-        return replace(
-            found,
-            maskable=split_masks(images, args.mask_shape).maskable,
-            background=causal("background", Role.COUNTERFACTUAL),
-            swapped=torch.stack(swapped) if swapped else None,
-        )
+        known = None if attribute is None else torch.tensor(splits[name][attribute][:])
+        return SplitFeatures(**vars(found), attribute=known)
 
     return FeatureSets(
         **{name: of_split(name, draws) for name, draws in {"train": copies, "validation": 1, "test": 0}.items()},

@@ -15,8 +15,9 @@ All rows but `plain` do the same update: the look-ahead of the full network by o
 meta cross-entropy there, its gradient for the perturbation network, then the ordinary step (`head` scope looks ahead
 with the head only). That they agree is measured too: the gradient they leave for the perturbation network in their
 first step is compared with the textbook's. The meta batch is as large as the training batch; no saliency, no
-augmentation, random images. `data and augmentation alone` is what the data of a CLP step cost: two batches of embedded
-birds, cropped with their masks, a third of the second made counterfactual and a third factual.
+augmentation, random images. `CLP converged` makes another update, at the converged head over 2,048 generated features.
+`data and augmentation alone` is what the data of a CLP step cost: two batches of embedded birds, cropped with their
+masks, a third of the second made counterfactual and a third factual.
 
 Rows: the CLP engines as `CLPTrainer` runs them (`double_backward` shares the training forward pass like the others);
 `textbook` is double backward in plain torch as published code has it (Meta-Weight-Net), with its own forward pass for

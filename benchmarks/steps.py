@@ -15,11 +15,13 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 from transformers import default_data_collator
 
-from clp_hf.bilevel import Recording, TrainingPass, dual_attention, hypergradient, run_at, step_sizes
+from clp_hf.bilevel import ConvergedHead, Recording, TrainingPass, dual_attention, hypergradient, run_at, step_sizes
 from clp_hf.causal import CausalAugmentation, MetaSampler
 from clp_hf.data import ImageClassificationDataset, TrainTransform, embedded_birds
 from clp_hf.modeling import find_classifier_head, forward_with_features, load_image_classifier
+from clp_hf.modeling.modes import evaluation_layers
 from clp_hf.perturbation import ClassStatistics, PerturbationNetwork, training_characteristics
+from clp_hf.perturbation.convergence import hypergradient_at_convergence, remember
 
 LEARNING_RATE = 0.01
 
@@ -169,6 +171,39 @@ def clp(s: Setup, engine: str, scope: str = "full", meta_every: int = 1, recompu
     return step
 
 
+def converged(s: Setup, meta_every: int = 10, memory: int = 2048) -> Step:
+    """The same with `lookahead="converged"`. One batch again and again would be an easy problem: what is remembered are
+    generated features, ReLU of Gaussians whose variance falls thousandfold over the dimensions."""
+    classes, spread = s.architecture.num_classes, torch.logspace(0, -1.5, s.head.in_features)
+    head = ConvergedHead(memory, classes, 1e-4)
+
+    def generated(labels):
+        features = torch.randn(len(labels), s.head.in_features).relu_() * spread
+        features[:, :classes] += F.one_hot(labels, classes)
+        return features
+
+    def learn(labels, characteristics):
+        remember(head, generated(labels), labels, characteristics, None)
+
+    learn(torch.randint(classes, (memory,)), torch.randn(memory, len(s.network.characteristics)))
+
+    def step(index):
+        logits, features = forward_with_features(s.model, s.head, s.pixel_values)
+        characteristics = s.characteristics(logits, features)
+        learn(s.labels, characteristics)
+        if index % meta_every == 0 and head.is_ready():
+            with evaluation_layers(s.model), torch.no_grad():
+                forward_with_features(s.model, s.head, s.meta_pixel_values)
+            counterfactual = torch.zeros_like(s.meta_labels, dtype=torch.bool)
+            result, _ = hypergradient_at_convergence(
+                head, s.network, generated(s.meta_labels), s.meta_labels, counterfactual
+            )
+            s.update_network(result.total)
+        s.update_model(logits, characteristics)
+
+    return step
+
+
 def textbook(s: Setup) -> Step:
     split = Split(s.model)
     names = [name for name, _ in split.named_parameters()]
@@ -271,6 +306,7 @@ METHODS = {
     "CLP finite_difference": Method(partial(clp, engine="finite_difference")),
     "CLP double_backward": Method(partial(clp, engine="double_backward")),
     "CLP forward, head scope": Method(partial(clp, engine="forward", scope="head"), same_update=False),
+    "CLP converged, meta_every=10": Method(converged, cycle=10, same_update=False),
     "data and augmentation alone": Method(data_path, same_update=False),
     "textbook": Method(textbook),
     "higher": Method(with_higher),

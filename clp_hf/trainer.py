@@ -198,12 +198,15 @@ class CLPTrainer(PublishingTrainer):
         """Add the means since the last log, over all processes, of what CLP recorded.
 
         `meta_loss`; `perturbation_size`, the mean |δ|; `hypergradient_direct` and `hypergradient_indirect`, norms;
-        `meta_updates_skipped`, the share of updates with a non-finite meta loss; for each class, where there are 20 at
-        most, `perturbation_class_<c>`, δ of the own class over the mean of the others, and `loss_raised_class_<c>`, the
-        share of samples whose loss δ raises; where groups are known, `perturbation_group_<g>` and
-        `loss_raised_group_<g>`, the same of each group, and `signal_group_<g>`, the derivative of the meta loss in the
-        own-class δ of a sample: positive where the sample should keep its weight. Where items say whether they are
-        `noisy`, `loss_raised_clean` and `loss_raised_noisy` (CLP, Figure 5).
+        `meta_updates_skipped`, the share of updates with a non-finite meta loss; with `lookahead="converged"`
+        `lookahead_waiting`, the share of updates that were due before enough was remembered, and
+        `lookahead_not_converged`, of those made the share at a head that had not converged; for each class, where there
+        are 20 at most, `perturbation_class_<c>`, δ of the own class over the mean of the others, and
+        `loss_raised_class_<c>`, the share of samples whose loss δ raises; where groups are known,
+        `perturbation_group_<g>` and `loss_raised_group_<g>`, the same of each group, and `signal_group_<g>`, the
+        derivative of the meta loss in the own-class δ of a sample: positive where the sample should keep its weight
+        (not with `lookahead="converged"`, which remembers no groups). Where items say whether they are `noisy`,
+        `loss_raised_clean` and `loss_raised_noisy` (CLP, Figure 5).
         With `meta_network="weight"` they are `weight_size`, `weight_class_<c>` and `weight_group_<g>`, means of the
         sample weights. For each evidence `evidence_<kind>_agreement`, the share of samples of which it finds their own
         class the likeliest: near 1 in a biased training set, near 1 / C where it says nothing. With every method

@@ -58,6 +58,8 @@ CASES = {
         "save_steps": 2,
     },
     "weight_normalised_per_process": {"counterfactual_infills": [], "factual_infills": [], "meta_network": "weight"},
+    # each remembers its own images
+    "converged_per_process": CAUSAL | {"lookahead": "converged"},
     # of 7.5 batches an epoch, the half one is dropped: filled, as by default, it would not be that of one process
     "uneven_dropped": CAUSAL | {"dataloader_drop_last": True, "max_steps": 9},
     # two epochs of 60 images, 7.5 batches each; local batch statistics

@@ -47,6 +47,7 @@ def weights(trainer):
         {"recompute_training_forward": True, "gradient_accumulation_steps": 2},
         {"saliency_weight": 0.5, "saliency_batch_size": 4},
         {"meta_network": "weight"},
+        {"lookahead": "converged", "evidence": ["background"], "counterfactual_infills": ["grey"]},
         {"train_infills": ["mix_rand", "fgsm", "shuffle"], "evidence": ["background"]},
     ],
     ids=lambda settings: "-".join(settings) or "default",

@@ -24,6 +24,7 @@ def with_scaler(trainer, scale=2.0**12):
         {"lookahead_scope": "head"},
         {"hypergradient": "finite_difference", "gradient_accumulation_steps": 2},
         {"evidence": ["background"], "recompute_training_forward": True},
+        {"evidence": ["background"], "lookahead": "converged"},
     ],
 )
 def test_both_networks_train_in_bf16_and_evaluate_before(make_trainer, model, settings):

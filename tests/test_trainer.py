@@ -146,6 +146,8 @@ def test_a_step_is_algorithm_1(make_trainer):
         {"label_smoothing_factor": 0.1},
         {"evidence": ["background"]},
         {"evidence": ["background"], "lookahead_scope": "head", "gradient_accumulation_steps": 2},
+        {"lookahead": "converged", "evidence": ["background"], "saliency_weight": 1.0},
+        {"lookahead": "converged", "gradient_accumulation_steps": 2},
     ],
     ids=lambda settings: "-".join(settings) or "default",
 )

@@ -8,6 +8,8 @@ from ..losses import TRAINING_LOSSES, build_loss
 from ..perturbation import WeightNetwork
 from .afr import afr
 from .dfr import dfr
+from .group_dro import group_dro
+from .gsr import gsr
 from .head import HeadResult, select, worst_and_average
 from .logistic_regression import logistic_regression
 
@@ -18,6 +20,8 @@ __all__ = [
     "afr",
     "build_loss",
     "dfr",
+    "group_dro",
+    "gsr",
     "logistic_regression",
     "select",
     "worst_and_average",

@@ -11,7 +11,7 @@ import torch
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from ..features.feature_set import FeatureSet, Head
+from ..features.feature_set import FeatureSet, Head, worst_and_average
 
 Settings = Sequence[Mapping[str, Any]]
 
@@ -37,19 +37,6 @@ class HeadResult:
     def logits(self, features: Tensor) -> Tensor:
         """(n, d) features to (n, C) logits."""
         return features @ self.weight.T + self.bias
-
-
-def worst_and_average(logits: Tensor, labels: Tensor, groups: Tensor | None = None) -> tuple[float, float]:
-    """Accuracy of the worst group, or of the worst class where `groups` is None, and of all samples, in [0, 1].
-
-    Args:
-        logits: (n, C).
-        labels: (n,).
-        groups: (n,) or None. Groups and classes without samples do not count.
-    """
-    correct = (logits.argmax(1) == labels).double()
-    cells = labels if groups is None else groups
-    return min(correct[cells == cell].mean().item() for cell in cells.unique()), correct.mean().item()
 
 
 def select(

@@ -63,32 +63,44 @@ class ConvergedHead:
             hyperparameters: the tensors Ω.
 
         Returns:
-            The hypergradient, averaged over processes, of which each has a head of its own (`logit_tangent` is of this
-            one alone); and whether this one has converged.
+            The hypergradient, averaged over processes, of which each has a head of its own (`logit_tangent`, (1, n, C),
+            is of this one alone); and whether this one has converged. Offsets or weights that are not finite make NaN
+            of it.
         """
-        columns = self.memory.read()
+        hyperparameters, columns = list(hyperparameters), self.memory.read()
+        offsets, weights = inner(columns)
+        if torch.isfinite(offsets).all() and torch.isfinite(weights).all():
+            result, converged = self._solve(columns, offsets, weights, outer_loss, hyperparameters)
+        else:
+            nothing = [torch.full_like(parameter, torch.nan) for parameter in hyperparameters]
+            result, converged = Hypergradient(nothing, nothing, nothing, offsets.new_tensor(torch.nan), None), False
+        outer, *parts = all_reduce_mean([result.outer_loss, *result.direct, *result.indirect])
+        direct, indirect = parts[: len(hyperparameters)], parts[len(hyperparameters) :]
+        total = [a + b for a, b in zip(direct, indirect, strict=True)]
+        return Hypergradient(total, direct, indirect, outer, result.logit_tangent), converged
+
+    def _solve(
+        self,
+        columns: dict[str, Tensor],
+        offsets: Tensor,
+        weights: Tensor,
+        outer_loss: Callable[[Tensor, Tensor], Tensor],
+        hyperparameters: list[Tensor],
+    ) -> tuple[Hypergradient, bool]:
+        """Of this process."""
         length = columns["features"].square().sum(1).mean().sqrt().clamp(min=1e-12)
         regression = SoftmaxRegression(columns["features"] / length, columns["labels"], self.num_classes, self._basis)
         ridge = length.new_tensor([self.ridge])
-
-        def problem() -> tuple[Tensor, Tensor, Tensor]:
-            offsets, weights = inner(columns)
-            return offsets[None], weights[None], ridge
-
         result, solution = implicit_hypergradient(
             regression,
-            problem,
+            lambda: (offsets[None], weights[None], ridge),
             lambda weight, bias: outer_loss(weight[0] / length, bias[0]),
             hyperparameters,
             self._solution,
         )
         self._basis = regression.basis
         self._solution = solution if torch.isfinite(solution.weight).all() else None
-        parts = [result.outer_loss, *result.direct, *result.indirect]
-        outer, *parts = all_reduce_mean(parts)
-        direct, indirect = parts[: len(result.direct)], parts[len(result.direct) :]
-        total = [a + b for a, b in zip(direct, indirect, strict=True)]
-        return Hypergradient(total, direct, indirect, outer, result.logit_tangent[0]), bool(solution.converged)
+        return result, bool(solution.converged)
 
     def keep(self) -> Callable[[], None]:
         """What it returns brings back what is remembered, and the solution, as they are now."""

@@ -92,12 +92,13 @@ class _FeatureExtractor(BaseTrainer):
 
 
 def _fingerprint(model: nn.Module, dataset: Dataset) -> str:
-    return hashlib.sha256(f"{model_fingerprint(model)} {_data_fingerprint(dataset)}".encode()).hexdigest()
+    return hashlib.sha256(f"{model_fingerprint(model)} {data_fingerprint(dataset)}".encode()).hexdigest()
 
 
-def _data_fingerprint(dataset: Dataset) -> str:
+def data_fingerprint(dataset: Dataset) -> str:
+    """Differs where what a data set gives does."""
     if isinstance(dataset, Subset):
-        return f"{_data_fingerprint(dataset.dataset)} {list(dataset.indices)}"
+        return f"{data_fingerprint(dataset.dataset)} {list(dataset.indices)}"
     if hasattr(dataset, "fingerprint"):
         return dataset.fingerprint
     digest = hashlib.sha256()  # reading all images costs less than what the cache saves

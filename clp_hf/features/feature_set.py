@@ -109,3 +109,16 @@ class Head(NamedTuple):
 
     weight: Tensor
     bias: Tensor
+
+
+def worst_and_average(logits: Tensor, labels: Tensor, groups: Tensor | None = None) -> tuple[float, float]:
+    """Accuracy of the worst group, or of the worst class where `groups` is None, and of all samples, in [0, 1].
+
+    Args:
+        logits: (n, C).
+        labels: (n,).
+        groups: (n,) or None. Groups and classes without samples do not count.
+    """
+    correct = (logits.argmax(1) == labels).double()
+    cells = labels if groups is None else groups
+    return min(correct[cells == cell].mean().item() for cell in cells.unique()), correct.mean().item()

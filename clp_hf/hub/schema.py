@@ -51,6 +51,9 @@ class Facts(TypedDict, total=False):
     rule: str
     epochs: list[int]
     trials: Count
+    strengths: dict[str, Number]
+    agreement: dict[str, Number]
+    swapped_copies: Count
 
 
 META_FACTS = ("infills", "meta_size", "meta_unmaskable", "meta_source", "network_parameters")
@@ -59,6 +62,7 @@ FACTS_OF = {
     "meta-weight-net": META_FACTS,
     "plain-trainer": ("training_loss", "train_sampling"),
     "hsfm": ("rule", "epochs", "trials"),
+    "clp-head": ("rule", "trials", "meta_size", "strengths", "agreement", "swapped_copies"),
 }
 
 

@@ -1,5 +1,6 @@
 """The perturbation network, its ten inputs, what they are compared with, and the evidence it intervenes on."""
 
+from .arguments import PerturbationArguments
 from .base import MetaNetwork
 from .characteristics import (
     BACKGROUND_MARGIN,
@@ -44,6 +45,7 @@ __all__ = [
     "Evidences",
     "MetaNetwork",
     "OnlineProbe",
+    "PerturbationArguments",
     "PerturbationNetwork",
     "Sources",
     "WeightNetwork",

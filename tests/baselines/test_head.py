@@ -7,7 +7,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from clp_hf.baselines import afr, dfr, logistic_regression, select, worst_and_average
+from clp_hf.baselines import afr, dfr, group_dro, gsr, logistic_regression, select, worst_and_average
 from clp_hf.baselines.head import fold
 from clp_hf.features import FeatureSet
 
@@ -15,6 +15,8 @@ METHODS = {
     logistic_regression: [{"C": 0.1}],
     dfr: [{"C": 0.1}],
     afr: [{"gamma": 4, "penalty": 0, "steps": 20}],
+    group_dro: [{"penalty": 0.01, "adjustment": 0}],
+    gsr: [{"penalty": 0.01, "rate": 1, "temperature": 1, "steps": 5}],
 }
 
 

@@ -1,0 +1,309 @@
+"""CLP on features of a frozen backbone: the strength of the evidence is judged by the head that training ends with.
+
+With the evidence u_e of `perturbation/evidence` the perturbation of a training image is δ_i(Ω) = Σ_e a_e u_e,i. The
+head of a given Ω = (a_e) is the solution of
+
+    W*(Ω) = argmin_W  Σ_i w_i CE(x_i W + δ_i(Ω), y_i) / n + ρ mean_meta CE(x_j W, y_j) + λ ‖W‖² / 2,
+
+and Ω follows the gradient of the meta loss (CLP, Eq. 9) at W*(Ω), which `bilevel/implicit` computes.
+Meta images are trained on too, as Deep Feature Reweighting does: each is judged by a head that has not seen it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..bilevel.implicit import SoftmaxRegression, Solution, implicit_hypergradient
+from ..causal.losses import meta_loss
+from ..features import CausalFeatures, FeatureSet, Head, worst_and_average
+from ..perturbation.evidence import ON_FEATURES, Material, agreement, class_weights, evidence_on_features
+
+SMALLEST_SPREAD = 1e-3  # of a feature, as a share of the mean one: what hardly varies is not blown up
+
+
+@dataclass(frozen=True)
+class CLPHeadSettings:
+    """Settings of `clp_head`.
+
+    Attributes:
+        evidence: kinds, out of `background`, `attribute` and `bias`; none: the meta set is all there is to learn from.
+        ridge: λ, in units of the mean squared length of a feature vector.
+        meta_weight: ρ, of all meta images together; 1 is as much as all training images together, 0 leaves them out.
+        steps: updates of Ω by Adam; 0 keeps the strengths where they start.
+        rate: of these.
+        prior: keeps the strengths near where they start, prior ‖a − a₀‖²: forty images cannot say much more.
+        folds: of the training images for the evidence, and of the meta images.
+        seed: of the folds.
+    """
+
+    evidence: tuple[str, ...] = ("background",)
+    ridge: float = 3e-4
+    meta_weight: float = 1.0
+    steps: int = 25
+    rate: float = 0.1
+    prior: float = 0.1
+    folds: int = 5
+    seed: int = 0
+
+    def __post_init__(self):
+        if unknown := set(self.evidence) - set(ON_FEATURES):
+            names = ", ".join(sorted(unknown))
+            raise ValueError(f"There is no evidence {names}; choose out of {', '.join(ON_FEATURES)}.")
+        if not self.ridge > 0:
+            raise ValueError(
+                f"ridge is {self.ridge}; expected above 0: without it classes that can be separated have no best head."
+            )
+        for name in ("meta_weight", "steps", "rate", "prior"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected 0 or more.")
+        if self.folds < 2:
+            raise ValueError(f"folds is {self.folds}; expected 2 or more: no image is judged by what it taught.")
+
+
+@dataclass(frozen=True)
+class CLPHeadResult:
+    """A head and how it came about.
+
+    Attributes:
+        head: for the features as they are.
+        settings: it was made with.
+        strengths: a, by kind of evidence.
+        agreement: by kind of evidence, the share of training images whose label it favours.
+        meta_loss: of the heads that have not seen the meta image they judge.
+        history: of every update of Ω, the meta loss and the strengths before it.
+        score: of the selection, (worst, average) on validation; or minus the meta loss, where there is none.
+    """
+
+    head: Head
+    settings: CLPHeadSettings
+    strengths: dict[str, float]
+    agreement: dict[str, float]
+    meta_loss: float
+    history: list[dict[str, float]] = field(default_factory=list)
+    score: tuple[float, ...] = ()
+
+
+def clp_head(
+    train: CausalFeatures,
+    meta: CausalFeatures,
+    settings: Sequence[CLPHeadSettings],
+    meta_attributes: Tensor | None = None,
+    validation: FeatureSet | None = None,
+) -> list[CLPHeadResult]:
+    """Learn a head for each of several settings.
+
+    Args:
+        train: of n images. Swapped ones are trained on beside those as they are, all draws together once as much.
+        meta: of m images that are not among these; with causal versions of them where train has them.
+        settings: to try.
+        meta_attributes: (m,), in 0 … A − 1; what the evidence `attribute` needs.
+        validation: for the score.
+
+    Returns:
+        The results in the order of the settings; `best` chooses.
+
+    Raises:
+        ValueError: an evidence without what it needs, a class without images, or attributes that cannot be learned.
+    """
+    problem = _Problem(train, meta, meta_attributes)
+    results = []
+    for setting in settings:
+        result = problem.learn(setting)
+        score = (-result.meta_loss,)
+        if validation is not None:
+            logits = validation.features @ result.head.weight.T + result.head.bias
+            score = worst_and_average(logits, validation.labels, validation.groups)
+        results.append(replace(result, score=score))
+    return results
+
+
+def best(results: Sequence[CLPHeadResult]) -> CLPHeadResult:
+    """Of several the one with the best score, the first of equals."""
+    return max(results, key=lambda result: result.score)
+
+
+class _Problem:
+    """What all settings have in common; features are standardised by the training images."""
+
+    def __init__(self, train: CausalFeatures, meta: CausalFeatures, meta_attributes: Tensor | None):
+        self.classes = train.images.num_classes
+        self._check(train, meta, meta_attributes)
+        features = train.images.features
+        self.mean, spread = features.mean(0), features.std(0)
+        self.spread = spread + SMALLEST_SPREAD * spread.mean()
+        self.train, self.meta, self.meta_attributes = train, meta, meta_attributes
+        self.features, self.meta_features = self._standard(features), self._standard(meta.images.features)
+        self.length = float(self.features.square().sum(1).mean())
+        self.weights = class_weights(train.labels, self.classes)
+        self.evidence: dict[tuple, Tensor] = {}
+
+    def _standard(self, features: Tensor | None) -> Tensor | None:
+        return None if features is None else (features - self.mean) / self.spread
+
+    def _check(self, train: CausalFeatures, meta: CausalFeatures, attributes: Tensor | None) -> None:
+        for name, labels in (("training", train.labels), ("meta", meta.labels)):
+            counts = F.one_hot(labels, self.classes).sum(0)
+            if few := [label for label, count in enumerate(counts.tolist()) if count < 2]:
+                raise ValueError(f"The {name} set has fewer than two images of the classes {few}; each needs some.")
+        if attributes is None:
+            return
+        counts = torch.bincount(attributes).tolist()
+        if len(counts) < 2 or min(counts) < 2:
+            raise ValueError(
+                f"The meta set has {counts} images of the attribute's values; expected two values or more, and two "
+                "images of each. Enlarge the meta set, or go without the evidence 'attribute'."
+            )
+
+    # ---- evidence ----------------------------------------------------------------------------------------------------
+
+    def evidence_of(self, settings: CLPHeadSettings) -> Tensor:
+        """(E, n, C)."""
+        missing = {
+            "background": self.train.background is None and "masks of the training images",
+            "attribute": self.meta_attributes is None
+            and "the attribute of the meta images, groups of class × attribute",
+        }
+        found = [self.train.labels.new_zeros(0, len(self.train), self.classes).float()]
+        for kind in settings.evidence:
+            if missing.get(kind):
+                able = [other for other in ON_FEATURES if not missing.get(other)]
+                raise ValueError(f"The evidence {kind!r} needs {missing[kind]}; with these data: {', '.join(able)}.")
+            key = (kind, settings.folds, settings.seed)
+            if kind == "attribute":
+                key += (settings.ridge, settings.meta_weight)
+            if key not in self.evidence:
+                self.evidence[key] = evidence_on_features(kind, self._material(settings))
+            found.append(self.evidence[key][None])
+        return torch.cat(found)
+
+    def _material(self, settings: CLPHeadSettings) -> Material:
+        return Material(
+            self.features,
+            self.train.labels,
+            self.classes,
+            self.weights,
+            _folds(self.train.labels, settings.folds, settings.seed),
+            self._standard(self.train.background),
+            self.train.maskable,
+            self.meta_features,
+            self.meta.labels,
+            self.meta_attributes,
+            settings.ridge,
+            2 * max(settings.meta_weight, 1.0),  # without it class and attribute cannot be told apart
+        )
+
+    # ---- the inner problem -------------------------------------------------------------------------------------------
+
+    def rows(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Features, labels and weights of all that is trained on: images, swapped ones, meta images."""
+        swapped = self._standard(self.train.swapped)
+        copies = 0 if swapped is None else len(swapped)
+        swapped = self.features[:0] if swapped is None else swapped.flatten(0, 1)
+        weights = [self.weights, *([self.weights * self.train.maskable / copies] * copies if copies else [])]
+        weights = torch.cat(weights)
+        features = torch.cat([self.features, swapped, self.meta_features])
+        labels = torch.cat([self.train.labels.repeat(1 + copies), self.meta.labels])
+        return features, labels, weights
+
+    def learn(self, settings: CLPHeadSettings) -> CLPHeadResult:
+        """Ω, and the head of it."""
+        evidence = self.evidence_of(settings)
+        features, labels, weights = self.rows()
+        regression = SoftmaxRegression(features, labels, self.classes)
+        m = len(self.meta)
+        offsets = F.pad(evidence, (0, 0, 0, len(labels) - evidence.shape[1]))  # 0 for swapped and meta images
+        fold = _folds(self.meta_attributes_or_labels(), settings.folds, settings.seed)
+        runs = settings.folds if settings.meta_weight else 1
+        judged = fold == torch.arange(runs)[:, None] if settings.meta_weight else torch.ones(1, m, dtype=torch.bool)
+
+        def weights_of(seen: Tensor) -> Tensor:
+            """(R, n + m), of meta images that are seen, (R, m)."""
+            seen = seen / seen.sum(1, keepdim=True).clamp(min=1)
+            both = [weights.expand(len(seen), -1) / weights.sum(), settings.meta_weight * seen]
+            return torch.cat(both, 1) * len(labels)
+
+        inner_weights = weights_of((~judged).float())
+        ridge = features.new_tensor(settings.ridge * self.length)
+        start = 0.25 if self.train.swapped is not None else 1.0
+        first = torch.full((len(evidence),), start / max(len(evidence), 1))
+        strengths = first.clone().requires_grad_()
+        optimizer = torch.optim.Adam([strengths], lr=settings.rate)
+        solution, history = None, []
+
+        def inner() -> tuple[Tensor, Tensor, Tensor]:
+            delta = torch.einsum("e,enc->nc", strengths, offsets)
+            return delta.expand(runs, -1, -1), inner_weights, ridge.expand(runs)
+
+        def outer(weight: Tensor, bias: Tensor) -> Tensor:
+            return self.meta_loss(weight, bias, judged) + settings.prior * (strengths - first).square().sum()
+
+        for _ in range(settings.steps if len(evidence) else 0):
+            gradient, solution = implicit_hypergradient(regression, inner, outer, [strengths], solution)
+            history.append(self._entry(settings, gradient.outer_loss, strengths))
+            strengths.grad = gradient.total[0]
+            optimizer.step()
+        with torch.no_grad():
+            solution = regression.solve(*inner(), solution)
+            loss = self.meta_loss(solution.weight, solution.bias, judged)
+            history.append(self._entry(settings, loss, strengths))
+            whole = weights_of(torch.ones(1, m))
+            delta = inner()[0][:1]
+            solution = regression.solve(delta, whole, ridge[None], _mean(solution))
+        return CLPHeadResult(
+            self._folded(solution),
+            settings,
+            dict(zip(settings.evidence, strengths.tolist(), strict=True)),
+            {kind: agreement(u, self.train.labels) for kind, u in zip(settings.evidence, evidence, strict=True)},
+            float(loss),
+            history,
+        )
+
+    def meta_attributes_or_labels(self) -> Tensor:
+        """What the folds of the meta images are balanced by."""
+        groups = self.meta.images.groups
+        return self.meta.labels if groups is None else groups
+
+    def meta_loss(self, weight: Tensor, bias: Tensor, judged: Tensor) -> Tensor:
+        """Of the meta images and their causal versions (Eq. 9), each by the run (R, m) that judges it."""
+        versions = [(self.meta_features, False, judged)]
+        if self.meta.background is not None:
+            usable = judged & self.meta.maskable
+            versions.append((self._standard(self.meta.background), True, usable))
+            versions += [(self._standard(draw), False, usable) for draw in self.meta.swapped]
+        features = torch.cat([images for images, *_ in versions])
+        labels = self.meta.labels.repeat(len(versions))
+        counterfactual = torch.tensor([role for _, role, _ in versions]).repeat_interleave(len(self.meta))
+        seen = torch.cat([rows for *_, rows in versions], 1)
+        logits = features @ weight.mT + bias[:, None]  # (R, M, C)
+        run, row = seen.nonzero(as_tuple=True)
+        return meta_loss(logits[run, row], labels[row], counterfactual[row])
+
+    def _folded(self, solution: Solution) -> Head:
+        """For features that are not standardised."""
+        weight = solution.weight[0] / self.spread
+        return Head(weight, solution.bias[0] - weight @ self.mean)
+
+    @staticmethod
+    def _entry(settings: CLPHeadSettings, loss: Tensor, strengths: Tensor) -> dict[str, float]:
+        return {"meta_loss": float(loss)} | {
+            f"strength_{kind}": value for kind, value in zip(settings.evidence, strengths.tolist(), strict=True)
+        }
+
+
+def _folds(cells: Tensor, folds: int, seed: int) -> Tensor:
+    """(n,) in 0 … folds − 1, of every cell as many in each as can be."""
+    order = torch.randperm(len(cells), generator=torch.Generator().manual_seed(seed))
+    order = order[cells[order].argsort(stable=True)]
+    fold = torch.empty_like(cells)
+    fold[order] = torch.arange(len(cells)) % folds
+    return fold
+
+
+def _mean(solution: Solution) -> Solution:
+    """Of all runs, as one."""
+    return Solution(solution.weight.mean(0, keepdim=True), solution.bias.mean(0, keepdim=True), solution.converged, 0)

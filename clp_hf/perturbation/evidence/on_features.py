@@ -1,0 +1,148 @@
+"""u_z of a whole training set from features of a frozen backbone, each image judged by what was not fitted on it.
+
+The same three kinds of evidence as in training, where the features move; here they stay, and what is fitted is fitted
+to the end. Features are standardised, the ridge is in units of their mean squared length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ...bilevel.implicit import SoftmaxRegression
+from .tell_apart import class_given_attribute, tell_apart
+
+PROBE_RIDGE = 1e-4
+BIAS_POWER = 0.7  # q of the generalised cross-entropy (Zhang and Sabuncu 2018), as in LfF (Nam et al. 2020)
+BIAS_STEPS = 50
+
+
+@dataclass(frozen=True)
+class Material:
+    """What evidence is made of.
+
+    Attributes:
+        features: (n, d), of the training images.
+        labels: (n,).
+        num_classes: C.
+        weights: (n,), by which all classes count the same.
+        fold: (n,), in 0 … K − 1.
+        background: (n, d), of the training images without their foreground, where there are masks.
+        maskable: bool (n,), which of these are without it.
+        meta_features, meta_labels: (m, d) and (m,).
+        meta_attributes: (m,), where they are known.
+        ridge: of the head.
+        meta_weight: ρ, of `tell_apart`.
+    """
+
+    features: Tensor
+    labels: Tensor
+    num_classes: int
+    weights: Tensor
+    fold: Tensor
+    background: Tensor | None
+    maskable: Tensor | None
+    meta_features: Tensor
+    meta_labels: Tensor
+    meta_attributes: Tensor | None
+    ridge: float
+    meta_weight: float
+
+    @property
+    def left_out(self) -> Tensor:
+        """(K, n): the weights of the training images in the run that judges each fold."""
+        folds = torch.arange(int(self.fold.max()) + 1)
+        return self.weights * (self.fold != folds[:, None])
+
+
+def background_evidence(of: Material) -> Tensor:
+    """What the background alone says about the label: softmax regression on backgrounds.
+
+    Returns:
+        (n, C); 0 for images that cannot be masked.
+    """
+    regression = SoftmaxRegression(of.background, of.labels, of.num_classes)
+    weights = of.left_out * of.maskable
+    ridge = PROBE_RIDGE * of.background.square().sum(1).mean()
+    heads = regression.solve(
+        weights.new_zeros(*weights.shape, of.num_classes), weights, ridge.expand(len(weights)), tolerance=1e-3
+    )
+    return _out_of_fold(of.background @ heads.weight.mT + heads.bias[:, None], of.fold) * of.maskable[:, None]
+
+
+def attribute_evidence(of: Material) -> Tensor:
+    """What the attribute says about the label: `tell_apart`, from the meta images' attributes.
+
+    Returns:
+        (n, C).
+    """
+    attributes = int(of.meta_attributes.max()) + 1
+    probe = SoftmaxRegression(of.meta_features, of.meta_attributes, attributes)
+    one = of.weights.new_ones(1, len(of.meta_labels))
+    length = of.features.square().sum(1).mean()
+    head = probe.solve(one.new_zeros(*one.shape, attributes), one, (PROBE_RIDGE * length)[None], tolerance=1e-3)
+    seen = (of.features @ head.weight[0].T + head.bias[0]).softmax(-1)
+    given = class_given_attribute(seen, of.labels, of.num_classes)
+    heads = tell_apart(
+        of.features, of.labels, of.meta_features, of.meta_labels, of.meta_attributes, given, of.left_out,
+        float(of.ridge * length), of.meta_weight,
+    )[:, of.num_classes :]  # fmt: skip
+    return _out_of_fold(of.features @ heads[..., :-1].mT + heads[..., -1][:, None], of.fold) @ given.T
+
+
+def bias_evidence(of: Material) -> Tensor:
+    """What is learned first and most easily: a twin of the head, trained with generalised cross-entropy.
+
+    Returns:
+        (n, C).
+    """
+    left_out = of.left_out
+    share = left_out / left_out.sum(1, keepdim=True)
+    length = of.features.square().sum(1).mean()
+    inputs = torch.cat([of.features, length.sqrt().expand(len(of.features), 1)], 1)
+    theta = inputs.new_zeros(len(share), of.num_classes, inputs.shape[1], requires_grad=True)
+    optimizer = torch.optim.LBFGS([theta], max_iter=BIAS_STEPS, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        probabilities = (inputs @ theta.mT).softmax(-1).gather(-1, of.labels[None, :, None].expand(len(share), -1, 1))
+        losses = (1 - probabilities[..., 0].clamp(min=1e-12) ** BIAS_POWER) / BIAS_POWER
+        loss = (share * losses).sum() + PROBE_RIDGE * length / 2 * theta.square().sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    return _out_of_fold(inputs @ theta.detach().mT, of.fold)
+
+
+ON_FEATURES: dict[str, Callable[[Material], Tensor]] = {
+    "background": background_evidence,
+    "attribute": attribute_evidence,
+    "bias": bias_evidence,
+}
+
+
+def evidence_on_features(kind: str, of: Material) -> Tensor:
+    """u_z of one kind, (n, C), with zero mean over the classes."""
+    logits = ON_FEATURES[kind](of)
+    return logits - logits.mean(-1, keepdim=True)
+
+
+def agreement(evidence: Tensor, labels: Tensor) -> float:
+    """The share of images for which evidence (n, C) favours their own label."""
+    return (evidence.argmax(-1) == labels).float().mean().item()
+
+
+def class_weights(labels: Tensor, num_classes: int) -> Tensor:
+    """(n,), of mean 1, by which all classes that occur count the same."""
+    counts = F.one_hot(labels, num_classes).sum(0)
+    return (len(labels) / ((counts > 0).sum() * counts.clamp(min=1)))[labels]
+
+
+def _out_of_fold(logits: Tensor, fold: Tensor) -> Tensor:
+    """(n, C) of logits (K, n, C): of each image those of the run that left it out."""
+    return logits[fold, torch.arange(len(fold))]
