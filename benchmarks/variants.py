@@ -54,6 +54,9 @@ VARIANTS = {
     # the paper's method to the letter, on the scenario's own backbone and budget
     "paper": PAPER,
     "clp_without_evidence": {"evidence": []},
+    # without masks: what the groups of the meta set, or nothing at all, say of the shortcut
+    "meta_lp_attribute": {**METHODS["meta_lp"], "evidence": ["attribute"]},
+    "meta_lp_bias": {**METHODS["meta_lp"], "evidence": ["bias"]},
     # the evidence of the background taken as it is, the gate never learned: what does meta-learning add?
     "evidence_not_learned": {"perturbation_learning_rate": 1e-30},
     **{

@@ -11,6 +11,7 @@ from .losses import TRAINING_LOSSES
 from .perturbation import (
     ACTIVATIONS,
     META_NETWORKS,
+    NONE,
     OPTIMIZERS,
     PERTURBED_LOGITS,
     check_characteristics,
@@ -26,23 +27,28 @@ ON_NONFINITE = ("stop", "skip")
 LOSS_NAMES = ("cross_entropy", *TRAINING_LOSSES)
 
 
-def asked_evidence(evidence: str | list[str], background: bool | None) -> list[str]:
-    """The names of evidence; `background_evidence`, where it is given, adds or removes the first of them.
+def normalise_names(args: CLPTrainingArguments) -> None:
+    """What is named is in its own form: `none` alone, as a command line has it, is an empty list.
+
+    `background_evidence`, where it is given, adds or removes the first of `evidence`.
 
     Raises:
-        ValueError: a name is unknown.
+        ValueError: a name of evidence is unknown.
     """
-    names = evidence_names(evidence)
+    for name in ("counterfactual_infills", "factual_infills", "train_infills"):
+        if getattr(args, name) == [NONE]:
+            setattr(args, name, [])
+    args.evidence, background = evidence_names(args.evidence), args.background_evidence
+    args.background_evidence = None
     if background is None:
-        return names
-    others = [name for name in names if name != "background"]
-    names = evidence_names(["background", *others] if background else others)
+        return
+    others = [name for name in args.evidence if name != "background"]
+    args.evidence = evidence_names(["background", *others] if background else others)
     warnings.warn(
-        f"background_evidence is deprecated and will be removed; in its place goes evidence={names}.",
+        f"background_evidence is deprecated and will be removed; in its place goes evidence={args.evidence}.",
         FutureWarning,
         stacklevel=4,
     )
-    return names
 
 
 def check_arguments(args: CLPTrainingArguments) -> None:

@@ -208,8 +208,10 @@ class CLPTrainer(PublishingTrainer):
         (not with `lookahead="converged"`, which remembers no groups). Where items say whether they are `noisy`,
         `loss_raised_clean` and `loss_raised_noisy` (CLP, Figure 5).
         With `meta_network="weight"` they are `weight_size`, `weight_class_<c>` and `weight_group_<g>`, means of the
-        sample weights. With every method `swapped_share`, of the training images the share that `train_infills` put
-        before another background; and `steps_skipped`, where steps were left out because they were not finite.
+        sample weights. For each evidence `evidence_<kind>_agreement`, the share of samples of which it finds their own
+        class the likeliest: near 1 in a biased training set, near 1 / C where it says nothing. With every method
+        `swapped_share`, of the training images the share that `train_infills` put before another background; and
+        `steps_skipped`, where steps were left out because they were not finite.
         """
         if "loss" in logs:
             logs |= self.learner.means.take(gather_object)

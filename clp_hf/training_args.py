@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
 
-from .argument_checks import LOSS_NAMES, asked_evidence, check_arguments
+from .argument_checks import LOSS_NAMES, check_arguments, normalise_names
 from .causal import COUNTERFACTUAL_INFILLS, FACTUAL_INFILLS
 from .hub.arguments import PublishedArguments
 from .perturbation import PerturbationArguments
@@ -229,8 +229,7 @@ class CLPTrainingArguments(PerturbationArguments, PublishedArguments):
 
     def __post_init__(self):
         super().__post_init__()
-        self.evidence = asked_evidence(self.evidence, self.background_evidence)
-        self.background_evidence = None
+        normalise_names(self)
         check_arguments(self)
 
     def __setstate__(self, state):

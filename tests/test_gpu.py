@@ -80,8 +80,12 @@ def test_both_networks_train_in_half_precision(make_trainer, model, precision):
     assert len(updated) >= 10  # fp16 starts with overflows, which lower the scale
 
 
-def test_resumed_equals_uninterrupted(make_trainer, tmp_path):
-    settings = {"use_cpu": False, "save_strategy": "steps", "save_steps": 2, "full_determinism": True}
+@pytest.mark.parametrize("evidence", [[], ["attribute", "bias"]], ids=str)
+def test_resumed_equals_uninterrupted(make_trainer, tmp_path, evidence):
+    settings = {
+        "use_cpu": False, "save_strategy": "steps", "save_steps": 2, "full_determinism": True, "evidence": evidence,
+        "evidence_every": 1,
+    }  # fmt: skip
     whole = make_trainer(**settings)
     whole.train()
     resumed = make_trainer(**settings)

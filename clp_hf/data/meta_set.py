@@ -123,7 +123,7 @@ class MetaSet:
             raise ValueError(
                 "Causal augmentation needs a `mask` for every meta image, and they have none. Give the data set a mask "
                 "or box column (--mask_column, --box_column), or choose Meta-LP: counterfactual_infills and "
-                "factual_infills both empty."
+                "factual_infills both empty (none on a command line)."
             )
         self.maskable = torch.ones(len(items), dtype=torch.bool)
         if needs_masks:

@@ -12,6 +12,7 @@ from .characteristics import (
 )
 from .evidence import (
     EVIDENCES,
+    NONE,
     BackgroundEvidence,
     BackgroundProbe,
     Evidence,
@@ -34,6 +35,7 @@ __all__ = [
     "CHARACTERISTICS",
     "EVIDENCES",
     "META_NETWORKS",
+    "NONE",
     "OPTIMIZERS",
     "PERTURBED_LOGITS",
     "BackgroundEvidence",

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 SETTINGS = {
     "model_name_or_path": "test_resnet", "pretrained": False, "image_size": 32, "per_device_train_batch_size": 4,
     "meta_batch_size": 4, "meta_samples": 2, "max_steps": 2, "eval_steps": 2, "save_steps": 2, "disable_tqdm": True,
-    "report_to": "none", "method": "meta_lp", "evidence": [],
+    "report_to": "none", "method": "meta_lp", "evidence": "none",
 }  # fmt: skip
 
 

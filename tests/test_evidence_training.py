@@ -56,6 +56,11 @@ def test_unknown_names_are_refused(asked, message):
         CLPTrainingArguments("out", evidence=asked)
 
 
+def test_none_alone_is_no_infill():
+    args = CLPTrainingArguments("out", counterfactual_infills=["none"], factual_infills=["none"], evidence=["bias"])
+    assert not args.needs_masks
+
+
 @pytest.mark.parametrize(
     ("old", "evidence", "found"),
     [
@@ -145,6 +150,7 @@ def test_data_that_lack_what_evidence_needs_are_refused(make_trainer, settings, 
         {"evidence_every": 2, "gradient_accumulation_steps": 2, "lookahead_scope": "head"},
         {"bf16": True, "evidence_every": 1},
         {"train_infills": ["mix_rand"], "evidence_every": 1},
+        {"lookahead": "converged", "evidence_every": 2},
     ],
     ids=lambda settings: "-".join(settings),
 )
