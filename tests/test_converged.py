@@ -16,7 +16,7 @@ from clp_hf.bilevel.scope import FullScope
 from clp_hf.causal import meta_loss
 from clp_hf.losses.objective import Run
 from clp_hf.modeling.head import forward_with_features
-from clp_hf.perturbation import ClassStatistics, Evidence, MetaNetwork, PerturbationNetwork, WeightNetwork
+from clp_hf.perturbation import ClassStatistics, Evidence, Evidences, MetaNetwork, PerturbationNetwork, WeightNetwork
 
 
 class Linear(nn.Module):
@@ -31,7 +31,9 @@ class Linear(nn.Module):
 
 
 class Given(Evidence):
-    def __call__(self, batch, features_of):
+    NAME = "background"
+
+    def __call__(self, batch, features, classifier):
         return batch["u_z"]
 
 
@@ -47,8 +49,8 @@ class Gain(MetaNetwork):
         super().__init__()
         self.gain = nn.Parameter(torch.ones(()))
 
-    def forward(self, characteristics, labels, background_logits=None):
-        return self.gain * background_logits
+    def forward(self, characteristics, labels, evidence=None):
+        return self.gain * evidence.sum(1)
 
 
 def spurious_batch(n, share, seed, classes=2):
@@ -76,7 +78,7 @@ def learner(folder, network, meta, size, classes=2, **settings):
     shares = torch.full((classes,), 1 / classes, dtype=torch.float64)
     found = MetaLearner(
         Classifier(model, model.head, forward_with_features), network.double(), ClassStatistics(shares).double(),
-        Given(), meta_batches, FullScope, args, {},
+        Evidences([Given()]), meta_batches, FullScope, args, {},
         ConvergedHead(size, classes, args.lookahead_ridge) if args.lookahead == "converged" else None,
     )  # fmt: skip
     optimizer = torch.optim.SGD(model.parameters(), lr=0.003)
@@ -140,7 +142,7 @@ def test_an_update_is_the_implicit_hypergradient_over_the_training_set(tmp_path,
     scale = x.square().sum(1).mean()
 
     def inner():
-        output = before(torch.cat(seen), data["labels"], data["u_z"])
+        output = before(torch.cat(seen), data["labels"], data["u_z"][:, None])
         if settings is None:
             weights, offsets = output / output.mean(), torch.zeros(120, classes, dtype=torch.float64)
         else:
@@ -237,16 +239,17 @@ def test_a_step_that_is_left_out_is_not_remembered(make_trainer):
 def test_a_resumed_run_is_the_uninterrupted_one(make_trainer, tmp_path, model):
     settings = {
         "lookahead": "converged", "max_steps": 8, "save_strategy": "steps", "save_steps": 4, "meta_every": 2,
-        "background_evidence": True, "counterfactual_infills": ["random"], "factual_infills": ["shuffle"],
+        "evidence": ["background", "attribute", "bias"], "counterfactual_infills": ["random"],
+        "factual_infills": ["shuffle"],
     }  # fmt: skip
     whole = make_trainer(model(), **settings)
     whole.train()
     resumed = make_trainer(model(), **settings)
     resumed.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-4"))
+    assert whole.learner.converged.memory.read()["evidence"].shape == (48, 3, 3)
     for ours, theirs in (
         (resumed.model, whole.model),
         (resumed.perturbation_network, whole.perturbation_network),
-        (resumed.learner.evidence, whole.learner.evidence),
     ):
         for name, tensor in ours.state_dict().items():
             assert torch.equal(tensor, theirs.state_dict()[name]), name
