@@ -1,6 +1,6 @@
 """What CLP and HSFM are compared with.
 
-Methods on frozen features, with one interface and one rule of selection; training losses by name, in `losses`; and
+Methods on frozen features, with one interface and one rule of selection, and trainers of two of them; training losses by name, in `losses`; and
 Meta-Weight-Net, another network for CLP's hypergradient.
 """
 
@@ -10,9 +10,13 @@ from .afr import afr
 from .dfr import dfr
 from .head import HeadResult, select, worst_and_average
 from .logistic_regression import logistic_regression
+from .trainer import AFRTrainer, DFRArguments, DFRTrainer
 
 __all__ = [
     "TRAINING_LOSSES",
+    "AFRTrainer",
+    "DFRArguments",
+    "DFRTrainer",
     "HeadResult",
     "WeightNetwork",
     "afr",

@@ -62,7 +62,11 @@ FACTS_OF = {
     "meta-weight-net": META_FACTS,
     "plain-trainer": ("training_loss", "train_sampling"),
     "hsfm": ("rule", "epochs", "trials"),
-    "clp-head": ("rule", "trials", "meta_size", "strengths", "agreement", "swapped_copies"),
+    "clp-head": (
+        "rule", "trials", "meta_size", "meta_unmaskable", "meta_source", "strengths", "agreement", "swapped_copies",
+    ),  # fmt: skip
+    "dfr": ("rule", "trials"),
+    "afr": ("rule", "trials"),
 }
 
 

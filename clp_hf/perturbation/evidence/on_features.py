@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...bilevel.implicit import SoftmaxRegression
+from .attribute import FOLDS, warn_of_chance
 from .tell_apart import class_given_attribute, tell_apart
 
 PROBE_RIDGE = 1e-4
@@ -77,6 +78,8 @@ def background_evidence(of: Material) -> Tensor:
 def attribute_evidence(of: Material) -> Tensor:
     """What the attribute says about the label: `tell_apart`, from the meta images' attributes.
 
+    It warns where a probe tells these no better than chance.
+
     Returns:
         (n, C).
     """
@@ -85,6 +88,7 @@ def attribute_evidence(of: Material) -> Tensor:
     one = of.weights.new_ones(1, len(of.meta_labels))
     length = of.features.square().sum(1).mean()
     head = probe.solve(one.new_zeros(*one.shape, attributes), one, (PROBE_RIDGE * length)[None], tolerance=1e-3)
+    _warn_of_chance(probe, of.meta_features, PROBE_RIDGE * length)
     seen = (of.features @ head.weight[0].T + head.bias[0]).softmax(-1)
     given = class_given_attribute(seen, of.labels, of.num_classes)
     heads = tell_apart(
@@ -92,6 +96,18 @@ def attribute_evidence(of: Material) -> Tensor:
         float(of.ridge * length), of.meta_weight,
     )[:, of.num_classes :]  # fmt: skip
     return _out_of_fold(of.features @ heads[..., :-1].mT + heads[..., -1][:, None], of.fold) @ given.T
+
+
+def _warn_of_chance(probe: SoftmaxRegression, features: Tensor, ridge: Tensor) -> None:
+    """Cross-validated, with every value of the attribute in every part."""
+    attributes = probe.labels
+    fold = torch.empty_like(attributes)
+    fold[attributes.argsort(stable=True)] = torch.arange(len(fold)) % FOLDS
+    weights = (fold != torch.arange(FOLDS)[:, None]).to(ridge.dtype)
+    offsets = weights.new_zeros(*weights.shape, probe.num_classes)
+    heads = probe.solve(offsets, weights, ridge.expand(FOLDS), tolerance=1e-3)
+    found = _out_of_fold(features @ heads.weight.mT + heads.bias[:, None], fold).argmax(-1)
+    warn_of_chance(int((found == attributes).sum()), attributes)
 
 
 def bias_evidence(of: Material) -> Tensor:
