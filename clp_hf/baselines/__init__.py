@@ -1,7 +1,7 @@
 """What CLP and HSFM are compared with.
 
-Methods on frozen features, with one interface and one rule of selection, and trainers of two of them; training losses by name, in `losses`; and
-Meta-Weight-Net, another network for CLP's hypergradient.
+Methods on frozen features, with one interface and one rule of selection, and trainers of two of them; training losses
+by name, in `losses`; and Meta-Weight-Net, another network for CLP's hypergradient.
 """
 
 from ..losses import TRAINING_LOSSES, build_loss

@@ -53,8 +53,8 @@ class AFRTrainer(HeadTrainer):
     def _facts(self, details: CardDetails) -> dict[str, Any]:
         return {
             "method_settings": self.result.settings,
-            "rule": self.result.rule,
-            "score": self.result.score,
+            "rule": self.rule,
+            "score": self.score,
             "trials": len(AFR_SETTINGS),
         }
 
@@ -132,8 +132,8 @@ class DFRTrainer(HeadTrainer):
     def _facts(self, details: CardDetails) -> dict[str, Any]:
         return {
             "method_settings": self.result.settings,
-            "rule": self.result.rule,
-            "score": self.result.score,
+            "rule": self.rule,
+            "score": self.score,
             "trials": len(DFR_SETTINGS),
             "fitted_on": SETS[self.args.on],
             "fitted_size": len(self.fitted_on),

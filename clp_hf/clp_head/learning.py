@@ -23,6 +23,7 @@ from ..causal.losses import meta_loss
 from ..features import CausalFeatures, FeatureSet, Head, worst_and_average
 from ..perturbation.evidence import ON_FEATURES, Material, agreement, class_weights, evidence_on_features
 
+MORE_IMAGES = "add some, or leave the class out"
 WITHOUT_MASKS = "mend the masks, or choose another evidence"
 SMALLEST_SPREAD = 1e-3  # of a feature, as a share of the mean one: what hardly varies is not blown up
 
@@ -57,7 +58,8 @@ class CLPHeadSettings:
             raise ValueError(f"There is no evidence {names}; choose out of {', '.join(ON_FEATURES)}.")
         if not 0 < self.ridge < float("inf"):
             raise ValueError(
-                f"ridge is {self.ridge}; expected a number above 0: without it classes that can be separated have no best head."
+                f"ridge is {self.ridge}; expected a number above 0: without it classes that can be separated have no "
+                "best head."
             )
         for name in ("meta_weight", "steps", "rate", "prior"):
             if not 0 <= getattr(self, name) < float("inf"):
@@ -128,7 +130,7 @@ def best(results: Sequence[CLPHeadResult]) -> CLPHeadResult:
     return max(results, key=lambda result: result.score)
 
 
-def check_two_of_each(labels: Tensor, num_classes: int, what: str, fix: str = "add some, or leave the class out") -> None:
+def check_two_of_each(labels: Tensor, num_classes: int, what: str, fix: str = MORE_IMAGES) -> None:
     """Two images of every class or more, so that none is judged by a head that knows no other one of its class.
 
     Raises:

@@ -167,7 +167,9 @@ class CLPHeadTrainer(HeadTrainer):
         able = [kind for kind, reason in missing.items() if reason is None]
         for kind in self.args.evidence or []:
             if missing[kind]:
-                raise ValueError(f"evidence {kind!r} needs {missing[kind]} With the data at hand goes {', '.join(able)}.")
+                raise ValueError(
+                    f"evidence {kind!r} needs {missing[kind]} With the data at hand goes {', '.join(able)}."
+                )
         return able[:1] if self.args.evidence is None else self.args.evidence
 
     def _maskable(self) -> dict[str, Tensor | None]:
@@ -210,16 +212,23 @@ class CLPHeadTrainer(HeadTrainer):
         self.meta_unmaskable = 0 if maskable["meta"] is None else int((~maskable["meta"]).sum())
         return self.result.head
 
-    def _score(self) -> float:
+    @property
+    def score(self) -> float:
+        """As of `HeadTrainer`."""
         return self.result.score[0]
 
     @property
     def rule(self) -> str:
-        """What the chosen result is best in, in words."""
+        """As of `HeadTrainer`."""
         if self.eval_dataset is None:
             return "minus the loss of the meta images, each judged by a head that has not seen it"
         cells = "group" if column(self.eval_dataset, "group") is not None else "class"
         return f"accuracy of the worst {cells} in validation"
+
+    def summary(self) -> str:
+        """As of `HeadTrainer`; with the strengths that were learned."""
+        learned = ", ".join(f"{kind} {strength:.2f}" for kind, strength in self.result.strengths.items())
+        return super().summary() + (f"; strength of the evidence: {learned}" if learned else "")
 
     def _facts(self, details: CardDetails) -> dict[str, Any]:
         return {
@@ -227,7 +236,7 @@ class CLPHeadTrainer(HeadTrainer):
             "strengths": self.result.strengths,
             "agreement": self.result.agreement,
             "rule": self.rule,
-            "score": self._score(),
+            "score": self.score,
             "trials": len(self.results),
             "meta_size": len(self.meta_dataset),
             "meta_unmaskable": self.meta_unmaskable,

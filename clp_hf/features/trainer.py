@@ -69,7 +69,7 @@ class HeadTrainer(PublishingTrainer):
                     f"{self.NAME} trains weight and bias, and the final linear layer of this model has no bias."
                 )
             set_head(layer, *self._learn(Head(layer.weight.detach().cpu().float(), layer.bias.detach().cpu().float())))
-        metrics = {"train_runtime": self._publishing.runtime, "selection_score": self._score()}
+        metrics = {"train_runtime": self._publishing.runtime, "selection_score": self.score}
         self.log(metrics)
         return TrainOutput(self.state.global_step, 0.0, metrics)
 
@@ -77,9 +77,19 @@ class HeadTrainer(PublishingTrainer):
         """The new head, in the place of this one; sets `result`."""
         raise NotImplementedError
 
-    def _score(self) -> float:
+    @property
+    def score(self) -> float:
         """What `result` was chosen by."""
         return self.result.score
+
+    @property
+    def rule(self) -> str:
+        """What that is, in words."""
+        return self.result.rule
+
+    def summary(self) -> str:
+        """How the head came about, in a line."""
+        return f"{self.result.settings}; {self.rule}"
 
     def _facts(self, details: CardDetails) -> dict[str, Any]:
         """The variables of the card beyond those of every card."""

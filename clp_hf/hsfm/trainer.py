@@ -104,8 +104,8 @@ class HSFMTrainer(HeadTrainer):
     def _facts(self, details: CardDetails) -> dict[str, Any]:
         return {
             "method_settings": dataclasses.asdict(self.result.settings),
-            "rule": self.result.rule,
-            "score": self.result.score,
+            "rule": self.rule,
+            "score": self.score,
             "epochs": self.result.epochs,
             "trials": len(self.results),
             "support_size": len(self.result.support_indices),

@@ -67,7 +67,10 @@ def missing_attributes(
         return "the `group` of every meta image, its class and attribute, and they have none."
     found = meta_attributes(labels, groups, training_pairs)
     if found is None:
-        pairs = [torch.stack([labels, groups], 1), *([] if training_pairs is None else [torch.stack(training_pairs, 1)])]
+        pairs = [
+            torch.stack([labels, groups], 1),
+            *([] if training_pairs is None else [torch.stack(training_pairs, 1)]),
+        ]
         pairs = torch.cat(pairs).unique(dim=0).tolist()
         told = ", ".join(f"{group} of class {label}" for label, group in pairs[:8]) + (" …" if pairs[8:] else "")
         return (
@@ -134,9 +137,7 @@ class AttributeEvidence(Evidence):
     @classmethod
     def missing(cls, sources: Sources) -> str | None:
         """As of `Evidence`."""
-        return missing_attributes(
-            sources.meta_labels, sources.meta_groups, sources.num_labels, sources.training_pairs
-        )
+        return missing_attributes(sources.meta_labels, sources.meta_groups, sources.num_labels, sources.training_pairs)
 
     @classmethod
     def of(cls, sources: Sources) -> "AttributeEvidence":
