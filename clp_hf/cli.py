@@ -103,7 +103,7 @@ def train(
 @app.command(
     short_help="Repair a trained classifier by its head.",
     context_settings=PASSED_ON,
-    options_metavar="",
+    options_metavar="[--method METHOD]",
     no_args_is_help=True,
 )
 def repair(arguments: Annotated[list[str] | None, typer.Argument(metavar="OPTIONS", help="Of the method.")] = None):

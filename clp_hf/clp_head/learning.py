@@ -150,7 +150,9 @@ class _Problem:
         self._check(train, meta, meta_attributes)
         features = train.images.features
         self.mean, spread = features.mean(0), features.std(0)
-        self.spread = (spread + SMALLEST_SPREAD * spread.mean()).clamp(min=torch.finfo(spread.dtype).tiny ** 0.5)
+        if not spread.any():
+            raise ValueError(f"All {len(train)} training images have the same features: there is nothing to learn from.")
+        self.spread = spread + SMALLEST_SPREAD * spread.mean()
         self.train, self.meta, self.meta_attributes = train, meta, meta_attributes
         self.features, self.meta_features = self._standard(features), self._standard(meta.images.features)
         self.length = float(self.features.square().sum(1).mean())

@@ -69,6 +69,7 @@ class HeadTrainer(PublishingTrainer):
                     f"{self.NAME} trains weight and bias, and the final linear layer of this model has no bias."
                 )
             set_head(layer, *self._learn(Head(layer.weight.detach().cpu().float(), layer.bias.detach().cpu().float())))
+        self.state.global_step = max(self.state.global_step, 1)  # a head that was solved for has been trained
         metrics = {"train_runtime": self._publishing.runtime, "selection_score": self.score}
         self.log(metrics)
         return TrainOutput(self.state.global_step, 0.0, metrics)
