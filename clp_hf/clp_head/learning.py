@@ -151,7 +151,7 @@ class _Problem:
         features = train.images.features
         self.mean, spread = features.mean(0), features.std(0)
         if not spread.any():
-            raise ValueError(f"All {len(train)} training images have the same features: there is nothing to learn from.")
+            raise ValueError(f"All {len(train)} training images have the same features: nothing can be learned.")
         self.spread = spread + SMALLEST_SPREAD * spread.mean()
         self.train, self.meta, self.meta_attributes = train, meta, meta_attributes
         self.features, self.meta_features = self._standard(features), self._standard(meta.images.features)

@@ -75,7 +75,9 @@ def check_every_class(labels: np.ndarray, names: Sequence[str], what: str) -> No
 def shared_images(first: Dataset, second: Dataset) -> np.ndarray:
     """Which images of `first` are in `second` too, by index; what is known of subsets of one and the same data set."""
     (source, rows), (other, others) = _source(first), _source(second)
-    same = source is other or getattr(source, "fingerprint", source) == getattr(other, "fingerprint", other)
+    same = source is other or (
+        len(source) == len(other) and getattr(source, "fingerprint", source) == getattr(other, "fingerprint", other)
+    )
     return np.flatnonzero(np.isin(rows, others)) if same else np.zeros(0, dtype=int)
 
 

@@ -148,7 +148,7 @@ def test_evidence_without_what_it_needs(data):
 
 
 def test_a_class_of_one_image_or_none(data):
-    train, meta, attributes, _ = data
+    train, meta, _, _ = data
     first = (train.labels == 1).nonzero()[0, 0]
     lonely = (train.labels == 0) | (torch.arange(len(train)) == first)
     with pytest.raises(ValueError, match="of the training set class 1 has 1: add some, or leave the class out"):

@@ -567,6 +567,7 @@ def test_hub_names():
 
 def test_templates(make_trainer):
     with pytest.raises(
-        ValueError, match="no template 'erm'; choose one of afr, base, clp, clp-head, dfr, hsfm, meta-weight-net, plain-trainer"
+        ValueError,
+        match="no template 'erm'; choose one of afr, base, clp, clp-head, dfr, hsfm, meta-weight-net, plain-trainer",
     ):
         render("erm")

@@ -65,7 +65,7 @@ def test_an_image_without_a_usable_mask_gets_no_background_evidence_and_gives_no
 
 def test_a_probe_no_better_than_chance_is_told_of_with_its_accuracy(material):
     blind = dataclasses.replace(material, meta_attributes=torch.arange(60) // 3 % 2)
-    with pytest.warns(UserWarning, match=r"of the 60 meta images .* of \d+% \(cross-validated\), no better than chance"):
+    with pytest.warns(UserWarning, match=r"of the 60 meta images .* \d+% \(cross-validated\), no better than chance"):
         evidence_on_features("attribute", blind)
 
 

@@ -1,4 +1,4 @@
-"""Two heads that take a sum apart: the solution of a convex problem, which says what is of the class and what is not."""
+"""Two heads that take a sum apart: the solution of a convex problem, which tells the attribute from the class."""
 
 import torch
 import torch.nn.functional as F
