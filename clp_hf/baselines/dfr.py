@@ -45,7 +45,7 @@ def dfr(
         settings: dictionaries with `C`, scikit-learn's inverse strength of the penalty.
         seed: of the halves, the draws and the solver.
         num_draws: heads that are averaged, at least 1.
-        fitted_on: what the data set of `validation` is called, in words.
+        fitted_on: what the set of `validation` is called, in words.
 
     Returns:
         `HeadResult`. Its score is that of the half-fit on the other half: the final head has seen all of validation.
@@ -78,7 +78,7 @@ def dfr(
     chosen = select(
         ((setting, fit(half, setting)) for setting in settings),
         validation[second],
-        on=f"the half of {fitted_on} it was not fitted on",
+        on=f"the half of {fitted_on} samples it was not fitted on",
     )
     draws = [fit(validation[_balanced(validation.groups, rng)], chosen.settings) for _ in range(num_draws)]
     weight, bias = (torch.stack(parts).mean(0).float() for parts in zip(*draws, strict=True))
@@ -91,20 +91,20 @@ def check_fitted(labels: Tensor, groups: Tensor | None, num_classes: int, fitted
     Args:
         labels, groups: (n,).
         num_classes: C.
-        fitted_on: what they are called, in words.
+        fitted_on: what the set of them is called, in words.
 
     Raises:
         ValueError: they have no groups, a group with one sample only, or lack a class.
     """
     if groups is None:
-        raise ValueError(
-            f"DFR needs the group of every sample of {fitted_on}; they have none. AFR works without groups."
-        )
+        raise ValueError(f"DFR needs the group of every {fitted_on} sample; they have none. AFR works without groups.")
     if missing := sorted(set(range(num_classes)) - set(labels.tolist())):
-        raise ValueError(f"DFR is fitted on {fitted_on}, which has no sample of the classes {missing}.")
+        raise ValueError(f"DFR is fitted on the {fitted_on} set, which has no sample of the classes {missing}.")
     names, sizes = groups.unique(return_counts=True)
     if sizes.min() < 2:
-        raise ValueError(f"DFR halves {fitted_on}; groups {names[sizes < 2].tolist()} have a single sample there.")
+        raise ValueError(
+            f"DFR halves the {fitted_on} set; groups {names[sizes < 2].tolist()} have a single sample there."
+        )
 
 
 def _members(groups: Tensor, rng) -> list[np.ndarray]:

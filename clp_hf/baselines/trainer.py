@@ -18,7 +18,7 @@ from .afr import afr
 from .dfr import DEFAULT_SETTINGS as DFR_SETTINGS
 from .dfr import check_fitted, dfr
 
-SETS = {"validation": "validation", "meta": "the meta set"}  # as they are called
+SETS = ("validation", "meta")
 
 
 class AFRTrainer(HeadTrainer):
@@ -117,16 +117,16 @@ class DFRTrainer(HeadTrainer):
         _check(self, **{"training": self.train_dataset, self.args.on: self.fitted_on})
         labels, groups = (column(self.fitted_on, name) for name in ("labels", "group"))
         groups = None if groups is None else torch.from_numpy(groups)
-        check_fitted(torch.from_numpy(labels), groups, self.model.config.num_labels, SETS[self.args.on])
+        check_fitted(torch.from_numpy(labels), groups, self.model.config.num_labels, self.args.on)
         if len(rows := shared_images(self.fitted_on, self.train_dataset)):
             raise ValueError(
-                f"DFR is fitted on {SETS[self.args.on]}, of which {len(rows)} images are training images too, the "
+                f"DFR is fitted on the {self.args.on} set, of which {len(rows)} images are training images too, the "
                 f"first is image {rows[0]}: the backbone knows them. Take them out of the training set."
             )
 
     def _learn(self, head: Head) -> Head:
         train, fitted_on = self.features(self.train_dataset), self.features(self.fitted_on)
-        self.result = dfr(train, fitted_on, head, seed=self.args.seed, fitted_on=SETS[self.args.on])
+        self.result = dfr(train, fitted_on, head, seed=self.args.seed, fitted_on=self.args.on)
         return Head(self.result.weight, self.result.bias)
 
     def _facts(self, details: CardDetails) -> dict[str, Any]:
@@ -135,7 +135,7 @@ class DFRTrainer(HeadTrainer):
             "rule": self.rule,
             "score": self.score,
             "trials": len(DFR_SETTINGS),
-            "fitted_on": SETS[self.args.on],
+            "fitted_on": self.args.on,
             "fitted_size": len(self.fitted_on),
         }
 

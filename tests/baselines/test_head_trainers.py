@@ -29,7 +29,7 @@ def make(tmp_path):
 @pytest.mark.parametrize(
     ("trainer", "arguments", "settings", "told"),
     [
-        (DFRTrainer, DFRArguments, {}, r"drawn out of validation \(36 images\)"),
+        (DFRTrainer, DFRArguments, {}, r"drawn out of the validation set \(36 images\)"),
         (DFRTrainer, DFRArguments, {"on": "meta", "meta_samples": 4}, r"drawn out of the meta set \(24 images\)"),
         (AFRTrainer, HeadArguments, {}, "every training image\nweighted"),
     ],
@@ -63,9 +63,9 @@ def test_on_the_meta_set_it_has_seen_no_validation_image(make):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"validation": Squares(36, columns=(), start=500)}, "group of every sample of validation; they have none"),
+        ({"validation": Squares(36, columns=(), start=500)}, "group of every validation sample; they have none"),
         ({"validation": None}, "DFR needs a validation set"),
-        ({"validation": Subset(VALIDATION, [0, 1, 2, 6, 7, 8, 3])}, r"DFR halves validation; groups \[1\] have a sing"),
+        ({"validation": Subset(VALIDATION, [0, 1, 2, 6, 7, 8, 3])}, r"halves the validation set; groups \[1\]"),
         ({"settings": {"on": "meta"}, "meta_dataset": Squares(24, num_labels=2, start=9)},
          r"DFR is fitted on the meta set, which has no sample of the classes \[2\]"),
         ({"train": Subset(VALIDATION, range(9))}, "of which 9 images are training images too, the first is image 0"),
