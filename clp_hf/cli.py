@@ -33,7 +33,7 @@ def main(version: Annotated[bool, typer.Option("--version", help="Show the versi
     \b
       clp-hf train waterbirds --compare          a plain classifier (ERM), and CLP's
       clp-hf evaluate runs/waterbirds/erm runs/waterbirds/clp
-      clp-hf hsfm --model_name_or_path runs/waterbirds/erm
+      clp-hf repair --model_name_or_path runs/waterbirds/erm
       clp-hf demo                                both, on your own images
 
     Then on your own data: clp-hf train waterbirds --dataset_name path/to/folder. Every command explains itself:
@@ -100,7 +100,36 @@ def train(
         launch_recipe(arguments)
 
 
-@app.command(context_settings=PASSED_ON, add_help_option=False, short_help="Repair a trained classifier by its head.")
+@app.command(
+    short_help="Repair a trained classifier by its head.",
+    context_settings=PASSED_ON,
+    options_metavar="[--method METHOD]",
+    no_args_is_help=True,
+)
+def repair(arguments: Annotated[list[str] | None, typer.Argument(metavar="OPTIONS", help="Of the method.")] = None):
+    """Repair a trained or pretrained classifier by its final layer alone; the backbone stays as it is.
+
+    \b
+      clp-hf repair --model_name_or_path runs/waterbirds/erm
+      clp-hf repair --method dfr --on meta --model_name_or_path runs/waterbirds/erm
+      clp-hf repair --method hsfm --help         all options of a method
+
+    Features are computed once and kept in --output_dir, by default runs/repair/ and the method; what follows takes
+    seconds. The data are named as for clp-hf train. It prints the table of every group, before and after, and writes
+    an ordinary checkpoint, its card and all_results.json.
+
+    \b
+    Methods (--method), and what each learns from beside the training images:
+      clp    masks, or a few images of known group, or nothing: the more the better
+      hsfm   the validation images that are hardest
+      dfr    the group of every validation image (--on validation), or of the meta images (--on meta)
+      afr    the training images that the classifier is unsure of
+    """
+    with user_errors():
+        launch_recipe(["repair", *(arguments or [])])
+
+
+@app.command(context_settings=PASSED_ON, add_help_option=False, short_help="The same by HSFM: repair --method hsfm.")
 def hsfm(arguments: Annotated[list[str] | None, typer.Argument()] = None):
     """Launch the recipe hsfm, whose help this is."""
     with user_errors():
@@ -167,7 +196,7 @@ def evaluate(
     column of the data set, or made of class and attribute; without them the table has a row for every class. F1,
     calibration and the rest are in the JSON file.
 
-    Where the worst group is bad: clp-hf hsfm repairs a checkpoint in seconds, clp-hf train waterbirds --dataset_name
+    Where the worst group is bad: clp-hf repair mends a checkpoint in seconds, clp-hf train waterbirds --dataset_name
     trains another one.
     """
     with user_errors():
@@ -193,7 +222,7 @@ def evaluate(
 
 @app.command(short_help="One HTML page about runs.", no_args_is_help=True)
 def report(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN", help="Output folders of clp-hf train or hsfm.")],
+    runs: Annotated[list[str], typer.Argument(metavar="RUN", help="Output folders of clp-hf train or repair.")],
     output: Annotated[str, typer.Option("--output", help="HTML file to write.")] = "report.html",
 ):
     """One HTML page about one or more runs: to open in a browser, to send, to keep.

@@ -49,8 +49,8 @@ def command(*arguments, **variables):
 def test_help_needs_neither_torch_nor_transformers():
     code = (
         "import sys; from typer.testing import CliRunner; from clp_hf.cli import app\n"
-        "for words in (['--help'], ['train', '--help'], ['evaluate', '--help'], ['demo', '--help']):\n"
-        "    assert CliRunner().invoke(app, words).exit_code == 0\n"
+        "for words in ([], ['train'], ['evaluate'], ['repair'], ['demo']):\n"
+        "    assert CliRunner().invoke(app, [*words, '--help']).exit_code == 0\n"
         "print({'torch', 'transformers', 'datasets', 'sklearn', 'gradio'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
@@ -67,7 +67,7 @@ def test_the_package_gives_its_names_at_first_use():
 
 
 def test_help_lists_commands_and_recipes(run):
-    names = ("train", "evaluate", "report", "masks", "hsfm", "demo")
+    names = ("train", "evaluate", "report", "masks", "hsfm", "repair", "demo")
     assert all(f"\n  {name} " in run("--help").stdout for name in names)
     text = " ".join(run("train", "--help").stdout.split())
     for name in RECIPES:
@@ -135,6 +135,14 @@ def test_options_before_the_recipe_that_accelerate_does_not_know(run, launched, 
 def test_hsfm_is_its_recipe(run, launched):
     run("hsfm", "--trials", "3")
     assert launched[0].training_script_args == ["hsfm", "--trials", "3"]
+
+
+def test_repair_is_its_recipe_and_has_an_overview(run, launched):
+    run("repair", "--method", "dfr", "--on", "meta")
+    assert launched[0].training_script_args == ["repair", "--method", "dfr", "--on", "meta"]
+    overview = run("repair", "--help").stdout
+    assert all(f"\n    {name} " in overview for name in ("clp", "hsfm", "dfr", "afr"))
+    assert "--on {validation,meta}" in run("repair", "--method", "dfr", "--help").stdout
 
 
 def test_a_recipe_that_does_not_exist(run, launched):

@@ -1,7 +1,7 @@
 """What CLP and HSFM are compared with.
 
-Methods on frozen features, with one interface and one rule of selection; training losses by name, in `losses`; and
-Meta-Weight-Net, another network for CLP's hypergradient.
+Methods on frozen features, with one interface and one rule of selection, and trainers of two of them; training losses
+by name, in `losses`; and Meta-Weight-Net, another network for CLP's hypergradient.
 """
 
 from ..losses import TRAINING_LOSSES, build_loss
@@ -12,9 +12,13 @@ from .group_dro import group_dro
 from .gsr import gsr
 from .head import HeadResult, select, worst_and_average
 from .logistic_regression import logistic_regression
+from .trainer import AFRTrainer, DFRArguments, DFRTrainer
 
 __all__ = [
     "TRAINING_LOSSES",
+    "AFRTrainer",
+    "DFRArguments",
+    "DFRTrainer",
     "HeadResult",
     "WeightNetwork",
     "afr",

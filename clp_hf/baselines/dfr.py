@@ -29,6 +29,7 @@ def dfr(
     seed: int = 0,
     *,
     num_draws: int = 10,
+    fitted_on: str = "validation",
 ) -> HeadResult:
     """Deep Feature Reweighting on validation (Kirichenko et al. 2023, "Last layer re-training is sufficient").
 
@@ -44,6 +45,7 @@ def dfr(
         settings: dictionaries with `C`, scikit-learn's inverse strength of the penalty.
         seed: of the halves, the draws and the solver.
         num_draws: heads that are averaged, at least 1.
+        fitted_on: what the set of `validation` is called, in words.
 
     Returns:
         `HeadResult`. Its score is that of the half-fit on the other half: the final head has seen all of validation.
@@ -53,13 +55,7 @@ def dfr(
             class.
     """
     check(train, validation, head, settings, ["C"])
-    if validation.groups is None:
-        raise ValueError("DFR needs the group of every validation sample; they have none. AFR works without groups.")
-    if missing := sorted(set(range(train.num_classes)) - set(validation.labels.tolist())):
-        raise ValueError(f"DFR is fitted on validation, which has no sample of the classes {missing}.")
-    names, sizes = validation.groups.unique(return_counts=True)
-    if sizes.min() < 2:
-        raise ValueError(f"DFR halves validation; groups {names[sizes < 2].tolist()} have a single sample there.")
+    check_fitted(validation.labels, validation.groups, train.num_classes, fitted_on)
     if num_draws < 1:
         raise ValueError(f"num_draws must be at least 1, got {num_draws}.")
     rng = np.random.default_rng(seed)
@@ -82,11 +78,33 @@ def dfr(
     chosen = select(
         ((setting, fit(half, setting)) for setting in settings),
         validation[second],
-        on="the half of validation it was not fitted on",
+        on=f"the half of {fitted_on} samples it was not fitted on",
     )
     draws = [fit(validation[_balanced(validation.groups, rng)], chosen.settings) for _ in range(num_draws)]
     weight, bias = (torch.stack(parts).mean(0).float() for parts in zip(*draws, strict=True))
     return replace(chosen, weight=weight, bias=bias)
+
+
+def check_fitted(labels: Tensor, groups: Tensor | None, num_classes: int, fitted_on: str) -> None:
+    """Whether DFR can be fitted on these.
+
+    Args:
+        labels, groups: (n,).
+        num_classes: C.
+        fitted_on: what the set of them is called, in words.
+
+    Raises:
+        ValueError: they have no groups, a group with one sample only, or lack a class.
+    """
+    if groups is None:
+        raise ValueError(f"DFR needs the group of every {fitted_on} sample; they have none. AFR works without groups.")
+    if missing := sorted(set(range(num_classes)) - set(labels.tolist())):
+        raise ValueError(f"DFR is fitted on the {fitted_on} set, which has no sample of the classes {missing}.")
+    names, sizes = groups.unique(return_counts=True)
+    if sizes.min() < 2:
+        raise ValueError(
+            f"DFR halves the {fitted_on} set; groups {names[sizes < 2].tolist()} have a single sample there."
+        )
 
 
 def _members(groups: Tensor, rng) -> list[np.ndarray]:

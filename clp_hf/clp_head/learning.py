@@ -24,6 +24,8 @@ from ..features import CausalFeatures, FeatureSet, Head, worst_and_average
 from ..perturbation.evidence import ON_FEATURES, Material, agreement, class_weights, evidence_on_features
 
 SWAPPED_STRENGTH = 0.25
+MORE_IMAGES = "add some, or leave the class out"
+WITHOUT_MASKS = "mend the masks, or choose another evidence"
 SMALLEST_SPREAD = 1e-3  # of a feature, as a share of the mean one: what hardly varies is not blown up
 
 
@@ -58,13 +60,14 @@ class CLPHeadSettings:
         if unknown := set(self.evidence) - set(ON_FEATURES):
             names = ", ".join(sorted(unknown))
             raise ValueError(f"There is no evidence {names}; choose out of {', '.join(ON_FEATURES)}.")
-        if not self.ridge > 0:
+        if not 0 < self.ridge < float("inf"):
             raise ValueError(
-                f"ridge is {self.ridge}; expected above 0: without it classes that can be separated have no best head."
+                f"ridge is {self.ridge}; expected a number above 0: without it classes that can be separated have no "
+                "best head."
             )
         for name in ("meta_weight", "steps", "rate", "prior"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; expected 0 or more.")
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} is {getattr(self, name)}; expected a number, 0 or more.")
         if self.folds < 2:
             raise ValueError(f"folds is {self.folds}; expected 2 or more: no image is judged by what it taught.")
 
@@ -131,6 +134,18 @@ def best(results: Sequence[CLPHeadResult]) -> CLPHeadResult:
     return max(results, key=lambda result: result.score)
 
 
+def check_two_of_each(labels: Tensor, num_classes: int, what: str, fix: str = MORE_IMAGES) -> None:
+    """Two images of every class or more, so that none is judged by a head that knows no other one of its class.
+
+    Raises:
+        ValueError: names the classes and how many images they have.
+    """
+    counts = torch.bincount(labels, minlength=num_classes).tolist()
+    if few := {label: count for label, count in enumerate(counts) if count < 2}:
+        told = ", ".join(f"class {label} has {count or 'none'}" for label, count in few.items())
+        raise ValueError(f"Two images of every class are needed, and of the {what} {told}: {fix}.")
+
+
 class _Problem:
     """What all settings have in common; features are standardised by the training images."""
 
@@ -139,6 +154,8 @@ class _Problem:
         self._check(train, meta, meta_attributes)
         features = train.images.features
         self.mean, spread = features.mean(0), features.std(0)
+        if not spread.any():
+            raise ValueError(f"All {len(train)} training images have the same features: nothing can be learned.")
         self.spread = spread + SMALLEST_SPREAD * spread.mean()
         self.train, self.meta, self.meta_attributes = train, meta, meta_attributes
         self.features, self.meta_features = self._standard(features), self._standard(meta.images.features)
@@ -150,10 +167,14 @@ class _Problem:
         return None if features is None else (features - self.mean) / self.spread
 
     def _check(self, train: CausalFeatures, meta: CausalFeatures, attributes: Tensor | None) -> None:
-        for name, labels in (("training", train.labels), ("meta", meta.labels)):
-            counts = F.one_hot(labels, self.classes).sum(0)
-            if few := [label for label, count in enumerate(counts.tolist()) if count < 2]:
-                raise ValueError(f"The {name} set has fewer than two images of the classes {few}; each needs some.")
+        shapes = [(part.images.num_classes, part.images.features.shape[1]) for part in (train, meta)]
+        if shapes[0] != shapes[1]:
+            raise ValueError(
+                f"Training and meta features must be of one backbone; their (classes, dimensions) are {shapes[0]} and "
+                f"{shapes[1]}."
+            )
+        check_two_of_each(train.labels, self.classes, "training set")
+        check_two_of_each(meta.labels, self.classes, "meta set")
         if attributes is None:
             return
         counts = torch.bincount(attributes).tolist()
@@ -176,6 +197,9 @@ class _Problem:
             if missing.get(kind):
                 able = [other for other in ON_FEATURES if not missing.get(other)]
                 raise ValueError(f"The evidence {kind!r} needs {missing[kind]}; with these data: {', '.join(able)}.")
+            if kind == "background":
+                usable = self.train.labels[self.train.maskable]
+                check_two_of_each(usable, self.classes, "training images with a usable mask", WITHOUT_MASKS)
             key = (kind, settings.folds, settings.seed)
             if kind == "attribute":
                 key += (settings.ridge, settings.meta_weight)
@@ -196,9 +220,9 @@ class _Problem:
             self.meta_features,
             self.meta.labels,
             self.meta_attributes,
-            self.meta.images.groups,
             settings.ridge,
             2 * max(settings.meta_weight, 1.0),  # without it class and attribute cannot be told apart
+            self.meta.images.groups,
         )
 
     # ---- the inner problem -------------------------------------------------------------------------------------------
@@ -280,7 +304,8 @@ class _Problem:
         if self.meta.background is not None:
             usable = judged & self.meta.maskable
             versions.append((self._standard(self.meta.background), True, usable))
-            versions += [(self._standard(draw), False, usable) for draw in self.meta.swapped]
+            swapped = () if self.meta.swapped is None else self.meta.swapped
+            versions += [(self._standard(draw), False, usable) for draw in swapped]
         features = torch.cat([images for images, *_ in versions])
         labels = self.meta.labels.repeat(len(versions))
         counterfactual = torch.tensor([role for _, role, _ in versions]).repeat_interleave(len(self.meta))

@@ -9,31 +9,25 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
-from transformers.trainer_utils import TrainOutput
 from transformers.utils import logging
 
-from ..base.publishing import PublishingTrainer
 from ..causal import CausalAugmentation
 from ..causal.mask_report import check_masks
-from ..data.checks import check_labels, column
+from ..data.checks import check_labels, column, shared_images
+from ..data.mask_counts import check_usable, every_mask
 from ..data.meta_set import split_meta_set
-from ..features import CausalFeatures, FeatureSet, extract_causal_features, extract_features
-from ..hub.arguments import PublishedArguments
+from ..features import CausalFeatures, Head, HeadArguments, HeadTrainer, extract_causal_features
 from ..hub.card import CardDetails
-from ..modeling.head import find_classifier_head, set_head
 from ..modeling.preprocessing import image_settings
-from ..perturbation.evidence import ON_FEATURES, attributes_of
-from .learning import CLPHeadResult, CLPHeadSettings, best, clp_head
+from ..perturbation.evidence import ON_FEATURES, meta_attributes, missing_attributes
+from .learning import CLPHeadResult, CLPHeadSettings, best, check_two_of_each, clp_head
 
 logger = logging.get_logger(__name__)
 
 
 @dataclass
-class CLPHeadArguments(PublishedArguments):
-    """`transformers.TrainingArguments` and the settings of CLP in feature space.
-
-    Of `TrainingArguments` it uses `output_dir`, `seed`, the evaluation batch size, and what saves, logs and pushes.
-    """
+class CLPHeadArguments(HeadArguments):
+    """`HeadArguments` and the settings of CLP in feature space."""
 
     evidence: list[str] | None = field(
         default=None,
@@ -70,10 +64,6 @@ class CLPHeadArguments(PublishedArguments):
         },
     )
     mask_shape: str = field(default="box", metadata={"help": "How the foreground is taken out: by its box, or exact."})
-    feature_cache: str | None = field(
-        default=None, metadata={"help": "Folder where features are kept; by default features in output_dir."}
-    )
-    remove_unused_columns: bool = field(default=False, metadata={"help": "As in TrainingArguments."})
 
     def __post_init__(self):
         super().__post_init__()
@@ -94,7 +84,7 @@ class CLPHeadArguments(PublishedArguments):
         ]
 
 
-class CLPHeadTrainer(PublishingTrainer):
+class CLPHeadTrainer(HeadTrainer):
     """Retrains the final linear layer of a classifier by CLP on its features; the backbone stays as it is.
 
     Args:
@@ -112,126 +102,144 @@ class CLPHeadTrainer(PublishingTrainer):
         results: those of all ridges.
 
     Raises:
-        ValueError: a set is missing or has no labels, or an evidence lacks what it needs; the message names what would
-            do.
+        ValueError: a set is missing, has no labels or too few images of a class, or shares images with another one; or
+            an evidence lacks what it needs: the message names what would do.
     """
+
+    NAME, CARD = "CLP", "clp-head"
 
     def __init__(self, model=None, args: CLPHeadArguments | None = None, *, meta_dataset=None, **kwargs):
         super().__init__(model, args or CLPHeadArguments(), **kwargs)
         if self.train_dataset is None:
             raise ValueError("CLP needs a training set: pass train_dataset.")
-        self.meta_dataset = meta_dataset
+        self.meta_dataset, self.meta_source = meta_dataset, "given"
         if meta_dataset is None:
             self.train_dataset, self.meta_dataset = split_meta_set(
                 self.train_dataset, self.args.meta_samples, self.args.seed
             )
-        for name, dataset in (("training", self.train_dataset), ("meta", self.meta_dataset)):
-            check_labels(column(dataset, "labels"), self.model.config.num_labels, f"{name} set")
-        self.attributes = self._attributes()
+            self.meta_source = "taken out of the training set"
+        sets = {"training": self.train_dataset, "meta": self.meta_dataset, "validation": self.eval_dataset}
+        self.sets = {name: dataset for name, dataset in sets.items() if dataset is not None}
+        labels = self._checked_labels()
+        self.attributes, self.no_attributes = self._attributes(*labels)
+        self.has_masks = all(dataset[0].get("mask") is not None for dataset in (self.train_dataset, self.meta_dataset))
         self.evidence = self._chosen_evidence()
         self.results: list[CLPHeadResult] = []
-        self.result: CLPHeadResult | None = None
 
     # ---- what the data have ------------------------------------------------------------------------------------------
 
-    def _attributes(self) -> Tensor | None:
-        groups = column(self.meta_dataset, "group")
-        if groups is None:
-            return None
-        found = attributes_of(torch.as_tensor(column(self.meta_dataset, "labels")), torch.as_tensor(groups))
-        return None if found is None or found[1] == 1 else found[0]
+    def _checked_labels(self) -> tuple[Tensor, Tensor]:
+        """Of the training and the meta images."""
+        classes, found = self.model.config.num_labels, {}
+        for name, dataset in self.sets.items():
+            labels = check_labels(column(dataset, "labels"), classes, f"{name} set")
+            found[name] = torch.from_numpy(labels).long()
+        for name in ("training", "meta"):
+            check_two_of_each(found[name], classes, f"{name} set")
+        for name in found.keys() - {"meta"}:
+            if len(rows := shared_images(self.meta_dataset, self.sets[name])):
+                raise ValueError(
+                    f"{len(rows)} of the {len(self.meta_dataset)} meta images are {name} images too, the first is meta "
+                    f"image {rows[0]}: what is learned from them would be judged by them. Take them out of the {name} "
+                    "set; without meta_dataset the trainer takes some of the training images and leaves the rest."
+                )
+        return found["training"], found["meta"]
 
-    @property
-    def has_masks(self) -> bool:
-        """Whether training and meta images have masks."""
-        return all("mask" in dataset[0] for dataset in (self.train_dataset, self.meta_dataset))
+    def _attributes(self, train_labels: Tensor, labels: Tensor) -> tuple[Tensor | None, str | None]:
+        """Of the meta images; or why there are none."""
+        train_groups, groups = (
+            None if values is None else torch.from_numpy(values).long()
+            for values in (column(self.train_dataset, "group"), column(self.meta_dataset, "group"))
+        )
+        pairs = None if train_groups is None else (train_labels, train_groups)
+        missing = missing_attributes(labels, groups, self.model.config.num_labels, pairs)
+        return (None if missing else meta_attributes(labels, groups, pairs)[0]), missing
 
     def _chosen_evidence(self) -> list[str]:
-        able = {"background": self.has_masks, "attribute": self.attributes is not None, "bias": True}
-        if self.args.evidence is None:
-            return [next(kind for kind, can in able.items() if can)]
-        needs = {
-            "background": "masks of the training and meta images (clp-hf masks makes them)",
-            "attribute": "groups of class × attribute of the meta images, two attributes or more",
+        missing = {
+            "background": None
+            if self.has_masks
+            else "a `mask` for every training and meta image, and they have none. Make masks (clp-hf masks), or give "
+            "the data set a mask or box column (--mask_column, --box_column).",
+            "attribute": self.no_attributes,
+            "bias": None,
         }
-        for kind in self.args.evidence:
-            if not able[kind]:
-                others = ", ".join(other for other, can in able.items() if can)
-                raise ValueError(f"The evidence {kind!r} needs {needs[kind]}. With these data there is: {others}.")
-        return self.args.evidence
+        able = [kind for kind, reason in missing.items() if reason is None]
+        for kind in self.args.evidence or []:
+            if missing[kind]:
+                raise ValueError(
+                    f"evidence {kind!r} needs {missing[kind]} With the data at hand goes {', '.join(able)}."
+                )
+        return able[:1] if self.args.evidence is None else self.args.evidence
 
-    def features(self, dataset: Dataset) -> FeatureSet:
-        """Features of a data set, from the cache where it has them."""
-        return extract_features(self.model, dataset, self.args, self._cache, self.data_collator)
+    def _maskable(self) -> dict[str, Tensor | None]:
+        """Which masks of the training and the meta images are of use; None where there are none."""
+        if not self.has_masks:
+            return {"training": None, "meta": None}
+        reports = {
+            name: check_masks(every_mask(self.sets[name], name), self.args.mask_shape) for name in ("training", "meta")
+        }
+        check_usable({f"{name} set": report for name, report in reports.items()})
+        return {name: report.maskable for name, report in reports.items()}
 
-    @property
-    def _cache(self) -> str:
-        return self.args.feature_cache or f"{self.args.output_dir}/features"
-
-    def causal_features(self, dataset: Dataset, copies: int) -> CausalFeatures:
-        """The same with those of backgrounds and of swapped images, where there are masks."""
-        augmentation = maskable = None
-        if self.has_masks:
+    def causal_features(self, dataset: Dataset, maskable: Tensor | None, copies: int) -> CausalFeatures:
+        """Features, and with masks those of backgrounds and of `copies` draws of swapped images."""
+        augmentation = None
+        if maskable is not None:
             settings = image_settings(self.model, self.processing_class)
             augmentation = CausalAugmentation(
                 ["tile"], ["mix_rand"], settings.mean, settings.std, self.args.mask_shape, factual_mask_shape="exact"
             )
-            masks = (dataset[index]["mask"] for index in range(len(dataset)))
-            maskable = check_masks(masks, self.args.mask_shape).maskable
         return extract_causal_features(
             self.model, dataset, self.args, augmentation, maskable, copies, self._cache, self.data_collator
         )
 
     # ---- training ----------------------------------------------------------------------------------------------------
 
-    def train(self, resume_from_checkpoint=None, **kwargs) -> TrainOutput:
-        """Learn Ω, and put the head of it into the model."""
-        with self._publishing.timed():
-            self._replace_head()
-        metrics = {"train_runtime": self._publishing.runtime, "selection_score": self.result.score[0]}
-        self.log(metrics)
-        return TrainOutput(self.state.global_step, 0.0, metrics)
-
-    def _replace_head(self) -> None:
-        example = self.train_dataset[0]["pixel_values"][None].to(self.args.device)
-        _, layer = find_classifier_head(self.model, example)
-        if layer.bias is None:
-            raise ValueError("CLP trains weight and bias, and the final linear layer of this model has no bias.")
-        copies = self.args.swapped_copies
-        train, meta = self.causal_features(self.train_dataset, copies), self.causal_features(self.meta_dataset, 1)
+    def _learn(self, head: Head) -> Head:
+        maskable, copies = self._maskable(), self.args.swapped_copies
+        train = self.causal_features(self.train_dataset, maskable["training"], copies)
+        meta = self.causal_features(self.meta_dataset, maskable["meta"], 1)
         validation = None if self.eval_dataset is None else self.features(self.eval_dataset)
         settings = self.args.settings(self.evidence, swaps=train.swapped is not None)
         self.results = clp_head(train, meta, settings, self.attributes, validation)
         self.result = best(self.results)
-        set_head(layer, self.result.head.weight, self.result.head.bias)
         for step, entry in enumerate(self.result.history):
             self.state.epoch = self.state.global_step = step
             self.log(dict(entry))
         for kind, share in self.result.agreement.items():
             logger.info(f"The evidence {kind!r} favours the label of {100 * share:.1f} % of the training images.")
+        self.meta_unmaskable = 0 if maskable["meta"] is None else int((~maskable["meta"]).sum())
+        return self.result.head
+
+    @property
+    def score(self) -> float:
+        """As of `HeadTrainer`."""
+        return self.result.score[0]
 
     @property
     def rule(self) -> str:
-        """What the chosen result is best in, in words."""
+        """As of `HeadTrainer`."""
         if self.eval_dataset is None:
-            return "the loss of the meta images, each judged by a head that has not seen it"
+            return "minus the loss of the meta images, each judged by a head that has not seen it"
         cells = "group" if column(self.eval_dataset, "group") is not None else "class"
         return f"accuracy of the worst {cells} in validation"
 
-    def _training_settings(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Without those of `TrainingArguments`, by which nothing is trained here."""
-        return {}, super()._training_settings()[1]
+    def summary(self) -> str:
+        """As of `HeadTrainer`; with the strengths that were learned."""
+        learned = ", ".join(f"{kind} {strength:.2f}" for kind, strength in self.result.strengths.items())
+        return super().summary() + (f"; strength of the evidence: {learned}" if learned else "")
 
-    def _card(self, details: CardDetails) -> tuple[str, dict[str, Any]]:
-        if self.result is None:
-            raise ValueError("There is no head to tell of yet: call train() first.")
-        return "clp-head", {
+    def _facts(self, details: CardDetails) -> dict[str, Any]:
+        return {
             "method_settings": dataclasses.asdict(self.result.settings),
             "strengths": self.result.strengths,
             "agreement": self.result.agreement,
             "rule": self.rule,
-            "score": self.result.score[0],
+            "score": self.score,
             "trials": len(self.results),
             "meta_size": len(self.meta_dataset),
+            "meta_unmaskable": self.meta_unmaskable,
+            "meta_source": details.meta_source or self.meta_source,
             "swapped_copies": self.args.swapped_copies if self.has_masks else 0,
         }

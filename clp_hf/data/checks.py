@@ -72,6 +72,23 @@ def check_every_class(labels: np.ndarray, names: Sequence[str], what: str) -> No
         )
 
 
+def shared_images(first: Dataset, second: Dataset) -> np.ndarray:
+    """Which images of `first` are in `second` too, by index; what is known of subsets of one and the same data set."""
+    (source, rows), (other, others) = _source(first), _source(second)
+    same = source is other or (
+        len(source) == len(other) and getattr(source, "fingerprint", source) == getattr(other, "fingerprint", other)
+    )
+    return np.flatnonzero(np.isin(rows, others)) if same else np.zeros(0, dtype=int)
+
+
+def _source(dataset: Dataset) -> tuple[Dataset, np.ndarray]:
+    """What a data set is a subset of, and which of its rows are in it, in their order."""
+    rows = np.arange(len(dataset))
+    while isinstance(dataset, Subset):
+        dataset, rows = dataset.dataset, np.asarray(dataset.indices, dtype=int)[rows]
+    return dataset, rows
+
+
 def check_item(item: dict[str, Any], index: int, what: str) -> dict[str, Any]:
     """One item's images: shape, finite values, and a mask of the same size where there is one."""
     pixel_values = item.get("pixel_values")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, Subset
 from transformers.utils import logging
 
@@ -62,6 +63,27 @@ def check_usable(reports: Mapping[str, MaskReport]) -> None:
                 "are read wrongly. Say which of their values are foreground (--mask_value), or leave them out "
                 "(--mask_column none)."
             )
+
+
+def every_mask(dataset: Dataset, what: str) -> Iterator[Tensor]:
+    """The masks of all images of a map-style data set, one after another, decoded for it only where they have to be.
+
+    Args:
+        dataset: the first image has a mask.
+        what: it is called in the message.
+
+    Raises:
+        ValueError: an image has none.
+    """
+    masks = _stored_masks(dataset)
+    for index in range(len(dataset)):
+        mask = dataset[index].get("mask") if masks is None else masks[index]
+        if mask is None:
+            raise ValueError(
+                f"Image {index} of the {what} set has no `mask`, and others have: give it an empty one, (1, H, W) of "
+                "zeros, and it stays as it is."
+            )
+        yield mask
 
 
 def check_training_masks(dataset: Dataset, shape: str = "box") -> None:

@@ -5,26 +5,32 @@ from typing import TYPE_CHECKING
 from ..utils.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from .arguments import DataArguments, MethodArguments, ModelArguments, parse_arguments
+    from .arguments import DataArguments, MethodArguments, ModelArguments, chosen, parse_arguments
     from .experiment import Experiment
     from .methods import METHODS, configured
     from .presets import PAPER, PRESETS
     from .recipe import SELECTED_EVERY_EPOCH, SGD, experiment_of, run_recipe
+    from .repairs import REPAIRS, BackboneArguments, RepairArguments, run_repair
 
 __all__ = [
     "METHODS",
     "PAPER",
     "PRESETS",
+    "REPAIRS",
     "SELECTED_EVERY_EPOCH",
     "SGD",
+    "BackboneArguments",
     "DataArguments",
     "Experiment",
     "MethodArguments",
     "ModelArguments",
+    "RepairArguments",
+    "chosen",
     "configured",
     "experiment_of",
     "parse_arguments",
     "run_recipe",
+    "run_repair",
 ]
 
 __getattr__, __dir__ = lazy_names(
@@ -33,15 +39,20 @@ __getattr__, __dir__ = lazy_names(
         "METHODS": ".methods",
         "PAPER": ".presets",
         "PRESETS": ".presets",
+        "REPAIRS": ".repairs",
         "SELECTED_EVERY_EPOCH": ".recipe",
         "SGD": ".recipe",
+        "BackboneArguments": ".repairs",
         "DataArguments": ".arguments",
         "Experiment": ".experiment",
         "MethodArguments": ".arguments",
         "ModelArguments": ".arguments",
+        "RepairArguments": ".repairs",
+        "chosen": ".arguments",
         "configured": ".methods",
         "experiment_of": ".recipe",
         "parse_arguments": ".arguments",
         "run_recipe": ".recipe",
+        "run_repair": ".repairs",
     },
 )

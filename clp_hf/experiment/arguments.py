@@ -1,7 +1,7 @@
 """Arguments of recipes: which data, which model, and how they are read."""
 
 import sys
-from argparse import SUPPRESS, ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter
+from argparse import SUPPRESS, ArgumentDefaultsHelpFormatter, ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -168,6 +168,29 @@ def read_arguments(
         action.default = SUPPRESS
     parser._defaults.clear()
     return parsed, vars(parser.parse_known_args()[0])
+
+
+def chosen(name: str, names: Sequence[str], default: str) -> str:
+    """The value of an argument that says which the other arguments are, read before them.
+
+    Args:
+        name: of the argument.
+        names: that it may have.
+        default: where it is not given.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    words = sys.argv[1:]
+    if words and is_settings_file(words[0]):
+        value = read_settings(words[0]).get(name, default)
+    else:
+        parser = ArgumentParser(add_help=False, allow_abbrev=False)
+        parser.add_argument(f"--{name}", default=default)
+        value = getattr(parser.parse_known_args(words)[0], name)
+    if value not in names:
+        raise ValueError(f"There is no {name} {value!r}.{did_you_mean(str(value), names)} Choose: {', '.join(names)}.")
+    return value
 
 
 def _preset(name: str | None, presets: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:

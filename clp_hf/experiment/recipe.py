@@ -4,12 +4,17 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from transformers.utils import logging
+
 from ..training_args import CLPTrainingArguments
+from .advice import advice_on
 from .arguments import DataArguments, MethodArguments, ModelArguments, read_arguments
 from .experiment import Experiment
 from .methods import METHODS, check_given, configured
 from .presets import PRESETS
 from .resuming import checkpoints
+
+logger = logging.get_logger(__name__)
 
 SGD = {"optim": "sgd", "optim_args": "momentum=0.9", "max_grad_norm": 0.0}
 SELECTED_EVERY_EPOCH = {
@@ -60,6 +65,8 @@ def run_recipe(
     for name, changes in runs.items():
         configured(training, METHODS[name], **changes)  # what is wrong with the second is said before the first runs
     experiment = build(recipe, data, model, training)
+    if training.should_log:
+        logger.warning(advice_on(experiment.train, experiment.meta))
     results = {}
     for name, changes in runs.items():
         folder = changes.pop("output_dir", training.output_dir)

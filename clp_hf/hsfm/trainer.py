@@ -4,25 +4,16 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-from transformers.trainer_utils import TrainOutput
-
-from ..base.publishing import PublishingTrainer
 from ..data.checks import check_labels, column
-from ..features.extraction import extract_features
-from ..features.feature_set import FeatureSet, Head
-from ..hub.arguments import PublishedArguments
+from ..features import Head, HeadArguments, HeadTrainer
 from ..hub.card import CardDetails
-from ..modeling.head import find_classifier_head, set_head
 from .editor import PRESET_CLASSES, PRESETS, SELECTIONS, HSFMResult, HSFMSettings, best, hsfm
 from .search import random_settings
 
 
 @dataclass
-class HSFMArguments(PublishedArguments):
-    """`transformers.TrainingArguments` and the settings of HSFM; those not given are the preset's.
-
-    Of `TrainingArguments` HSFM uses `output_dir`, `seed`, the evaluation batch size, and what saves, logs and pushes.
-    """
+class HSFMArguments(HeadArguments):
+    """`HeadArguments` and the settings of HSFM; those not given are the preset's."""
 
     preset: str = field(
         default="waterbirds", metadata={"help": f"Published settings to start from: {', '.join(PRESETS)}."}
@@ -45,10 +36,6 @@ class HSFMArguments(PublishedArguments):
         default=2,
         metadata={"help": "2: hard set and selection on different halves of validation, both ways; 1: both on all."},
     )
-    feature_cache: str | None = field(
-        default=None, metadata={"help": "Folder where features are kept; by default features in output_dir."}
-    )
-    remove_unused_columns: bool = field(default=False, metadata={"help": "As in TrainingArguments."})
 
     def __post_init__(self):
         super().__post_init__()
@@ -66,7 +53,7 @@ class HSFMArguments(PublishedArguments):
         )
 
 
-class HSFMTrainer(PublishingTrainer):
+class HSFMTrainer(HeadTrainer):
     """Retrains the final linear layer of a classifier on edited features; the backbone stays as it is.
 
     Args:
@@ -83,6 +70,8 @@ class HSFMTrainer(PublishingTrainer):
     Raises:
         ValueError: a set is missing or has no labels, or the preset was published for another number of classes.
     """
+
+    NAME, CARD = "HSFM", "hsfm"
 
     def __init__(self, model=None, args: HSFMArguments | None = None, **kwargs):
         super().__init__(model, args or HSFMArguments(), **kwargs)
@@ -101,47 +90,22 @@ class HSFMTrainer(PublishingTrainer):
                 f"{self.model.config.num_labels}. Give the settings yourself: {', '.join(missing)}."
             )
         self.results: list[HSFMResult] = []
-        self.result: HSFMResult | None = None
 
-    def features(self, dataset) -> FeatureSet:
-        """Features of a data set, from the cache where it has them."""
-        cache = self.args.feature_cache or f"{self.args.output_dir}/features"
-        return extract_features(self.model, dataset, self.args, cache, self.data_collator)
-
-    def train(self, resume_from_checkpoint=None, **kwargs) -> TrainOutput:
-        """Edit features, and put the best head into the model."""
-        with self._publishing.timed():
-            self._replace_head()
-        metrics = {"train_runtime": self._publishing.runtime, "selection_score": self.result.score}
-        self.log(metrics)
-        return TrainOutput(self.state.global_step, 0.0, metrics)
-
-    def _replace_head(self) -> None:
-        example = self.train_dataset[0]["pixel_values"][None].to(self.args.device)
-        _, layer = find_classifier_head(self.model, example)
-        if layer.bias is None:
-            raise ValueError("HSFM trains weight and bias, and the final linear layer of this model has no bias.")
+    def _learn(self, head: Head) -> Head:
         train, validation = self.features(self.train_dataset), self.features(self.eval_dataset)
-        head = Head(layer.weight.detach().cpu().float(), layer.bias.detach().cpu().float())
         settings = random_settings(self.args.trials, self.args.settings, self.args.seed)
         self.results = hsfm(train, validation, head, settings, selection=self.args.selection, folds=self.args.folds)
         self.result = best(self.results)
-        set_head(layer, self.result.head.weight, self.result.head.bias)
         for entry in self.result.history:
             self.state.epoch = self.state.global_step = entry["epoch"]
             self.log({name: value for name, value in entry.items() if name != "epoch"})
+        return self.result.head
 
-    def _training_settings(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Without those of `TrainingArguments`, by which nothing is trained here."""
-        return {}, super()._training_settings()[1]
-
-    def _card(self, details: CardDetails) -> tuple[str, dict[str, Any]]:
-        if self.result is None:
-            raise ValueError("There is no HSFM head to tell of yet: call train() first.")
-        return "hsfm", {
+    def _facts(self, details: CardDetails) -> dict[str, Any]:
+        return {
             "method_settings": dataclasses.asdict(self.result.settings),
-            "rule": self.result.rule,
-            "score": self.result.score,
+            "rule": self.rule,
+            "score": self.score,
             "epochs": self.result.epochs,
             "trials": len(self.results),
             "support_size": len(self.result.support_indices),

@@ -56,13 +56,16 @@ class Facts(TypedDict, total=False):
     swapped_copies: Count
 
 
-META_FACTS = ("infills", "meta_size", "meta_unmaskable", "meta_source", "network_parameters")
+META_SET = ("meta_size", "meta_unmaskable", "meta_source")
+META_FACTS = ("infills", *META_SET, "network_parameters")
 FACTS_OF = {
     "clp": META_FACTS,
     "meta-weight-net": META_FACTS,
     "plain-trainer": ("training_loss", "train_sampling"),
     "hsfm": ("rule", "epochs", "trials"),
-    "clp-head": ("rule", "trials", "meta_size", "strengths", "agreement", "swapped_copies"),
+    "clp-head": ("rule", "trials", *META_SET, "strengths", "agreement", "swapped_copies"),
+    "dfr": ("rule", "trials"),
+    "afr": ("rule", "trials"),
 }
 
 

@@ -36,6 +36,9 @@ SUMMARY = {
     "mask, share of the image": "mask_area",
 }
 LOSSES = {"cross_entropy": "ERM"}
+METHODS = {
+    "afr": "AFR", "clp-head": "CLP head", "dfr": "DFR", "hsfm": "HSFM", "meta-weight-net": "Meta-Weight-Net"
+}  # fmt: skip
 
 
 def write_report(runs: Sequence[str | Path], output: str | Path) -> Path:
@@ -144,7 +147,7 @@ def _method(record: RunRecord) -> str:
     if record.method == "clp":
         return "CLP" if any(facts["infills"].values()) else "Meta-LP"
     if record.method != "plain-trainer":
-        return {"hsfm": "HSFM", "meta-weight-net": "Meta-Weight-Net"}.get(record.method, one_line(record.method))
+        return METHODS.get(record.method, one_line(record.method))
     loss, sampling = facts["training_loss"], facts["train_sampling"]
     told = [LOSSES.get(loss, loss)]
     if sampling != "random":
@@ -176,9 +179,11 @@ def _run_facts(run: Run) -> list[tuple[str, str]]:
 def _selected(record: RunRecord) -> str:
     facts, selection = record.facts, record.selection
     if "rule" in facts:
+        tried = f"of {facts['trials']} setting{'s' if facts['trials'] > 1 else ''}"
+        if "epochs" not in facts:
+            return f"{tried} by {facts['rule']}"
         epochs = " and ".join(map(str, facts["epochs"]))
-        tried = f"{facts['trials']} setting{'s' if facts['trials'] > 1 else ''}"
-        return f"of {tried} and their epochs by validation ({facts['rule']}), at epoch {epochs}"
+        return f"{tried} and their epochs by validation ({facts['rule']}), at epoch {epochs}"
     if selection["step"] is None:
         return "none: weights that were changed after the last step"
     if selection["step"] == 0:

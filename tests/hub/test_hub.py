@@ -26,6 +26,7 @@ from transformers import (
 )
 
 from clp_hf import PerturbationNetwork
+from clp_hf.clp_head import CLPHeadArguments, CLPHeadTrainer
 from clp_hf.hsfm import HSFMArguments, HSFMTrainer
 from clp_hf.hub import CardDetails, PushError, hub_id, render
 from clp_hf.metrics import GroupMetrics
@@ -301,12 +302,25 @@ def hsfm_trainer(tmp_path, **settings):
     )
 
 
+def clp_head_trainer(tmp_path, **settings):
+    args = CLPHeadArguments(
+        str(tmp_path / "run"), strength_steps=1, use_cpu=True, report_to=[], disable_tqdm=True, hub_model_id="squares",
+        **settings,
+    )  # fmt: skip
+    processor = ViTImageProcessor(size={"height": SIZE, "width": SIZE})
+    return CLPHeadTrainer(
+        vit(), args, train_dataset=Squares(60), meta_dataset=Squares(24, start=1000), processing_class=processor,
+        eval_dataset=Squares(24, start=2000),
+    )  # fmt: skip
+
+
 METHODS = {
     "CLP": {},
     "Meta-Weight-Net": {"meta_network": "weight", "counterfactual_infills": [], "factual_infills": []},
     "plain": {"meta_every": 0},
     "loss": {"meta_every": 0, "training_loss": "group_dro"},
-    "HSFM": None,
+    "HSFM": hsfm_trainer,
+    "CLP head": clp_head_trainer,
 }
 FOREIGN = (
     "notes.txt", "secrets.json", "private.pt", "my.safetensors", "data.csv", "features/train.safetensors",
@@ -328,8 +342,8 @@ def test_neither_tokens_nor_foreign_files_are_pushed(hub, make_trainer, tmp_path
     """Of any trainer, by any strategy: every byte of every commit is searched."""
     monkeypatch.delenv("HF_TOKEN")
     settings = {"push_to_hub": True, "hub_token": TOKEN, "hub_strategy": strategy}
-    if method == "HSFM":
-        trainer = hsfm_trainer(tmp_path, **settings)
+    if callable(METHODS[method]):
+        trainer = METHODS[method](tmp_path, **settings)
     else:
         trainer = squares_trainer(make_trainer, save_strategy="steps", save_steps=1, **METHODS[method], **settings)
         trainer.add_callback(InStep(trainer))
@@ -567,6 +581,7 @@ def test_hub_names():
 
 def test_templates(make_trainer):
     with pytest.raises(
-        ValueError, match="no template 'erm'; choose one of base, clp, hsfm, meta-weight-net, plain-trainer"
+        ValueError,
+        match="no template 'erm'; choose one of afr, base, clp-head, clp, dfr, hsfm, meta-weight-net, plain-trainer",
     ):
         render("erm")

@@ -1,6 +1,6 @@
 """What something other than the object says about the label: the extrinsic logits u_z of CLP's causal graph."""
 
-from .attribute import AttributeEvidence, attributes_of
+from .attribute import AttributeEvidence, attributes_of, meta_attributes, missing_attributes
 from .background import BackgroundEvidence
 from .base import Evidence, Sources
 from .bias import BiasEvidence
@@ -28,4 +28,6 @@ __all__ = [
     "class_weights",
     "evidence_names",
     "evidence_on_features",
+    "meta_attributes",
+    "missing_attributes",
 ]

@@ -38,6 +38,62 @@ def attributes_of(labels: Tensor, groups: Tensor) -> tuple[Tensor, int] | None:
     return None
 
 
+def meta_attributes(
+    labels: Tensor, groups: Tensor, training_pairs: tuple[Tensor, Tensor] | None = None
+) -> tuple[Tensor, int] | None:
+    """As `attributes_of` the meta images, (m,); with values that training images alone have counted in A.
+
+    Args:
+        labels, groups: (m,), of the meta images.
+        training_pairs: labels and groups of the training images, (n,) each, where they are known.
+    """
+    pairs = [(labels, groups), *([] if training_pairs is None else [training_pairs])]
+    found = attributes_of(*(torch.cat(parts) for parts in zip(*pairs, strict=True)))
+    return None if found is None else (found[0][: len(labels)], found[1])
+
+
+def missing_attributes(
+    labels: Tensor, groups: Tensor | None, num_labels: int, training_pairs: tuple[Tensor, Tensor] | None = None
+) -> str | None:
+    """Why the attribute cannot be learned from these meta images, as of `Evidence.missing`.
+
+    Args:
+        labels: (m,).
+        groups: (m,), or None where they are not known.
+        num_labels: C.
+        training_pairs: as of `meta_attributes`.
+    """
+    if groups is None:
+        return "the `group` of every meta image, its class and attribute, and they have none."
+    found = meta_attributes(labels, groups, training_pairs)
+    if found is None:
+        pairs = [
+            torch.stack([labels, groups], 1),
+            *([] if training_pairs is None else [torch.stack(training_pairs, 1)]),
+        ]
+        pairs = torch.cat(pairs).unique(dim=0).tolist()
+        told = ", ".join(f"{group} of class {label}" for label, group in pairs[:8]) + (" …" if pairs[8:] else "")
+        return (
+            "groups that are pairs of class and attribute, group = class · number of attribute values + attribute; "
+            f"found {told}. Recipes make them of --attribute_column."
+        )
+    attributes, number = found
+    if number == 1:
+        return "an attribute of two values or more, and every class is one group: there is nothing to tell apart."
+    counts = torch.bincount(attributes, minlength=number)
+    if rare := (counts < 2).nonzero()[:, 0].tolist():
+        told = "; ".join(
+            f"of value {value} (group {', '.join(map(str, range(value, num_labels * number, number)))}) "
+            f"there is {'one' if counts[value] else 'none'}"
+            for value in rare
+        )
+        return (
+            f"two meta images of every value of the attribute, and {told}. Give the meta set images of it, or raise "
+            "meta_samples."
+        )
+    return None
+
+
 class AttributeEvidence(Evidence):
     """u_z of the attribute, B V(features): V tells the attribute of an image, B what that says of the class.
 
@@ -81,44 +137,14 @@ class AttributeEvidence(Evidence):
     @classmethod
     def missing(cls, sources: Sources) -> str | None:
         """As of `Evidence`."""
-        if sources.meta_groups is None:
-            return "the `group` of every meta image, its class and attribute, and they have none."
-        labels, groups = sources.meta_labels, sources.meta_groups
-        if sources.training_pairs is not None:
-            labels, groups = (torch.cat(both) for both in zip((labels, groups), sources.training_pairs, strict=True))
-        found = attributes_of(labels, groups)
-        if found is None:
-            pairs = torch.stack([labels, groups], 1).unique(dim=0).tolist()
-            told = ", ".join(f"{group} of class {label}" for label, group in pairs[:8]) + (" …" if pairs[8:] else "")
-            return (
-                "groups that are pairs of class and attribute, group = class · number of attribute values + attribute; "
-                f"found {told}. Recipes make them of --attribute_column."
-            )
-        attributes, number = found
-        if number == 1:
-            return "an attribute of two values or more, and every class is one group: there is nothing to tell apart."
-        counts = torch.bincount(attributes[: len(sources.meta_labels)], minlength=number)
-        if rare := (counts < 2).nonzero()[:, 0].tolist():
-            told = "; ".join(
-                f"of value {value} (group {', '.join(map(str, range(value, sources.num_labels * number, number)))}) "
-                f"there is {'one' if counts[value] else 'none'}"
-                for value in rare
-            )
-            return (
-                f"two meta images of every value of the attribute, and {told}. Give the meta set images of it, or "
-                "raise meta_samples."
-            )
-        return None
+        return missing_attributes(sources.meta_labels, sources.meta_groups, sources.num_labels, sources.training_pairs)
 
     @classmethod
     def of(cls, sources: Sources) -> "AttributeEvidence":
         """As of `Evidence`."""
-        labels, groups = sources.meta_labels, sources.meta_groups
-        if sources.training_pairs is not None:
-            labels, groups = (torch.cat(both) for both in zip((labels, groups), sources.training_pairs, strict=True))
-        attributes, number = attributes_of(labels, groups)
-        count = len(sources.meta_labels)
-        return cls(sources.meta_images, labels[:count], attributes[:count], sources.num_labels, number)
+        labels = sources.meta_labels
+        attributes, number = meta_attributes(labels, sources.meta_groups, sources.training_pairs)
+        return cls(sources.meta_images, labels, attributes, sources.num_labels, number)
 
     def __call__(self, batch: Mapping[str, Any], features: Tensor, classifier: Classifier) -> Tensor:
         """As of `Evidence`; the heads have been fitted before this batch came."""
@@ -160,7 +186,7 @@ class AttributeEvidence(Evidence):
         solution = regression.solve(offsets, weights, inputs.new_full((len(weights),), ridge))
         logits = inputs @ solution.weight[1:].mT + solution.bias[1:, None]  # (folds, m, A)
         found = logits[self.folds, torch.arange(len(inputs), device=meta.device)].argmax(-1)
-        _warn_of_chance(int((found == self.meta_attributes).sum()), self.meta_attributes)
+        warn_of_chance(int((found == self.meta_attributes).sum()), self.meta_attributes)
         head = scale.undone(torch.cat([solution.weight[0], solution.bias[0][:, None]], 1))
         (self.heads,) = all_reduce_mean([torch.cat([head.new_zeros(self.num_labels, head.shape[1]), head])])
         self.given = head.new_zeros(self.num_labels, self.num_values)
@@ -240,8 +266,13 @@ class _Scale:
         return torch.cat([weight * self.std, (bias + weight @ self.mean)[:, None]], 1)
 
 
-def _warn_of_chance(right: int, attributes: Tensor) -> None:
-    """Where as many would be right by always naming the most frequent value, with a probability above 0.05."""
+def warn_of_chance(right: int, attributes: Tensor) -> None:
+    """Where as many would be right by always naming the most frequent value, with a probability above 0.05.
+
+    Args:
+        right: of how many meta images a probe that has not seen them tells the attribute.
+        attributes: (m,), of all.
+    """
     count = len(attributes)
     chance = torch.bincount(attributes).max().item() / count
     tail = sum(math.comb(count, k) * chance**k * (1 - chance) ** (count - k) for k in range(right, count + 1))

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...bilevel.implicit import SoftmaxRegression
+from .attribute import FOLDS, warn_of_chance
 from .tell_apart import class_given_attribute, tell_apart
 
 PROBE_RIDGE = 1e-4
@@ -36,9 +37,9 @@ class Material:
         maskable: bool (n,), which of these are without it.
         meta_features, meta_labels: (m, d) and (m,).
         meta_attributes: (m,), where they are known.
-        meta_groups: (m,), where they are known.
         ridge: of the head.
         meta_weight: ρ, of `tell_apart`.
+        meta_groups: (m,), where they are known.
     """
 
     features: Tensor
@@ -51,9 +52,9 @@ class Material:
     meta_features: Tensor
     meta_labels: Tensor
     meta_attributes: Tensor | None
-    meta_groups: Tensor | None
     ridge: float
     meta_weight: float
+    meta_groups: Tensor | None = None
 
     @property
     def length(self) -> float:
@@ -85,6 +86,8 @@ def background_evidence(of: Material) -> Tensor:
 def attribute_evidence(of: Material) -> Tensor:
     """What the attribute says about the label, from the meta images' attributes (`tell_apart`) or, of groups that lie
     each in one class only, from how frequent the group is (`group_frequency`).
+
+    It warns where a probe tells these no better than chance.
 
     Returns:
         (n, C).
@@ -127,7 +130,20 @@ def _meta_probe(of: Material, targets: Tensor, number: int) -> Tensor:
     one = of.weights.new_ones(1, len(targets))
     ridge = of.weights.new_tensor([PROBE_RIDGE * of.length])
     head = probe.solve(one.new_zeros(*one.shape, number), one, ridge, tolerance=1e-3)
+    _warn_of_chance(probe, of.meta_features, ridge)
     return (of.features @ head.weight[0].T + head.bias[0]).softmax(-1)
+
+
+def _warn_of_chance(probe: SoftmaxRegression, features: Tensor, ridge: Tensor) -> None:
+    """Cross-validated, with every value of the attribute in every part."""
+    attributes = probe.labels
+    fold = torch.empty_like(attributes)
+    fold[attributes.argsort(stable=True)] = torch.arange(len(fold)) % FOLDS
+    weights = (fold != torch.arange(FOLDS)[:, None]).to(ridge.dtype)
+    offsets = weights.new_zeros(*weights.shape, probe.num_classes)
+    heads = probe.solve(offsets, weights, ridge.expand(FOLDS), tolerance=1e-3)
+    found = _out_of_fold(features @ heads.weight.mT + heads.bias[:, None], fold).argmax(-1)
+    warn_of_chance(int((found == attributes).sum()), attributes)
 
 
 def bias_evidence(of: Material) -> Tensor:

@@ -1,0 +1,152 @@
+"""Repairs of a trained classifier by its head alone, by name, and a run of one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, NamedTuple
+
+from transformers.utils import logging
+
+from ..baselines import AFRTrainer, DFRArguments, DFRTrainer
+from ..clp_head import CLPHeadArguments, CLPHeadTrainer
+from ..data.dataset import ImageClassificationDataset
+from ..data.groups import counts
+from ..features import HeadArguments, HeadTrainer
+from ..hsfm import HSFMArguments, HSFMTrainer
+from ..modeling.identity import label_names
+from ..modeling.loading import load_image_classifier
+from ..training_args import CLPTrainingArguments
+from .advice import advice_on
+from .arguments import DataArguments, ModelArguments, parse_arguments
+from .experiment import Experiment, hub_kwargs
+from .methods import METHODS
+
+logger = logging.get_logger(__name__)
+
+
+class Repair(NamedTuple):
+    """Which trainer, by which arguments; and whether it is given the meta set."""
+
+    trainer: type[HeadTrainer]
+    arguments: type[HeadArguments]
+    takes_meta_set: bool
+
+
+REPAIRS = {
+    "clp": Repair(CLPHeadTrainer, CLPHeadArguments, True),
+    "hsfm": Repair(HSFMTrainer, HSFMArguments, False),
+    "dfr": Repair(DFRTrainer, DFRArguments, True),
+    "afr": Repair(AFRTrainer, HeadArguments, False),
+}
+# What an experiment reads of the training arguments, and a repair may have as well.
+OF_THE_DATA = ("seed", "meta_samples", "mask_shape")
+
+
+@dataclass
+class BackboneArguments:
+    """What every repair asks, beside what is its own."""
+
+    train_backbone: str | None = field(
+        default=None,
+        metadata={"help": "Train the classifier first, as recipes/waterbirds.py does.", "choices": ["erm", "clp"]},
+    )
+
+
+@dataclass
+class RepairArguments(BackboneArguments):
+    """Which repair, and of what."""
+
+    method: str = field(
+        default="clp", metadata={"help": "How to repair; each has options of its own.", "choices": list(REPAIRS)}
+    )
+
+
+def run_repair(
+    method: str,
+    recipe_arguments: type[BackboneArguments],
+    description: str,
+    defaults: Mapping[str, Any],
+    output_dir: str,
+    prepare: Callable[[DataArguments], DataArguments] = lambda data: data,
+) -> tuple[Experiment, dict[str, dict[str, float]]]:
+    """A repair as its command runs it; the table of every group, before and after, is printed.
+
+    Args:
+        method: one of `REPAIRS`.
+        recipe_arguments: dataclass of the recipe's own arguments.
+        description: for `--help`.
+        defaults: of the recipe that trains the classifiers that are repaired, by name of the field.
+        output_dir: the default one.
+        prepare: changes the arguments of the data as that recipe does.
+
+    Returns:
+        The experiment, and the metrics before and after.
+
+    Raises:
+        ValueError: a setting is not valid, the data do not go with the classifier, or lack what the repair needs.
+    """
+    repair = REPAIRS[method]
+    recipe, data, model, args = parse_arguments(
+        (recipe_arguments, DataArguments, ModelArguments, repair.arguments),
+        description,
+        {
+            **_of(DataArguments, defaults),
+            "output_dir": output_dir,
+            "seed": 0,
+            "per_device_eval_batch_size": 64,
+        },
+    )
+    training = CLPTrainingArguments(
+        **_of(CLPTrainingArguments, defaults)
+        | {name: getattr(args, name) for name in OF_THE_DATA if hasattr(args, name)}
+        | {"output_dir": os.path.join(args.output_dir, "backbone")}
+    )
+    data, source = prepare(data), model.model_name_or_path
+    if recipe.train_backbone:
+        experiment = Experiment(data, model, training)
+        experiment.run(METHODS[recipe.train_backbone], training.output_dir)
+        source = training.output_dir
+        classifier = load_image_classifier(source, **experiment.hub_kwargs)
+    else:
+        classifier = load_image_classifier(source, **hub_kwargs(model))
+        # the head is kept, so the data's classes take the order of the model's
+        experiment = Experiment(data, model, training, known_classes=label_names(classifier))
+    present = counts(experiment.splits["train"], "label")
+    if missing := [name for name, count in present.items() if not count]:
+        raise ValueError(
+            f"{source!r} tells {len(present)} classes apart, {', '.join(present)}, and the data set has no training "
+            f"image of {', '.join(missing)}: give a classifier trained on its classes, or --train_backbone erm."
+        )
+    if training.should_log:
+        logger.warning(advice_on(experiment.train, experiment.meta))
+
+    def as_evaluated(images: ImageClassificationDataset) -> ImageClassificationDataset:
+        return ImageClassificationDataset(images.dataset, experiment.validation.transform, name=images.name)
+
+    trainer = repair.trainer(
+        classifier,
+        args,
+        train_dataset=as_evaluated(experiment.train),
+        eval_dataset=experiment.validation,
+        processing_class=experiment.processor,
+        compute_metrics=experiment.compute_metrics,
+        card_details=replace(experiment.card_details, base_model=source),
+        **({"meta_dataset": as_evaluated(experiment.meta)} if repair.takes_meta_set else {}),
+    )
+    results = {"before": experiment.evaluate(trainer)}
+    trainer.save_metrics("train", trainer.train().metrics)
+    trainer.save_state()
+    results[trainer.NAME] = experiment.evaluate(trainer)
+    trainer.save_or_push()
+    if training.should_log:
+        print(f"\n{trainer.summary()}")
+        print(experiment.table(results))
+    return experiment, results
+
+
+def _of(arguments: type, defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that are fields of `arguments`."""
+    names = {item.name for item in fields(arguments)}
+    return {name: value for name, value in defaults.items() if name in names}

@@ -1,0 +1,106 @@
+"""What trainers have in common that replace the final linear layer alone: `train` does, all else is the Trainer's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch.utils.data import Dataset
+from transformers.trainer_utils import TrainOutput
+
+from ..base.publishing import PublishingTrainer
+from ..hub.arguments import PublishedArguments
+from ..hub.card import CardDetails
+from ..modeling.head import find_classifier_head, set_head
+from .extraction import extract_features
+from .feature_set import FeatureSet, Head
+
+
+@dataclass
+class HeadArguments(PublishedArguments):
+    """`transformers.TrainingArguments`, and where features are kept.
+
+    Of `TrainingArguments` a `HeadTrainer` uses `output_dir`, `seed`, the evaluation batch size, and what saves, logs
+    and pushes.
+    """
+
+    feature_cache: str | None = field(
+        default=None, metadata={"help": "Folder where features are kept; by default features in output_dir."}
+    )
+    remove_unused_columns: bool = field(default=False, metadata={"help": "As in TrainingArguments."})
+
+
+class HeadTrainer(PublishingTrainer):
+    """Retrains the final linear layer of a classifier on features of its backbone, which stays as it is.
+
+    Args:
+        *args, **kwargs: as for `Trainer`; data sets are map-style, with **evaluation transforms**, as features are
+            computed once. And `card_details`, what the model card tells and the trainer cannot know.
+
+    Attributes:
+        NAME: of the method, as it is told.
+        CARD: its template in `hub_cards`.
+        result: how the head came about, after `train`.
+    """
+
+    NAME: str
+    CARD: str
+    result: Any = None
+
+    def features(self, dataset: Dataset) -> FeatureSet:
+        """Features of a data set, from the cache where it has them."""
+        return extract_features(self.model, dataset, self.args, self._cache, self.data_collator)
+
+    @property
+    def _cache(self) -> str:
+        return self.args.feature_cache or f"{self.args.output_dir}/features"
+
+    def train(self, resume_from_checkpoint=None, **kwargs) -> TrainOutput:
+        """Put the head that is learned into the model.
+
+        Raises:
+            ValueError: the final linear layer of the model has no bias.
+        """
+        with self._publishing.timed():
+            example = self.train_dataset[0]["pixel_values"][None].to(self.args.device)
+            _, layer = find_classifier_head(self.model, example)
+            if layer.bias is None:
+                raise ValueError(
+                    f"{self.NAME} trains weight and bias, and the final linear layer of this model has no bias."
+                )
+            set_head(layer, *self._learn(Head(layer.weight.detach().cpu().float(), layer.bias.detach().cpu().float())))
+        self.state.global_step = max(self.state.global_step, 1)  # a head that was solved for has been trained
+        metrics = {"train_runtime": self._publishing.runtime, "selection_score": self.score}
+        self.log(metrics)
+        return TrainOutput(self.state.global_step, 0.0, metrics)
+
+    def _learn(self, head: Head) -> Head:
+        """The new head, in the place of this one; sets `result`."""
+        raise NotImplementedError
+
+    @property
+    def score(self) -> float:
+        """What `result` was chosen by."""
+        return self.result.score
+
+    @property
+    def rule(self) -> str:
+        """What that is, in words."""
+        return self.result.rule
+
+    def summary(self) -> str:
+        """How the head came about, in a line."""
+        return f"{self.result.settings}; {self.rule}"
+
+    def _facts(self, details: CardDetails) -> dict[str, Any]:
+        """The variables of the card beyond those of every card."""
+        raise NotImplementedError
+
+    def _training_settings(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Without those of `TrainingArguments`, by which nothing is trained here."""
+        return {}, super()._training_settings()[1]
+
+    def _card(self, details: CardDetails) -> tuple[str, dict[str, Any]]:
+        if self.result is None:
+            raise ValueError(f"There is no {self.NAME} head to tell of yet: call train() first.")
+        return self.CARD, self._facts(details)

@@ -1,0 +1,82 @@
+"""DFR and AFR as trainers: the head that the method gives is the model's, and its card says how it came about."""
+
+import re
+
+import pytest
+import torch
+from conftest import SIZE, Squares, vit
+from huggingface_hub import ModelCard
+from torch.utils.data import Subset
+from transformers import AutoModelForImageClassification, ViTImageProcessor
+
+from clp_hf.baselines import AFRTrainer, DFRArguments, DFRTrainer
+from clp_hf.features import HeadArguments
+from clp_hf.hub.record import RunRecord
+
+TRAIN, VALIDATION = Squares(60), Squares(36, start=500)
+
+
+@pytest.fixture
+def make(tmp_path):
+    def make(trainer, arguments, validation=VALIDATION, train=TRAIN, settings=None, **kwargs):
+        args = arguments(str(tmp_path / "run"), use_cpu=True, report_to=[], disable_tqdm=True, **settings or {})
+        processor = ViTImageProcessor(size={"height": SIZE, "width": SIZE})
+        return trainer(vit(), args, train_dataset=train, eval_dataset=validation, processing_class=processor, **kwargs)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("trainer", "arguments", "settings", "told"),
+    [
+        (DFRTrainer, DFRArguments, {}, r"drawn out of the validation set \(36 images\)"),
+        (DFRTrainer, DFRArguments, {"on": "meta", "meta_samples": 4}, r"drawn out of the meta set \(24 images\)"),
+        (AFRTrainer, HeadArguments, {}, "every training image\nweighted"),
+    ],
+)
+def test_the_head_of_the_method_is_saved_and_told_of(make, tmp_path, trainer, arguments, settings, told):
+    trainer = make(trainer, arguments, settings=settings)
+    trainer.train()
+    trainer.evaluate()
+    trainer.save_or_push()
+    state = AutoModelForImageClassification.from_pretrained(tmp_path / "run").state_dict()
+    torch.testing.assert_close(state["classifier.weight"], trainer.result.weight)
+    torch.testing.assert_close(state["classifier.bias"], trainer.result.bias)
+    original = vit().state_dict()
+    assert all(torch.equal(state[name], original[name]) for name in state if not name.startswith("classifier"))
+    card = ModelCard.load(tmp_path / "run" / "README.md")
+    assert trainer.CARD in card.data.tags
+    assert re.search(told, card.text)
+    assert "not trained" not in card.text
+    assert RunRecord.load(tmp_path / "run").facts["rule"] == trainer.result.rule
+
+
+def test_on_the_meta_set_it_has_seen_no_validation_image(make):
+    heads = []
+    for validation in (VALIDATION, Squares(36, start=5000)):
+        trainer = make(DFRTrainer, DFRArguments, validation, settings={"on": "meta"}, meta_dataset=Squares(24, start=9))
+        trainer.train()
+        heads.append(trainer.result.weight)
+    assert torch.equal(*heads)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"validation": Squares(36, columns=(), start=500)}, "group of every validation sample; they have none"),
+        ({"validation": None}, "DFR needs a validation set"),
+        ({"validation": Subset(VALIDATION, [0, 1, 2, 6, 7, 8, 3])}, r"halves the validation set; groups \[1\]"),
+        ({"settings": {"on": "meta"}, "meta_dataset": Squares(24, num_labels=2, start=9)},
+         r"DFR is fitted on the meta set, which has no sample of the classes \[2\]"),
+        ({"train": Subset(VALIDATION, range(9))}, "of which 9 images are training images too, the first is image 0"),
+        ({"settings": {"on": "test"}}, "on is 'test'; choose one of validation, meta"),
+    ],
+)  # fmt: skip
+def test_what_dfr_cannot_be_fitted_on(make, settings, message):
+    with pytest.raises(ValueError, match=message):
+        make(DFRTrainer, DFRArguments, **settings)
+
+
+def test_afr_needs_validation(make):
+    with pytest.raises(ValueError, match="AFR needs a validation set, and there is none"):
+        make(AFRTrainer, HeadArguments, None)

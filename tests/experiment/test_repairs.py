@@ -1,0 +1,131 @@
+"""`clp-hf repair`: a trained classifier's head by every method, and what is said of the data before."""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from clp_hf.data.embedded import embedded_birds
+from clp_hf.experiment import REPAIRS
+from clp_hf.experiment.advice import ROWS, advice
+from clp_hf.modeling.loading import load_image_classifier
+from clp_hf.report import write_report
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+FLAGS = ["--image_size", "32", "--meta_images", "16", "--use_cpu", "true", "--disable_tqdm", "true", "--report_to",
+         "none"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def birds(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("birds")
+    for name, split in embedded_birds(n_train=64, n_validation=48, n_test=24, image_size=32).items():
+        split.to_parquet(folder / f"{name}.parquet")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory):
+    torch.manual_seed(0)
+    names = {0: "landbird", 1: "waterbird"}
+    model = load_image_classifier("cifar_resnet20", id2label=names, image_size=32, pretrained=False)
+    folder = tmp_path_factory.mktemp("classifier")
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys, caplog, birds, classifier):
+    """Run a recipe with these flags: what it printed, what it logged and its results."""
+
+    def run(*flags, recipe="repair", data=birds):
+        monkeypatch.syspath_prepend(str(RECIPES))
+        given = ["--model_name_or_path", str(classifier), "--dataset_name", str(data)]
+        monkeypatch.setattr(sys, "argv", [recipe, *FLAGS, *given, "--output_dir", str(tmp_path / "run"), *flags])
+        importlib.import_module(recipe).main()
+        return capsys.readouterr().out, caplog.text, json.loads((tmp_path / "run" / "all_results.json").read_text())
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("method", "flags"),
+    [
+        ("clp", ["--strength_steps", "2"]),
+        ("hsfm", ["--epochs", "2", "--support_size", "4", "--hard_size", "4"]),
+        ("dfr", ["--on", "meta"]),
+        ("afr", []),
+    ],
+)
+def test_every_method_repairs_a_checkpoint_and_is_reported(run, tmp_path, classifier, method, flags):
+    printed, _, results = run("--method", method, *flags)
+    table = printed[printed.index("| accuracy, %") :].splitlines()
+    name = REPAIRS[method].trainer.NAME
+    assert [title.strip() for title in table[0].split("|")[2:-1]] == ["train", "before", name]
+    assert "landbird_on_water" in table[3]
+    assert {"eval_worst_group_accuracy", "test_worst_group_accuracy", "train_runtime"} <= set(results)
+    before = load_image_classifier(str(classifier)).state_dict()
+    after = load_image_classifier(str(tmp_path / "run")).state_dict()
+    changed = {key.rpartition(".")[0] for key in after if not torch.equal(after[key], before[key])}
+    assert changed == {"timm_model.fc"} or (method == "hsfm" and not changed)  # which may find nothing better
+    page = write_report([tmp_path / "run"], tmp_path / "report.html").read_text()
+    assert {"clp": "CLP head"}.get(method, name) in page
+    assert "validation, before" in page
+
+
+def test_the_meta_set_is_out_of_validation_and_as_it_is_evaluated(run, tmp_path, monkeypatch):
+    trainers = []
+
+    def train(trainer):
+        trainers.append(trainer)
+        raise InterruptedError
+
+    monkeypatch.setattr(REPAIRS["clp"].trainer, "train", train)
+    with pytest.raises(InterruptedError):
+        run()
+    (made,) = trainers
+    assert (len(made.train_dataset), len(made.meta_dataset), len(made.eval_dataset)) == (64, 16, 32)
+    assert made.meta_dataset.transform is made.eval_dataset.transform is made.train_dataset.transform
+
+
+def test_an_option_of_another_method_is_refused(run):
+    with pytest.raises(ValueError, match=r"no option of repair: \['--trials', '3'\]"):
+        run("--method", "dfr", "--trials", "3")
+
+
+def test_the_method_may_stand_in_a_settings_file(run, tmp_path, monkeypatch):
+    (tmp_path / "settings.yaml").write_text("recipe: repair\nmethod: dfr\non: test\n")
+    monkeypatch.setattr(sys, "argv", ["repair", str(tmp_path / "settings.yaml")])
+    monkeypatch.syspath_prepend(str(RECIPES))
+    with pytest.raises(ValueError, match="on is 'test'"):
+        importlib.import_module("repair").main()
+
+
+def test_unknown_methods(run):
+    with pytest.raises(ValueError, match=r"There is no method 'drf'. Did you mean 'dfr'.* Choose: clp, hsfm, dfr, afr"):
+        run("--method", "drf")
+
+
+# ---- advice ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("has", "rows"), ROWS.items())
+def test_advice_names_the_rows_and_what_is_missing(has, rows):
+    masks, groups = has
+    line = advice(masks, groups)
+    assert "\n" not in line
+    assert all(f"'{row}'" in line for row in rows)
+    assert ("clp-hf masks makes them" in line) != masks
+    assert ("ten images of every group, class" in line) == (groups == "none")
+    assert ("Nothing that you could add" in line) == (masks and groups != "none")
+
+
+def test_it_is_said_once_before_training(run, birds, tmp_path):
+    logged = run("--method", "afr")[1]
+    assert logged.count("Which one for what you have: 'every group label' and 'masks and ten images a group'.") == 1
+    flags = ["--mask_column", "none", "--attribute_column", "none", "--group_column", "none"]
+    logged = run(*flags, "--method", "erm", "--max_steps", "1", "--freeze_batch_norm", "false", recipe="waterbirds")[1]
+    assert "Which one for what you have: 'labels only'. What would add to it: masks of the images" in logged
