@@ -1,6 +1,7 @@
 """CLP on features: what is learned, of what, and what is refused."""
 
 import dataclasses
+from dataclasses import replace
 
 import pytest
 import torch
@@ -139,6 +140,7 @@ def test_bad_settings(settings, message):
 
 def test_evidence_without_what_it_needs(data):
     train, meta, _, _ = data
+    meta = replace(meta, images=replace(meta.images, groups=None))
     for kind, message in (
         ("background", "needs masks of the training images; with these data: bias"),
         ("attribute", "needs the group of every meta image; with these data: bias"),
