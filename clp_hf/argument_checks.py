@@ -164,11 +164,6 @@ def _check_causal_images(args: CLPTrainingArguments) -> None:
             "evidence 'background' needs counterfactual_infills, to take the foreground out of images. 'attribute' and "
             "'bias' do without."
         )
-    if args.evidence and args.train_infills and args.train_infill_share == 1:
-        raise ValueError(
-            "evidence is learned from training images before their own background, and with train_infill_share=1 there "
-            "is none. Lower it, or set evidence=[]."
-        )
 
 
 def _check_training_loss(args: CLPTrainingArguments) -> None:

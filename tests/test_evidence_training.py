@@ -80,7 +80,6 @@ def test_the_name_of_before_is_taken_and_told(old, evidence, found):
     ("settings", "message"),
     [
         ({"evidence": ["background"], **META_LP}, "'attribute' and 'bias' do without"),
-        ({"evidence": ["bias"], "train_infills": ["shuffle"], "train_infill_share": 1.0}, "there is none"),
         ({"evidence": ["bias"], "perturb_meta_logits": True}, "set perturb_meta_logits=False"),
         ({"evidence_every": 0}, "evidence_every is 0; expected more than 0"),
         ({"characteristics": ["loss", "bias_margin"]}, "bias_margin, which come with `evidence`"),
@@ -178,15 +177,6 @@ def test_resumed_equals_uninterrupted(make_trainer, tmp_path, evidence):
     resumed = make_trainer(vit(hidden_dropout_prob=0.1), **settings)
     resumed.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-3"))
     assert torch.equal(state(whole), state(resumed))
-
-
-def test_images_before_another_background_are_not_remembered(make_trainer):
-    trainer = make_trainer(evidence=["attribute"], train_infills=["mix_rand"], train_infill_share=0.5)
-    trainer.train()
-    swapped = sum(logged(trainer, "swapped_share")) * 8
-    assert 0 < swapped < 32
-    remembered = trainer.learner.evidence["attribute"].memory.read()
-    assert len(remembered["labels"]) == pytest.approx(32 - swapped)
 
 
 def test_a_probe_no_better_than_chance_is_told_of(make_trainer):

@@ -80,16 +80,6 @@ def test_it_does_not_take_the_class_for_the_attribute():
     assert head_of_class[0] > head_of_class[1].abs()
 
 
-def test_images_before_another_background_are_predicted_and_not_remembered():
-    scene = Scene()
-    swapped = torch.arange(32) < 20
-    _, attributes, u_z = scene.step(swapped=swapped)
-    assert (u_z.argmax(-1) == attributes)[swapped].float().mean() > 0.8
-    assert len(scene.evidence.memory.read()["labels"]) == 12
-    scene.step(refit=True, swapped=torch.ones(32, dtype=torch.bool))
-    assert torch.isfinite(scene.evidence.heads).all()
-
-
 def test_what_is_kept_comes_back():
     scene = Scene()
     scene.step(refit=True)

@@ -12,7 +12,7 @@ from ...bilevel import Classifier, FeatureMemory, SoftmaxRegression
 from ...bilevel.distributed import all_reduce_mean
 from ...modeling.modes import evaluation_layers
 from ...utils.precision import at_least_float32
-from .base import Evidence, Sources, own_background
+from .base import Evidence, Sources
 from .tell_apart import class_given_attribute, tell_apart
 
 MEMORY = 2048  # training images of each process
@@ -148,8 +148,8 @@ class AttributeEvidence(Evidence):
 
     def __call__(self, batch: Mapping[str, Any], features: Tensor, classifier: Classifier) -> Tensor:
         """As of `Evidence`; the heads have been fitted before this batch came."""
-        features, own = at_least_float32(features.detach()), own_background(batch)
-        self.memory.add(features=features[own], labels=batch["labels"][own])
+        features = at_least_float32(features.detach())
+        self.memory.add(features=features, labels=batch["labels"])
         with torch.autocast(features.device.type, enabled=False):
             if self.heads is None:
                 self._begin(self._meta_features(classifier))

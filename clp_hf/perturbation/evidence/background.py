@@ -8,7 +8,7 @@ from torch import Generator, Tensor
 
 from ...bilevel import Classifier
 from ...causal import CausalAugmentation, Role
-from .base import Sources, own_background
+from .base import Sources
 from .probe import OnlineProbe, ProbeEvidence
 
 
@@ -48,10 +48,7 @@ class BackgroundEvidence(ProbeEvidence):
         return cls(probe, sources.augmentation, sources.generator)
 
     def __call__(self, batch: Mapping[str, Any], features: Tensor, classifier: Classifier) -> Tensor:
-        """As of `Evidence`; 0 for images that cannot be masked.
-
-        Of images before another background it is that background's.
-        """
+        """As of `Evidence`; 0 for images that cannot be masked, which teach nothing either."""
         pixel_values, role = self.augmentation(
             batch["pixel_values"],
             batch["labels"],
@@ -59,6 +56,6 @@ class BackgroundEvidence(ProbeEvidence):
             torch.full_like(batch["labels"], Role.COUNTERFACTUAL),
             generator=self.generator,
         )
-        own = own_background(batch) if "swapped" in batch else None
-        logits = self.probe(classifier.features(pixel_values), batch["labels"], learn_from=own)
-        return logits * (role == Role.COUNTERFACTUAL)[:, None]
+        masked = role == Role.COUNTERFACTUAL
+        logits = self.probe(classifier.features(pixel_values), batch["labels"], learn_from=masked)
+        return logits * masked[:, None]

@@ -71,8 +71,9 @@ class Evidence:
         """Predict a batch, then learn from it.
 
         Args:
-            batch: `pixel_values` (n, 3, H, W), `labels` (n,), and `mask`, the `Masks`, where there are any; with
-                `train_infills` also `swapped`, bool (n,): which images are before another background than their own.
+            batch: `pixel_values` (n, 3, H, W), `labels` (n,), and `mask`, the `Masks`, where there are any. Images that
+                `train_infills` put before another background count like others: u_z is what the background says of the
+                label in the images that are trained on, little where half of them are swapped.
             features: of the batch, (n, d), as the training pass has them.
             classifier: for the features of other images.
 
@@ -100,11 +101,3 @@ class Evidence:
         """What it returns brings back what is learned, and remembered, as it is now."""
         state = copy.deepcopy(self.state_dict())
         return lambda: self.load_state_dict(state)
-
-
-def own_background(batch: Mapping[str, Any]) -> Tensor:
-    """Which images are before their own background, bool (n,).
-
-    Of the others nothing can be learned: their labels would tell that backgrounds say nothing.
-    """
-    return ~batch["swapped"] if "swapped" in batch else torch.ones_like(batch["labels"], dtype=torch.bool)

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from ...bilevel import Classifier
-from .base import Sources, own_background
+from .base import Sources
 from .probe import OnlineProbe, ProbeEvidence
 
 Q = 0.7  # published (Zhang & Sabuncu 2018; Nam et al. 2020)
@@ -32,4 +32,4 @@ class BiasEvidence(ProbeEvidence):
 
     def __call__(self, batch: Mapping[str, Any], features: Tensor, classifier: Classifier) -> Tensor:
         """As of `Evidence`."""
-        return self.probe(features.detach(), batch["labels"], learn_from=own_background(batch))
+        return self.probe(features.detach(), batch["labels"])
