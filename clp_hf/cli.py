@@ -123,6 +123,7 @@ def repair(arguments: Annotated[list[str] | None, typer.Argument(metavar="OPTION
       clp    masks, or a few images of known group, or nothing: the more the better
       hsfm   the validation images that are hardest
       dfr    the group of every validation image (--on validation), or of the meta images (--on meta)
+      gsr    the same; by the weights of the training images
       afr    the training images that the classifier is unsure of
     """
     with user_errors():

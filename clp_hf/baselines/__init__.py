@@ -1,6 +1,6 @@
 """What CLP and HSFM are compared with.
 
-Methods on frozen features, with one interface and one rule of selection, and trainers of two of them; training losses
+Methods on frozen features, with one interface and one rule of selection, and trainers of some; training losses
 by name, in `losses`; and Meta-Weight-Net, another network for CLP's hypergradient.
 """
 
@@ -12,14 +12,15 @@ from .group_dro import group_dro
 from .gsr import gsr
 from .head import HeadResult, select, worst_and_average
 from .logistic_regression import logistic_regression
-from .trainer import AFRTrainer, DFRArguments, DFRTrainer
+from .trainer import AFRTrainer, DFRTrainer, GSRTrainer, KnownGroupsArguments
 
 __all__ = [
     "TRAINING_LOSSES",
     "AFRTrainer",
-    "DFRArguments",
     "DFRTrainer",
+    "GSRTrainer",
     "HeadResult",
+    "KnownGroupsArguments",
     "WeightNetwork",
     "afr",
     "build_loss",

@@ -85,25 +85,29 @@ def dfr(
     return replace(chosen, weight=weight, bias=bias)
 
 
-def check_fitted(labels: Tensor, groups: Tensor | None, num_classes: int, fitted_on: str) -> None:
-    """Whether DFR can be fitted on these.
+def check_fitted(labels: Tensor, groups: Tensor | None, num_classes: int, fitted_on: str, method: str = "DFR") -> None:
+    """Whether DFR, or a method like it, can be fitted on these.
 
     Args:
         labels, groups: (n,).
         num_classes: C.
         fitted_on: what the set of them is called, in words.
+        method: what the method is called.
 
     Raises:
         ValueError: they have no groups, a group with one sample only, or lack a class.
     """
     if groups is None:
-        raise ValueError(f"DFR needs the group of every {fitted_on} sample; they have none. AFR works without groups.")
+        raise ValueError(
+            f"{method} needs the group of every {fitted_on} sample; they have none. AFR works without groups."
+        )
     if missing := sorted(set(range(num_classes)) - set(labels.tolist())):
-        raise ValueError(f"DFR is fitted on the {fitted_on} set, which has no sample of the classes {missing}.")
+        raise ValueError(f"{method} is fitted on the {fitted_on} set, which has no sample of the classes {missing}.")
     names, sizes = groups.unique(return_counts=True)
     if sizes.min() < 2:
         raise ValueError(
-            f"DFR halves the {fitted_on} set; groups {names[sizes < 2].tolist()} have a single sample there."
+            f"{method} needs two samples of every group of the {fitted_on} set; groups {names[sizes < 2].tolist()} "
+            "have a single one."
         )
 
 

@@ -1,4 +1,4 @@
-"""Deep Feature Reweighting and Automatic Feature Reweighting, seen from the Trainer: `train` replaces the head."""
+"""What CLP's head is compared with, seen from the Trainer: `train` replaces the head by that of a method."""
 
 from __future__ import annotations
 
@@ -17,12 +17,49 @@ from .afr import DEFAULT_SETTINGS as AFR_SETTINGS
 from .afr import afr
 from .dfr import DEFAULT_SETTINGS as DFR_SETTINGS
 from .dfr import check_fitted, dfr
+from .gsr import DEFAULT_SETTINGS as GSR_SETTINGS
+from .gsr import gsr
+from .head import HeadResult, Settings
 
 SETS = ("validation", "meta")
 
 
-class AFRTrainer(HeadTrainer):
-    """Retrains the final linear layer where it is wrong (`afr`); the backbone stays as it is.
+class BaselineTrainer(HeadTrainer):
+    """Retrains the final linear layer by a method with a `HeadResult`; the backbone stays as it is.
+
+    Attributes:
+        SETTINGS: that are tried.
+        result: the `HeadResult`, after `train`.
+    """
+
+    SETTINGS: Settings
+
+    def _check_sets(self, **sets: Dataset | None) -> None:
+        """Whether they are there, and have labels."""
+        for name, dataset in sets.items():
+            if dataset is None:
+                raise ValueError(f"{self.NAME} needs a {name} set, and there is none.")
+            check_labels(column(dataset, "labels"), self.model.config.num_labels, f"{name} set")
+
+    def _learn(self, head: Head) -> Head:
+        self.result = self._fit(head)
+        return Head(self.result.weight, self.result.bias)
+
+    def _fit(self, head: Head) -> HeadResult:
+        """The result, in the place of this head."""
+        raise NotImplementedError
+
+    def _facts(self, details: CardDetails) -> dict[str, Any]:
+        return {
+            "method_settings": self.result.settings,
+            "rule": self.rule,
+            "score": self.score,
+            "trials": len(self.SETTINGS),
+        }
+
+
+class AFRTrainer(BaselineTrainer):
+    """Trains the final linear layer on where it is wrong (`afr`); the backbone stays as it is.
 
     Args:
         model: an image classifier of `load_image_classifier`.
@@ -31,50 +68,37 @@ class AFRTrainer(HeadTrainer):
         eval_dataset: the validation set, which chooses the setting.
         **kwargs: as for `Trainer`; and `card_details`.
 
-    Attributes:
-        result: the `HeadResult`, after `train`.
-
     Raises:
         ValueError: a set is missing or has no labels.
     """
 
-    NAME, CARD = "AFR", "afr"
+    NAME, CARD, SETTINGS = "AFR", "afr", AFR_SETTINGS
 
     def __init__(self, model=None, args: HeadArguments | None = None, **kwargs):
         super().__init__(model, args or HeadArguments(), **kwargs)
-        _check(self, training=self.train_dataset, validation=self.eval_dataset)
+        self._check_sets(training=self.train_dataset, validation=self.eval_dataset)
 
-    def _learn(self, head: Head) -> Head:
-        self.result = afr(
-            self.features(self.train_dataset), self.features(self.eval_dataset), head, seed=self.args.seed
-        )
-        return Head(self.result.weight, self.result.bias)
-
-    def _facts(self, details: CardDetails) -> dict[str, Any]:
-        return {
-            "method_settings": self.result.settings,
-            "rule": self.rule,
-            "score": self.score,
-            "trials": len(AFR_SETTINGS),
-        }
+    def _fit(self, head: Head) -> HeadResult:
+        return afr(self.features(self.train_dataset), self.features(self.eval_dataset), head, seed=self.args.seed)
 
 
 @dataclass
-class DFRArguments(HeadArguments):
-    """`HeadArguments`, and which images Deep Feature Reweighting is fitted on."""
+class KnownGroupsArguments(HeadArguments):
+    """`HeadArguments`, and whose groups a method learns from."""
 
     on: str = field(
         default="validation",
         metadata={
-            "help": "What it is fitted on: validation, as published, or meta, the few images that CLP learns from.",
+            "help": "Whose groups it learns from: validation, as published, or meta, the few images that CLP learns "
+            "from.",
             "choices": list(SETS),
         },
     )
     meta_samples: int = field(
         default=10,
         metadata={
-            "help": "Images of every group taken out of the training set, when no meta_dataset is given and it is "
-            "fitted on that."
+            "help": "Images of every group taken out of the training set, when no meta_dataset is given and it learns "
+            "from that."
         },
     )
 
@@ -84,65 +108,73 @@ class DFRArguments(HeadArguments):
             raise ValueError(f"on is {self.on!r}; choose one of {', '.join(SETS)}.")
 
 
-class DFRTrainer(HeadTrainer):
-    """Retrains the final linear layer on group-balanced images (`dfr`); the backbone stays as it is.
+class KnownGroupsTrainer(BaselineTrainer):
+    """Learns from images of known group.
 
     Args:
         model: an image classifier of `load_image_classifier`.
-        args: `DFRArguments`.
-        train_dataset: map-style, with **evaluation transforms**: features are computed once. It standardises them.
-        meta_dataset: what it is fitted on with `args.on="meta"`, with groups; by default `args.meta_samples` images of
+        args: `KnownGroupsArguments`.
+        train_dataset: map-style, with **evaluation transforms**: features are computed once. Items as for `CLPTrainer`.
+        meta_dataset: what it learns from with `args.on="meta"`, with groups; by default `args.meta_samples` images of
             every group are taken out of the training set.
-        eval_dataset: the validation set; what it is fitted on with `args.on="validation"`, with groups.
+        eval_dataset: the validation set; what it learns from with `args.on="validation"`, with groups.
         **kwargs: as for `Trainer`; and `card_details`.
 
     Attributes:
-        fitted_on: the data set that it is fitted on.
-        result: the `HeadResult`, after `train`.
+        target: the data set of known groups.
 
     Raises:
-        ValueError: a set is missing or has no labels; or what it is fitted on has no groups, a group of one image,
-            lacks a class, or shares images with the training set.
+        ValueError: a set is missing or has no labels; or the target has no groups, a group of one image, lacks a class,
+            or shares images with the training set.
     """
 
-    NAME, CARD = "DFR", "dfr"
-
-    def __init__(self, model=None, args: DFRArguments | None = None, *, meta_dataset=None, **kwargs):
-        super().__init__(model, args or DFRArguments(), **kwargs)
-        if self.args.on == "meta" and meta_dataset is None:
+    def __init__(self, model=None, args: KnownGroupsArguments | None = None, *, meta_dataset=None, **kwargs):
+        super().__init__(model, args or KnownGroupsArguments(), **kwargs)
+        on = self.args.on
+        if on == "meta" and meta_dataset is None:
             self.train_dataset, meta_dataset = split_meta_set(
                 self.train_dataset, self.args.meta_samples, self.args.seed
             )
-        self.fitted_on = meta_dataset if self.args.on == "meta" else self.eval_dataset
-        _check(self, **{"training": self.train_dataset, self.args.on: self.fitted_on})
-        labels, groups = (column(self.fitted_on, name) for name in ("labels", "group"))
+        self.target = meta_dataset if on == "meta" else self.eval_dataset
+        self._check_sets(**{"training": self.train_dataset, on: self.target})
+        labels, groups = (column(self.target, name) for name in ("labels", "group"))
         groups = None if groups is None else torch.from_numpy(groups)
-        check_fitted(torch.from_numpy(labels), groups, self.model.config.num_labels, self.args.on)
-        if len(rows := shared_images(self.fitted_on, self.train_dataset)):
+        check_fitted(torch.from_numpy(labels), groups, self.model.config.num_labels, on, self.NAME)
+        if len(rows := shared_images(self.target, self.train_dataset)):
             raise ValueError(
-                f"DFR is fitted on the {self.args.on} set, of which {len(rows)} images are training images too, the "
-                f"first is image {rows[0]}: the backbone knows them. Take them out of the training set."
+                f"{self.NAME} learns from the {on} set, of which {len(rows)} images are training images too, the first "
+                f"is image {rows[0]}: the backbone knows them. Take them out of the training set."
             )
 
-    def _learn(self, head: Head) -> Head:
-        train, fitted_on = self.features(self.train_dataset), self.features(self.fitted_on)
-        self.result = dfr(train, fitted_on, head, seed=self.args.seed, fitted_on=self.args.on)
-        return Head(self.result.weight, self.result.bias)
-
     def _facts(self, details: CardDetails) -> dict[str, Any]:
-        return {
-            "method_settings": self.result.settings,
-            "rule": self.rule,
-            "score": self.score,
-            "trials": len(DFR_SETTINGS),
-            "fitted_on": self.args.on,
-            "fitted_size": len(self.fitted_on),
-        }
+        return super()._facts(details) | {"target": self.args.on, "target_size": len(self.target)}
 
 
-def _check(trainer: HeadTrainer, **sets: Dataset | None) -> None:
-    """Whether the sets are there, and have labels."""
-    for name, dataset in sets.items():
-        if dataset is None:
-            raise ValueError(f"{trainer.NAME} needs a {name} set, and there is none.")
-        check_labels(column(dataset, "labels"), trainer.model.config.num_labels, f"{name} set")
+class DFRTrainer(KnownGroupsTrainer):
+    """Trains the final linear layer on group-balanced images (`dfr`); the backbone stays as it is.
+
+    Of the training set come the mean and the spread of the features alone. The rest as of `KnownGroupsTrainer`.
+    """
+
+    NAME, CARD, SETTINGS = "DFR", "dfr", DFR_SETTINGS
+
+    def _fit(self, head: Head) -> HeadResult:
+        train, target = self.features(self.train_dataset), self.features(self.target)
+        return dfr(train, target, head, seed=self.args.seed, fitted_on=self.args.on)
+
+
+class GSRTrainer(KnownGroupsTrainer):
+    """Trains the final linear layer on training images weighted for the target's groups (`gsr`); the backbone stays.
+
+    Validation chooses the setting. The rest as of `KnownGroupsTrainer`.
+    """
+
+    NAME, CARD, SETTINGS = "GSR", "gsr", GSR_SETTINGS
+
+    def __init__(self, model=None, args: KnownGroupsArguments | None = None, **kwargs):
+        super().__init__(model, args, **kwargs)
+        self._check_sets(validation=self.eval_dataset)
+
+    def _fit(self, head: Head) -> HeadResult:
+        train, validation = self.features(self.train_dataset), self.features(self.eval_dataset)
+        return gsr(train, validation, head, seed=self.args.seed, target=self.features(self.target))

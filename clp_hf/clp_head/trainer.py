@@ -19,7 +19,7 @@ from ..data.meta_set import split_meta_set
 from ..features import CausalFeatures, Head, HeadArguments, HeadTrainer, extract_causal_features
 from ..hub.card import CardDetails
 from ..modeling.preprocessing import image_settings
-from ..perturbation.evidence import ON_FEATURES, meta_attributes, missing_attributes
+from ..perturbation.evidence import ON_FEATURES, attributes_of, meta_attributes, missing_attributes
 from .learning import CLPHeadResult, CLPHeadSettings, best, check_two_of_each, clp_head
 
 logger = logging.get_logger(__name__)
@@ -146,11 +146,13 @@ class CLPHeadTrainer(HeadTrainer):
         return found["training"], found["meta"]
 
     def _attributes(self, train_labels: Tensor, labels: Tensor) -> tuple[Tensor | None, str | None]:
-        """Of the meta images; or why there are none."""
+        """Of the meta images, None where groups lie inside classes; and why the evidence cannot be had."""
         train_groups, groups = (
             None if values is None else torch.from_numpy(values).long()
             for values in (column(self.train_dataset, "group"), column(self.meta_dataset, "group"))
         )
+        if groups is not None and attributes_of(labels, groups) is None and _inside_classes(labels, groups):
+            return None, None  # of such groups the evidence is how frequent each is
         pairs = None if train_groups is None else (train_labels, train_groups)
         missing = missing_attributes(labels, groups, self.model.config.num_labels, pairs)
         return (None if missing else meta_attributes(labels, groups, pairs)[0]), missing
@@ -243,3 +245,9 @@ class CLPHeadTrainer(HeadTrainer):
             "meta_source": details.meta_source or self.meta_source,
             "swapped_copies": self.args.swapped_copies if self.has_masks else 0,
         }
+
+
+def _inside_classes(labels: Tensor, groups: Tensor) -> bool:
+    """Whether every group is of one class, and a class has several."""
+    pairs = torch.stack([groups, labels], 1).unique(dim=0)
+    return len(pairs) == len(groups.unique()) > len(labels.unique())

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from transformers.utils import logging
 
-from ..baselines import AFRTrainer, DFRArguments, DFRTrainer
+from ..baselines import AFRTrainer, DFRTrainer, GSRTrainer, KnownGroupsArguments
 from ..clp_head import CLPHeadArguments, CLPHeadTrainer
 from ..data.dataset import ImageClassificationDataset
 from ..data.groups import counts
@@ -37,7 +37,8 @@ class Repair(NamedTuple):
 REPAIRS = {
     "clp": Repair(CLPHeadTrainer, CLPHeadArguments, True),
     "hsfm": Repair(HSFMTrainer, HSFMArguments, False),
-    "dfr": Repair(DFRTrainer, DFRArguments, True),
+    "dfr": Repair(DFRTrainer, KnownGroupsArguments, True),
+    "gsr": Repair(GSRTrainer, KnownGroupsArguments, True),
     "afr": Repair(AFRTrainer, HeadArguments, False),
 }
 # What an experiment reads of the training arguments, and a repair may have as well.

@@ -65,6 +65,7 @@ FACTS_OF = {
     "hsfm": ("rule", "epochs", "trials"),
     "clp-head": ("rule", "trials", *META_SET, "strengths", "agreement", "swapped_copies"),
     "dfr": ("rule", "trials"),
+    "gsr": ("rule", "trials"),
     "afr": ("rule", "trials"),
 }
 

@@ -37,7 +37,8 @@ SUMMARY = {
 }
 LOSSES = {"cross_entropy": "ERM"}
 METHODS = {
-    "afr": "AFR", "clp-head": "CLP head", "dfr": "DFR", "hsfm": "HSFM", "meta-weight-net": "Meta-Weight-Net"
+    "afr": "AFR", "clp-head": "CLP head", "dfr": "DFR", "gsr": "GSR", "hsfm": "HSFM",
+    "meta-weight-net": "Meta-Weight-Net"
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""DFR and AFR as trainers: the head that the method gives is the model's, and its card says how it came about."""
+"""DFR, GSR and AFR as trainers: the head that the method gives is the model's, and its card says how it came about."""
 
 import re
 
@@ -9,7 +9,7 @@ from huggingface_hub import ModelCard
 from torch.utils.data import Subset
 from transformers import AutoModelForImageClassification, ViTImageProcessor
 
-from clp_hf.baselines import AFRTrainer, DFRArguments, DFRTrainer
+from clp_hf.baselines import AFRTrainer, DFRTrainer, GSRTrainer, KnownGroupsArguments
 from clp_hf.features import HeadArguments
 from clp_hf.hub.record import RunRecord
 
@@ -29,8 +29,19 @@ def make(tmp_path):
 @pytest.mark.parametrize(
     ("trainer", "arguments", "settings", "told"),
     [
-        (DFRTrainer, DFRArguments, {}, r"drawn out of the validation set \(36 images\)"),
-        (DFRTrainer, DFRArguments, {"on": "meta", "meta_samples": 4}, r"drawn out of the meta set \(24 images\)"),
+        (DFRTrainer, KnownGroupsArguments, {}, r"drawn out of the validation set \(36 images\)"),
+        (
+            DFRTrainer,
+            KnownGroupsArguments,
+            {"on": "meta", "meta_samples": 4},
+            r"drawn out of the meta set \(24 images\)",
+        ),
+        (
+            GSRTrainer,
+            KnownGroupsArguments,
+            {"on": "meta", "meta_samples": 4},
+            r"worst groups of the meta set \(24 images\)",
+        ),
         (AFRTrainer, HeadArguments, {}, "every training image\nweighted"),
     ],
 )
@@ -54,7 +65,9 @@ def test_the_head_of_the_method_is_saved_and_told_of(make, tmp_path, trainer, ar
 def test_on_the_meta_set_it_has_seen_no_validation_image(make):
     heads = []
     for validation in (VALIDATION, Squares(36, start=5000)):
-        trainer = make(DFRTrainer, DFRArguments, validation, settings={"on": "meta"}, meta_dataset=Squares(24, start=9))
+        trainer = make(
+            DFRTrainer, KnownGroupsArguments, validation, settings={"on": "meta"}, meta_dataset=Squares(24, start=9)
+        )
         trainer.train()
         heads.append(trainer.result.weight)
     assert torch.equal(*heads)
@@ -65,7 +78,7 @@ def test_on_the_meta_set_it_has_seen_no_validation_image(make):
     [
         ({"validation": Squares(36, columns=(), start=500)}, "group of every validation sample; they have none"),
         ({"validation": None}, "DFR needs a validation set"),
-        ({"validation": Subset(VALIDATION, [0, 1, 2, 6, 7, 8, 3])}, r"halves the validation set; groups \[1\]"),
+        ({"validation": Subset(VALIDATION, [0, 1, 2, 6, 7, 8, 3])}, r"of the validation set; groups \[1\] have a"),
         ({"settings": {"on": "meta"}, "meta_dataset": Squares(24, num_labels=2, start=9)},
          r"DFR is fitted on the meta set, which has no sample of the classes \[2\]"),
         ({"train": Subset(VALIDATION, range(9))}, "of which 9 images are training images too, the first is image 0"),
@@ -74,7 +87,7 @@ def test_on_the_meta_set_it_has_seen_no_validation_image(make):
 )  # fmt: skip
 def test_what_dfr_cannot_be_fitted_on(make, settings, message):
     with pytest.raises(ValueError, match=message):
-        make(DFRTrainer, DFRArguments, **settings)
+        make(DFRTrainer, KnownGroupsArguments, **settings)
 
 
 def test_afr_needs_validation(make):

@@ -115,6 +115,18 @@ def test_without_masks_groups_or_validation_what_there_is_decides(make):
     assert make(evidence=["none"]).evidence == []
 
 
+def test_groups_inside_classes_are_evidence_by_their_frequency(make):
+    """As the fine classes of superclasses, which share no attribute."""
+
+    def inside(label, group):
+        return label, {0: 7, 1: 3, 2: 5, 3: 0, 4: 2, 5: 9}[group]
+
+    trainer = make(train=relabelled(60, inside), meta=relabelled(24, inside, 900), evidence=["attribute"])
+    trainer.train()
+    assert trainer.attributes is None
+    assert torch.isfinite(trainer.result.head.weight).all()
+
+
 def test_without_a_meta_set_it_is_taken_out_of_the_training_set(make, tmp_path):
     args = CLPHeadArguments(str(tmp_path), meta_samples=3, use_cpu=True, report_to=[])
     trainer = CLPHeadTrainer(vit(), args, train_dataset=Squares(60))

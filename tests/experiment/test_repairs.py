@@ -57,6 +57,7 @@ def run(tmp_path, monkeypatch, capsys, caplog, birds, classifier):
         ("clp", ["--strength_steps", "2"]),
         ("hsfm", ["--epochs", "2", "--support_size", "4", "--hard_size", "4"]),
         ("dfr", ["--on", "meta"]),
+        ("gsr", ["--on", "meta"]),
         ("afr", []),
     ],
 )
@@ -105,7 +106,9 @@ def test_the_method_may_stand_in_a_settings_file(run, tmp_path, monkeypatch):
 
 
 def test_unknown_methods(run):
-    with pytest.raises(ValueError, match=r"There is no method 'drf'. Did you mean 'dfr'.* Choose: clp, hsfm, dfr, afr"):
+    with pytest.raises(
+        ValueError, match=r"There is no method 'drf'. Did you mean 'dfr'.* Choose: clp, hsfm, dfr, gsr, afr"
+    ):
         run("--method", "drf")
 
 
