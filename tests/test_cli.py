@@ -91,7 +91,7 @@ def test_a_recipes_own_help(run, words, program):
 def test_completion():
     assert "_clp_hf_completion" in command(_CLP_HF_COMPLETE="source_bash").stdout
     words = {"_CLP_HF_COMPLETE": "complete_bash", "COMP_CWORD": "2"}
-    assert command(**words, COMP_WORDS="clp-hf train cif").stdout.split() == ["cifar_longtail", "cifar_noisy"]
+    assert command(**words, COMP_WORDS="clp-hf train cif").stdout.split() == ["cifar_longtail", "cifar_noisy", "cifar_superclasses"]
     assert "evaluate" in command(**words | {"COMP_CWORD": "1"}, COMP_WORDS="clp-hf ev").stdout.split()
 
 
@@ -282,7 +282,7 @@ def test_wrong_settings_are_refused(tmp_path, content, message):
         ("meta_batch_size: null", "meta_batch_size", None),
         ("save_strategy: no", "save_strategy", "no"),  # a boolean, to YAML 1.1
         ("class_prior: yes", "class_prior", True),
-        ("factual_infills: grey", "factual_infills", ["grey"]),
+        ("factual_infills: shuffle", "factual_infills", ["shuffle"]),
         ("factual_infills: []", "factual_infills", []),
         ("label_names: [yes, no]", "label_names", ["yes", "no"]),
         ("lr_scheduler_kwargs: {num_cycles: 2}", "lr_scheduler_kwargs", {"num_cycles": 2}),

@@ -244,7 +244,6 @@ class Without(Squares):
         ({"train_infill_share": 0.0}, "train_infill_share is 0.0; expected more than 0 and at most 1"),
         ({"train_infill_share": 1.1}, "train_infill_share is 1.1"),
         ({"train_infill_share": float("nan")}, "train_infill_share is nan"),
-        ({**CLP, "train_infill_share": 1.0}, "train_infill_share=1 there is none. Lower it"),
         ({"train_dataset": Squares(60, columns=())}, r"they have no `mask`. Make masks \(clp-hf masks\).*--box_column"),
         ({"train_dataset": Stream([Squares(9, columns=())[i] for i in range(9)])}, "they have no `mask`"),
         ({"train_dataset": Without(60)}, "some have none: give these an empty one"),

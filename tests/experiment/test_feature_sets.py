@@ -80,23 +80,21 @@ def test_the_pixels_that_are_kept_and_those_that_are_not(found, monkeypatch):
     experiment, folder, _ = found
     seen = {}
 
-    def remember(model, images, args, cache):
+    def remember(model, images, args, cache, collator):
         seen.setdefault(Path(cache).name, []).append(images)
-        return extraction.extract_features(model, images, args, cache)
+        return extraction.extract_features(model, images, args, cache, collator)
 
-    monkeypatch.setattr(feature_sets, "extract_features", remember)
+    monkeypatch.setattr("clp_hf.features.causal.extract_features", remember)
     feature_sets.feature_sets(experiment, folder)
     indices = list(range(8))
-    images = seen["train_images"][0].__getitems__(indices)
-    background = seen["train_background"][0].__getitems__(indices)
-    swapped = seen["train_swapped"][0].__getitems__(indices)
+    images, background, swapped = (dataset.__getitems__(indices) for dataset in seen["train"][:3])
     for original, without, other in zip(images, background, swapped, strict=True):
         covered = original["mask"] >= 0.5
         kept = covered.expand_as(original["pixel_values"])
         assert torch.equal(other["pixel_values"][kept], original["pixel_values"][kept])
         assert (other["pixel_values"] != original["pixel_values"]).any()
         assert (without["pixel_values"][kept] != original["pixel_values"][kept]).float().mean() > 0.5
-    again = seen["train_swapped"][0].__getitems__(indices)
+    again = seen["train"][2].__getitems__(indices)
     assert all(torch.equal(a["pixel_values"], b["pixel_values"]) for a, b in zip(swapped, again, strict=True))
 
 
