@@ -138,7 +138,7 @@ def judged(head: Head, on: FeatureSet) -> tuple[float, float]:
     return worst_and_average(on.features @ head.weight.T + head.bias, on.labels, on.groups)
 
 
-def rows(masks: bool, groups: bool) -> dict[str, tuple[str, Callable[[Knowledge], Knowledge], Callable]]:
+def rows(masks: bool) -> dict[str, tuple[str, Callable[[Knowledge], Knowledge], Callable]]:
     """Name -> what is known, how it is cut down to that, and the method."""
     bare = lambda of: of.without_masks()  # noqa: E731
     labels_only = lambda of: of.without_masks().without_groups()  # noqa: E731
@@ -205,7 +205,7 @@ def main():
     features = feature_sets(experiment, benchmark.features)
     results = Path(benchmark.results)
     results.mkdir(parents=True, exist_ok=True)
-    methods = rows(features.train.background is not None, features.train.images.groups is not None)
+    methods = rows(features.train.background is not None)
     for seed in benchmark.seeds:
         path = results / f"seed-{seed}.json"
         record = json.loads(path.read_text()) if path.exists() else {"seed": seed, "rows": {}}

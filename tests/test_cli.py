@@ -91,7 +91,11 @@ def test_a_recipes_own_help(run, words, program):
 def test_completion():
     assert "_clp_hf_completion" in command(_CLP_HF_COMPLETE="source_bash").stdout
     words = {"_CLP_HF_COMPLETE": "complete_bash", "COMP_CWORD": "2"}
-    assert command(**words, COMP_WORDS="clp-hf train cif").stdout.split() == ["cifar_longtail", "cifar_noisy", "cifar_superclasses"]
+    assert command(**words, COMP_WORDS="clp-hf train cif").stdout.split() == [
+        "cifar_longtail",
+        "cifar_noisy",
+        "cifar_superclasses",
+    ]
     assert "evaluate" in command(**words | {"COMP_CWORD": "1"}, COMP_WORDS="clp-hf ev").stdout.split()
 
 
