@@ -41,6 +41,7 @@ SCENARIOS = {
 }
 
 OWN_CLASS = {"perturbed_logits": "own", "perturbation_bound": 10.0}
+CONVERGED = {"lookahead": "converged", "lookahead_scope": "full", "meta_every": 5}
 VARIANTS = {
     **METHODS,
     # the same masks used as data augmentation too: every other training image gets the background of another class
@@ -56,6 +57,9 @@ VARIANTS = {
     "clp_without_evidence": {"evidence": []},
     # without masks: what the groups of the meta set, or nothing at all, say of the shortcut
     "meta_lp_attribute": {**METHODS["meta_lp"], "evidence": ["attribute"]},
+    # Ω judged at the head that training on the recent features would end with
+    "clp_converged": CONVERGED,
+    "meta_lp_attribute_converged": {**METHODS["meta_lp"], "evidence": ["attribute"], **CONVERGED},
     "meta_lp_bias": {**METHODS["meta_lp"], "evidence": ["bias"]},
     # the evidence of the background taken as it is, the gate never learned: what does meta-learning add?
     "evidence_not_learned": {"perturbation_learning_rate": 1e-30},
