@@ -20,6 +20,7 @@ from datasets import ClassLabel, Dataset, DatasetDict
 STRINGS = ("string", "large_string", "string_view")
 HIDDEN = -1  # what the Hub stores for a label that is not given away
 INTEGER = re.compile(r"0|-?[1-9][0-9]*")
+NAMED = 12  # classes in a message
 
 
 @dataclass
@@ -189,9 +190,11 @@ def _of_model(
         return names, positions
     if all(labels.numbered for labels in read.values()) and told <= {str(index) for index in range(len(known))}:
         return known, {str(index): index for index in range(len(known))}
+    told, known = (f"{listed[:NAMED]}{' …' if listed[NAMED:] else ''}" for listed in (sorted(told), known))
     raise ValueError(
-        f"The data set has the classes {sorted(told)}, the checkpoint tells {known} apart. If they are the same under "
-        "other names, give the checkpoint's names in the order of the data set's labels: class_names."
+        f"The data set has the classes {told}, the checkpoint tells {known} apart. If they are the same under "
+        "other names, give the checkpoint's names in the order of the data set's labels: class_names. If they are "
+        "others, the checkpoint needs a head for them: clp-hf train, or clp-hf repair --new_head true."
     )
 
 

@@ -27,19 +27,20 @@ logger = logging.get_logger(__name__)
 
 
 class Repair(NamedTuple):
-    """Which trainer, by which arguments; and whether it is given the meta set."""
+    """Which trainer, by which arguments; whether it is given the meta set, and begins with the classifier's head."""
 
     trainer: type[HeadTrainer]
     arguments: type[HeadArguments]
     takes_meta_set: bool
+    starts_from_head: bool = False  # and not from the features alone
 
 
 REPAIRS = {
     "clp": Repair(CLPHeadTrainer, CLPHeadArguments, True),
-    "hsfm": Repair(HSFMTrainer, HSFMArguments, False),
+    "hsfm": Repair(HSFMTrainer, HSFMArguments, False, True),
     "dfr": Repair(DFRTrainer, KnownGroupsArguments, True),
     "gsr": Repair(GSRTrainer, KnownGroupsArguments, True),
-    "afr": Repair(AFRTrainer, HeadArguments, False),
+    "afr": Repair(AFRTrainer, HeadArguments, False, True),
 }
 # What an experiment reads of the training arguments, and a repair may have as well.
 OF_THE_DATA = ("seed", "meta_samples", "mask_shape")
@@ -52,6 +53,10 @@ class BackboneArguments:
     train_backbone: str | None = field(
         default=None,
         metadata={"help": "Train the classifier first, as recipes/waterbirds.py does.", "choices": ["erm", "clp"]},
+    )
+    new_head: bool = field(
+        default=False,
+        metadata={"help": "Of a pretrained backbone, whose own classes are others: learn a new head for the data's."},
     )
 
 
@@ -105,7 +110,13 @@ def run_repair(
         | {"output_dir": os.path.join(args.output_dir, "backbone")}
     )
     data, source = prepare(data), model.model_name_or_path
-    if recipe.train_backbone:
+    if recipe.new_head and (recipe.train_backbone or repair.starts_from_head):
+        reason = "--train_backbone trains one" if recipe.train_backbone else f"{method} begins with a trained one"
+        raise ValueError(f"--new_head replaces the classifier's head, and {reason}. Leave one of them out.")
+    if recipe.new_head:
+        experiment = Experiment(data, model, training)
+        classifier = experiment.build_model()
+    elif recipe.train_backbone:
         experiment = Experiment(data, model, training)
         experiment.run(METHODS[recipe.train_backbone], training.output_dir)
         source = training.output_dir

@@ -77,6 +77,30 @@ def test_every_method_repairs_a_checkpoint_and_is_reported(run, tmp_path, classi
     assert "validation, before" in page
 
 
+def test_a_backbone_of_other_classes_gets_a_new_head(run, tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    load_image_classifier("cifar_resnet20", num_labels=30, image_size=32, pretrained=False).save_pretrained(
+        tmp_path / "other"
+    )
+    other = ["--model_name_or_path", str(tmp_path / "other"), "--strength_steps", "1"]
+    with pytest.raises(ValueError, match=r"'LABEL_11'\] … apart.*clp-hf repair --new_head true"):
+        run(*other)
+    run(*other, "--new_head", "true")
+    assert set(load_image_classifier(str(tmp_path / "run")).config.id2label.values()) == {"landbird", "waterbird"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "reason"),
+    [
+        (["--method", "afr"], "afr begins with a trained one"),
+        (["--train_backbone", "erm"], "--train_backbone trains one"),
+    ],
+)
+def test_a_new_head_where_one_is_needed_or_trained_is_refused(run, flags, reason):
+    with pytest.raises(ValueError, match=reason):
+        run("--new_head", "true", *flags)
+
+
 def test_the_meta_set_is_out_of_validation_and_as_it_is_evaluated(run, tmp_path, monkeypatch):
     trainers = []
 
