@@ -245,7 +245,7 @@ class _Problem:
         regression = SoftmaxRegression(features, labels, self.classes)
         m = len(self.meta)
         offsets = F.pad(evidence, (0, 0, 0, len(labels) - evidence.shape[1]))  # 0 for swapped and meta images
-        fold = _folds(self.meta_attributes_or_labels(), settings.folds, settings.seed)
+        fold = _folds(self._meta_cells(), settings.folds, settings.seed)
         runs = settings.folds if settings.meta_weight else 1
         judged = fold == torch.arange(runs)[:, None] if settings.meta_weight else torch.ones(1, m, dtype=torch.bool)
 
@@ -293,11 +293,6 @@ class _Problem:
             history,
         )
 
-    def meta_attributes_or_labels(self) -> Tensor:
-        """What the folds of the meta images are balanced by."""
-        groups = self.meta.images.groups
-        return self.meta.labels if groups is None else groups
-
     def meta_loss(self, weight: Tensor, bias: Tensor, judged: Tensor) -> Tensor:
         """Of the meta images and their causal versions (Eq. 9), each by the run (R, m) that judges it."""
         versions = [(self.meta_features, False, judged)]
@@ -313,6 +308,11 @@ class _Problem:
         logits = features @ weight.mT + bias[:, None]  # (R, M, C)
         run, row = seen.nonzero(as_tuple=True)
         return meta_loss(logits[run, row], labels[row], counterfactual[row])
+
+    def _meta_cells(self) -> Tensor:
+        """What the folds of the meta images are balanced by."""
+        groups = self.meta.images.groups
+        return self.meta.labels if groups is None else groups
 
     def _folded(self, solution: Solution) -> Head:
         """For features that are not standardised."""
