@@ -37,6 +37,11 @@ def write_record(path: Path, record: dict) -> None:
         part.write_text(json.dumps(record, indent=1))
 
 
+def seed_records(results: Path) -> list[dict]:
+    """The records of a folder that has one file a seed, in the order of their names."""
+    return [json.loads(path.read_text()) for path in sorted(results.glob("seed-*.json"))]
+
+
 def mean_and_spread(shares: Sequence[float]) -> str:
     """Mean ± standard deviation, in percent, of shares in [0, 1]; one share has no deviation."""
     values = [100 * share for share in shares]

@@ -14,7 +14,6 @@ and with the search, on the ERM and on the CLP backbone. One JSON file a seed; `
 """
 
 import copy
-import json
 import sys
 import time
 from dataclasses import dataclass, field
@@ -28,7 +27,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "recipes"))
 
 import waterbirds  # noqa: E402
-from common import mean_and_spread, write_record  # noqa: E402
+from common import mean_and_spread, seed_records, write_record  # noqa: E402
 
 from clp_hf import CLPTrainingArguments  # noqa: E402
 from clp_hf.baselines import afr, dfr, logistic_regression, worst_and_average  # noqa: E402
@@ -119,7 +118,7 @@ def main():
 
 def write_table(results: Path) -> str:
     """Mean ± standard deviation over seeds of every row, as Markdown in `table.md`."""
-    records = [json.loads(path.read_text()) for path in sorted(results.glob("seed-*.json"))]
+    records = seed_records(results)
     seeds = ", ".join(str(record["seed"]) for record in records)
     lines = ["| on frozen features | seeds | test worst group | test average |", "|---|---|---:|---:|"]
     for name in records[0]["rows"]:

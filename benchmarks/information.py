@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import mean_and_spread, write_record
+from common import mean_and_spread, seed_records, write_record
 from compare import scenario_arguments
 from feature_sets import FeatureSets, feature_sets
 from sklearn.linear_model import LogisticRegression
@@ -228,7 +228,7 @@ def main():
 
 def write_table(results: Path) -> str:
     """Mean ± standard deviation over seeds of every row, as Markdown in `table.md`."""
-    records = [json.loads(path.read_text()) for path in sorted(results.glob("seed-*.json"))]
+    records = seed_records(results)
     seeds = ", ".join(str(record["seed"]) for record in records)
     lines = [
         f"Seeds {seeds}; percent, mean ± standard deviation; CPU seconds of all settings, without features.",

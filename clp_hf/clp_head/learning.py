@@ -161,6 +161,7 @@ class _Problem:
         self.features, self.meta_features = self._standard(features), self._standard(meta.images.features)
         self.length = float(self.features.square().sum(1).mean())
         self.weights = class_weights(train.labels, self.classes)
+        self.rows, self.meta_versions = self._rows(), self._meta_versions()
         self.evidence: dict[tuple, Tensor] = {}
 
     def _standard(self, features: Tensor | None) -> Tensor | None:
@@ -227,7 +228,7 @@ class _Problem:
 
     # ---- the inner problem -------------------------------------------------------------------------------------------
 
-    def rows(self) -> tuple[Tensor, Tensor, Tensor]:
+    def _rows(self) -> tuple[Tensor, Tensor, Tensor]:
         """Features, labels and weights of all that is trained on: images, swapped ones, meta images."""
         swapped = self._standard(self.train.swapped)
         copies = 0 if swapped is None else len(swapped)
@@ -241,7 +242,7 @@ class _Problem:
     def learn(self, settings: CLPHeadSettings) -> CLPHeadResult:
         """Ω, and the head of it."""
         evidence = self.evidence_of(settings)
-        features, labels, weights = self.rows()
+        features, labels, weights = self.rows
         regression = SoftmaxRegression(features, labels, self.classes)
         m = len(self.meta)
         offsets = F.pad(evidence, (0, 0, 0, len(labels) - evidence.shape[1]))  # 0 for swapped and meta images
@@ -295,19 +296,22 @@ class _Problem:
 
     def meta_loss(self, weight: Tensor, bias: Tensor, judged: Tensor) -> Tensor:
         """Of the meta images and their causal versions (Eq. 9), each by the run (R, m) that judges it."""
-        versions = [(self.meta_features, False, judged)]
-        if self.meta.background is not None:
-            usable = judged & self.meta.maskable
-            versions.append((self._standard(self.meta.background), True, usable))
-            swapped = () if self.meta.swapped is None else self.meta.swapped
-            versions += [(self._standard(draw), False, usable) for draw in swapped]
-        features = torch.cat([images for images, *_ in versions])
-        labels = self.meta.labels.repeat(len(versions))
-        counterfactual = torch.tensor([role for _, role, _ in versions]).repeat_interleave(len(self.meta))
-        seen = torch.cat([rows for *_, rows in versions], 1)
+        features, labels, counterfactual, usable = self.meta_versions
         logits = features @ weight.mT + bias[:, None]  # (R, M, C)
-        run, row = seen.nonzero(as_tuple=True)
+        run, row = (judged.repeat(1, len(labels) // len(self.meta)) & usable).nonzero(as_tuple=True)
         return meta_loss(logits[run, row], labels[row], counterfactual[row])
+
+    def _meta_versions(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Of the meta images and their causal versions: features, labels, whether counterfactual, whether of use."""
+        every = torch.ones(len(self.meta), dtype=torch.bool)
+        versions = [(self.meta_features, False, every)]
+        if self.meta.background is not None:
+            versions.append((self._standard(self.meta.background), True, self.meta.maskable))
+            swapped = () if self.meta.swapped is None else self.meta.swapped
+            versions += [(self._standard(draw), False, self.meta.maskable) for draw in swapped]
+        features, roles, usable = zip(*versions, strict=True)
+        counterfactual = torch.tensor(roles).repeat_interleave(len(self.meta))
+        return torch.cat(features), self.meta.labels.repeat(len(versions)), counterfactual, torch.cat(usable)
 
     def _meta_cells(self) -> Tensor:
         """What the folds of the meta images are balanced by."""
