@@ -81,6 +81,10 @@ class Knowledge:
             validation=replace(self.validation, groups=None),
         )
 
+    def nothing_swapped(self) -> "Knowledge":
+        """Training images as they are."""
+        return replace(self, train=replace(self.train, swapped=None))
+
     def swapped(self) -> "Knowledge":
         """The training images with those before other backgrounds, as one set."""
         copies = self.train.swapped
@@ -91,13 +95,15 @@ class Knowledge:
         return replace(self, train=CausalFeatures(FeatureSet(torch.cat(parts), logits, labels, groups)))
 
 
-def clp(evidence: Sequence[str], by_meta: bool = False, strengths=(None,), **settings) -> Callable[[Knowledge], tuple]:
+def clp(
+    evidence: Sequence[str], by_meta: bool = False, strengths=(None,), ridges=RIDGES, **settings
+) -> Callable[[Knowledge], tuple]:
     """CLP at four ridges, and at each of `strengths` where these are given."""
 
     def fit(of: Knowledge) -> tuple[Head, dict]:
         tried = [
             CLPHeadSettings(tuple(evidence), ridge, strength=strength, seed=of.seed, **settings)
-            for ridge in RIDGES
+            for ridge in ridges
             for strength in strengths
         ]
         result = best(clp_head(of.train, of.meta, tried, of.attributes, None if by_meta else of.validation))
@@ -200,12 +206,19 @@ def knowledge(features: FeatureSets, per_group: int, seed: int) -> Knowledge:
 
 
 def main():
-    benchmark, *arguments = scenario_arguments(BenchmarkArguments, __doc__, model_name_or_path="tf_efficientnet_lite0")
+    run(__doc__, rows)
+
+
+def run(description: str, methods_of: Callable[[bool], dict]) -> None:
+    """What the command line asks for: the methods of a table, `methods_of(there are masks)`, on every seed."""
+    benchmark, *arguments = scenario_arguments(
+        BenchmarkArguments, description, model_name_or_path="tf_efficientnet_lite0"
+    )
     experiment = importlib.import_module(benchmark.scenario).build(*arguments)
     features = feature_sets(experiment, benchmark.features)
     results = Path(benchmark.results)
     results.mkdir(parents=True, exist_ok=True)
-    methods = rows(features.train.background is not None)
+    methods = methods_of(features.train.background is not None)
     for seed in benchmark.seeds:
         path = results / f"seed-{seed}.json"
         record = json.loads(path.read_text()) if path.exists() else {"seed": seed, "rows": {}}

@@ -10,6 +10,7 @@ from .causal import COUNTERFACTUAL_INFILLS, FACTUAL_INFILLS, check_infills
 from .losses import TRAINING_LOSSES
 from .perturbation import (
     ACTIVATIONS,
+    EVIDENCE_NETWORKS,
     META_NETWORKS,
     NONE,
     OPTIMIZERS,
@@ -69,6 +70,7 @@ def check_arguments(args: CLPTrainingArguments) -> None:
         ("perturbation_optim", tuple(OPTIMIZERS)),
         ("perturbation_activation", tuple(ACTIVATIONS)),
         ("on_nonfinite", ON_NONFINITE),
+        ("evidence_network", EVIDENCE_NETWORKS),
     ):
         if getattr(args, name) not in valid:
             raise ValueError(f"{name} is {getattr(args, name)!r}; choose one of {', '.join(valid)}.")

@@ -180,11 +180,13 @@ def _meta_learner(
         copies=args.augmented_copies,
     )
     meta_batches = MetaBatches(meta_set, prepare, sampler, augmentation, generator, args.process_index, args.world_size)
+    classifier = Classifier(model, head, forward_with_features, autocast)
+    initial = classifier.frozen() if args.evidence and args.evidence_network == "initial" else None
     return MetaLearner(
-        Classifier(model, head, forward_with_features, autocast),
+        classifier,
         network,
         statistics,
-        Evidences.of(args.evidence, _evidence_sources(data, head, meta_batches)).to(**precision),
+        Evidences.of(args.evidence, _evidence_sources(data, head, meta_batches), initial).to(**precision),
         meta_batches,
         SCOPES[args.lookahead_scope],
         args,

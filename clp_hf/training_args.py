@@ -21,7 +21,7 @@ class CLPTrainingArguments(PerturbationArguments, PublishedArguments):
         perturbation_hidden_size, perturbation_activation, perturbation_learning_rate, perturbation_optim,
         perturbation_weight_decay, perturbation_bound, perturbation_follows_schedule, perturbation_start,
         perturbed_logits, condition_on_label, class_prior, characteristics, evidence, evidence_every,
-        background_evidence (deprecated).
+        evidence_network, background_evidence (deprecated).
 
     Parameters that control the meta set and its causal augmentation:
         meta_batch_size, meta_samples, meta_in_training_mode, counterfactual_infills, factual_infills, mask_shape,

@@ -76,8 +76,8 @@ def vit(num_labels=3, **kwargs):
     return ViTForImageClassification(config)
 
 
-def resnet(num_labels=3):
-    torch.manual_seed(0)
+def resnet(num_labels=3, seed=0):
+    torch.manual_seed(seed)
     return ResNetForImageClassification(
         ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], num_labels=num_labels)
     )

@@ -81,6 +81,7 @@ def test_the_name_of_before_is_taken_and_told(old, evidence, found):
     [
         ({"evidence": ["background"], **META_LP}, "'attribute' and 'bias' do without"),
         ({"evidence": ["bias"], "perturb_meta_logits": True}, "set perturb_meta_logits=False"),
+        ({"evidence_network": "frozen"}, "evidence_network is 'frozen'; choose one of current, initial"),
         ({"evidence_every": 0}, "evidence_every is 0; expected more than 0"),
         ({"characteristics": ["loss", "bias_margin"]}, "bias_margin, which come with `evidence`"),
     ],
@@ -150,6 +151,7 @@ def test_data_that_lack_what_evidence_needs_are_refused(make_trainer, settings, 
         {"bf16": True, "evidence_every": 1},
         {"train_infills": ["mix_rand"], "evidence_every": 1},
         {"lookahead": "converged", "evidence_every": 2},
+        {"evidence_network": "initial", "evidence_every": 2},
     ],
     ids=lambda settings: "-".join(settings),
 )
@@ -166,10 +168,12 @@ def test_it_trains_and_tells_how_often_it_agrees(make_trainer, evidence, setting
     assert trainer.perturbation_network.recent[0].shape[1] == 10 + len(evidence)
 
 
+@pytest.mark.parametrize("network", ["current", "initial"])
 @pytest.mark.parametrize("evidence", EVIDENCES, ids="+".join)
-def test_resumed_equals_uninterrupted(make_trainer, tmp_path, evidence):
+def test_resumed_equals_uninterrupted(make_trainer, tmp_path, evidence, network):
     settings = {
-        "evidence": evidence, "evidence_every": 2, "train_infills": ["mix_rand"], "save_strategy": "steps",
+        "evidence": evidence, "evidence_network": network, "evidence_every": 2, "train_infills": ["mix_rand"],
+        "save_strategy": "steps",
         "save_steps": 3, "max_steps": 7,
     }  # fmt: skip
     whole = make_trainer(vit(hidden_dropout_prob=0.1), **settings)
@@ -177,6 +181,28 @@ def test_resumed_equals_uninterrupted(make_trainer, tmp_path, evidence):
     resumed = make_trainer(vit(hidden_dropout_prob=0.1), **settings)
     resumed.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-3"))
     assert torch.equal(state(whole), state(resumed))
+
+
+def test_the_initial_network_is_as_it_was_before_training(make_trainer):
+    trainer = make_trainer(evidence=["attribute"], evidence_network="initial")
+    before = parameters(trainer.model).clone()
+    trainer.train()
+    kept = trainer.learner.evidence.network.module
+    assert torch.equal(parameters(kept), before)
+    assert not torch.equal(parameters(trainer.model), before)
+    assert not kept.training
+
+
+def test_a_checkpoint_keeps_the_initial_network(make_trainer, tmp_path):
+    """The script that resumes may build another one."""
+    settings = {"evidence": ["bias"], "evidence_network": "initial", "save_strategy": "steps", "save_steps": 3}
+    first = make_trainer(resnet(3), **settings)
+    kept = first.learner.evidence.network.module.state_dict()
+    first.train()
+    second = make_trainer(resnet(3, seed=1), **settings)
+    second.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-3"))
+    found = second.learner.evidence.network.module.state_dict()
+    assert all(torch.equal(found[name], value) for name, value in kept.items())
 
 
 def test_a_probe_no_better_than_chance_is_told_of(make_trainer):

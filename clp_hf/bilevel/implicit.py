@@ -97,8 +97,7 @@ class SoftmaxRegression:
     def _set_basis(self, curvature: Tensor) -> None:
         """The eigenbasis for samples of this curvature (n,), of which only the proportions matter."""
         weighted = self._features * (curvature / curvature.sum())[:, None]
-        self.moments, self.basis = torch.linalg.eigh(self._features.T @ weighted)
-        self.moments.clamp_(min=0)
+        self.moments, self.basis = _eigenbasis(self._features.T @ weighted)
         self.inputs = self._features @ self.basis
 
     def adapt(self, solution: Solution, offsets: Tensor, weights: Tensor) -> None:
@@ -297,6 +296,21 @@ def implicit_hypergradient(
         indirect = torch.autograd.grad(surrogate, hyperparameters, allow_unused=True, materialize_grads=True)
     total = [a + b for a, b in zip(direct, indirect, strict=True)]
     return Hypergradient(total, list(direct), list(indirect), outer.detach(), tangent), solution
+
+
+def _eigenbasis(moment: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues, 0 or more, and eigenvectors of a second moment (D, D).
+
+    Where the iteration fails in single precision, as with eigenvalues of very different size, double is tried; then the
+    axes do: any basis gives the same solutions, only more slowly.
+    """
+    for dtype in dict.fromkeys((moment.dtype, torch.float64)):
+        try:
+            values, vectors = torch.linalg.eigh(moment.to(dtype))
+        except torch.linalg.LinAlgError:
+            continue
+        return values.clamp(min=0).to(moment.dtype), vectors.to(moment.dtype)
+    return moment.diagonal().clamp(min=0), torch.eye(len(moment), dtype=moment.dtype, device=moment.device)
 
 
 def _check(offsets: Tensor, weights: Tensor, ridge: Tensor) -> None:

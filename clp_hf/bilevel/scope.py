@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
@@ -35,6 +36,11 @@ class Classifier:
     ):
         self.module = self.wrapped = module
         self.head, self._forward, self.autocast = head, forward, autocast
+
+    def frozen(self) -> Classifier:
+        """A copy as it is now, that never changes and is run as in evaluation."""
+        module, head = copy.deepcopy((self.module, self.head))
+        return Classifier(module.eval().requires_grad_(False), head, self._forward, self.autocast)
 
     def __call__(self, pixel_values: Tensor, model: nn.Module | None = None) -> tuple[Tensor, Tensor]:
         """Logits and features of images through `model`, by default `module`, at the parameters that it holds now."""

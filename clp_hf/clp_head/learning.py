@@ -117,7 +117,7 @@ def clp_head(
     Raises:
         ValueError: an evidence without what it needs, a class without images, or attributes that cannot be learned.
     """
-    problem = _Problem(train, meta, meta_attributes)
+    problem = HeadProblem(train, meta, meta_attributes)
     results = []
     for setting in settings:
         result = problem.learn(setting)
@@ -146,7 +146,7 @@ def check_two_of_each(labels: Tensor, num_classes: int, what: str, fix: str = MO
         raise ValueError(f"Two images of every class are needed, and of the {what} {told}: {fix}.")
 
 
-class _Problem:
+class HeadProblem:
     """What all settings have in common; features are standardised by the training images."""
 
     def __init__(self, train: CausalFeatures, meta: CausalFeatures, meta_attributes: Tensor | None):

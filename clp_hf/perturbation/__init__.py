@@ -21,6 +21,7 @@ from .evidence import (
     Sources,
     evidence_names,
 )
+from .evidence import NETWORKS as EVIDENCE_NETWORKS
 from .network import ACTIVATIONS, PERTURBED_LOGITS, PerturbationNetwork
 from .optimizers import OPTIMIZERS, build_optimizer
 from .statistics import ClassStatistics
@@ -34,6 +35,7 @@ __all__ = [
     "BACKGROUND_MARGIN",
     "CHARACTERISTICS",
     "EVIDENCES",
+    "EVIDENCE_NETWORKS",
     "META_NETWORKS",
     "NONE",
     "OPTIMIZERS",

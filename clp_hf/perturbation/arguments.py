@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from .characteristics import CHARACTERISTICS
+from .evidence import NETWORKS
 from .network import ACTIVATIONS, PERTURBED_LOGITS
 from .optimizers import OPTIMIZERS
 
@@ -74,6 +75,13 @@ class PerturbationArguments:
     )
     evidence_every: int = field(
         default=10, metadata={"help": "Fit the attribute evidence anew at every k-th optimizer step."}
+    )
+    evidence_network: str = field(
+        default="current",
+        metadata={
+            "help": "Whose features the evidence is made of: those of the network in training, or of a frozen copy as "
+            f"it was before, which has forgotten nothing of a shortcut if it is pretrained: {', '.join(NETWORKS)}."
+        },
     )
     background_evidence: bool | None = field(
         default=None, metadata={"help": "Deprecated: true is evidence background, false is evidence without it."}

@@ -4,7 +4,7 @@ from .attribute import AttributeEvidence, attributes_of, meta_attributes, missin
 from .background import BackgroundEvidence
 from .base import Evidence, Sources
 from .bias import BiasEvidence
-from .family import EVIDENCES, NONE, Evidences, evidence_names
+from .family import EVIDENCES, NETWORKS, NONE, Evidences, evidence_names
 from .on_features import ON_FEATURES, Material, agreement, class_weights, evidence_on_features
 from .probe import OnlineProbe
 
@@ -12,6 +12,7 @@ BackgroundProbe = OnlineProbe  # its name while there was one evidence
 
 __all__ = [
     "EVIDENCES",
+    "NETWORKS",
     "NONE",
     "ON_FEATURES",
     "AttributeEvidence",

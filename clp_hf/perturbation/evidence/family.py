@@ -17,6 +17,7 @@ from .bias import BiasEvidence
 
 EVIDENCES = {kind.NAME: kind for kind in (BackgroundEvidence, AttributeEvidence, BiasEvidence)}
 NONE = "none"
+NETWORKS = "current", "initial"
 
 
 def evidence_names(names: str | Iterable[str]) -> list[str]:
@@ -43,14 +44,21 @@ class Evidences:
 
     Args:
         parts: in the order in which their u_z are stacked.
+        network: whose features it is made of, where that is not the classifier in training; the checkpoints keep it.
     """
 
-    def __init__(self, parts: Sequence[Evidence] = ()):
+    def __init__(self, parts: Sequence[Evidence] = (), network: Classifier | None = None):
         self.parts = {part.NAME: part for part in parts}
+        self.network = network
 
     @classmethod
-    def of(cls, names: Iterable[str], sources: Sources) -> Evidences:
+    def of(cls, names: Iterable[str], sources: Sources, network: Classifier | None = None) -> Evidences:
         """Make evidence of the data at hand.
+
+        Args:
+            names: of the evidence.
+            sources: what there is.
+            network: as of the class.
 
         Raises:
             ValueError: they lack what one needs; says what, and which evidence would do.
@@ -61,7 +69,7 @@ class Evidences:
                 others = [kind for kind in EVIDENCES.values() if kind.missing(sources) is None]
                 told = " or ".join(f"evidence=[{kind.NAME!r}], which needs {kind.NEEDS}" for kind in others)
                 raise ValueError(f"evidence {name!r} needs {missing} With the data at hand goes {told}.")
-        return cls([EVIDENCES[name].of(sources) for name in names])
+        return cls([EVIDENCES[name].of(sources) for name in names], network)
 
     def __iter__(self) -> Iterator[Evidence]:
         return iter(self.parts.values())
@@ -81,6 +89,8 @@ class Evidences:
         Returns:
             (n, E, C); None where there is none.
         """
+        if self.network is not None and self.parts:
+            classifier, features = self.network, self.network.features(batch["pixel_values"])
         u_z = [part(batch, features, classifier) for part in self]
         if refit:
             for part in self:
@@ -104,6 +114,8 @@ class Evidences:
         """Move what is learned."""
         for part in self:
             part.to(device, dtype)
+        if self.network is not None:
+            self.network.module.to(device)
         return self
 
     def keep(self) -> Callable[[], None]:
@@ -124,6 +136,8 @@ class Evidences:
         """
         state = {part.STATE: part.state_dict() for part in self}
         memories = {part.STATE: part.memory.state_dict() for part in self if part.memory is not None}
+        if self.network is not None:
+            state["evidence_network"] = self.network.module.state_dict()
         return state | ({"evidence_memories": gather([memories])} if memories else {})
 
     def load_state_dict(self, state: Mapping[str, Any], process: int | None, device: torch.device | str) -> None:
@@ -134,6 +148,8 @@ class Evidences:
             process: the number of this one; None where there were others, whose memories are not its own.
             device: of what is remembered.
         """
+        if self.network is not None:
+            self.network.module.load_state_dict(state["evidence_network"])
         for part in self:
             part.load_state_dict(state[part.STATE])
             if part.memory is not None and process is not None:
