@@ -145,6 +145,8 @@ def user_errors() -> Iterator[None]:
     """
     try:
         yield
+    except BrokenPipeError:  # of who reads no further: `--help | head`
+        raise
     except (ValueError, OSError, ImportError) as error:
         *_, (frame, _) = traceback.walk_tb(error.__traceback__)
         module = frame.f_globals["__name__"]

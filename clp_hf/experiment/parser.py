@@ -29,7 +29,9 @@ class OptionParser(HfArgumentParser):
         super().__init__(argument_classes, description=description, add_help=False)
         self.set_defaults(**defaults)
         self.hints = {name: hint for part in argument_classes for name, hint in _hints(part).items()}
-        self.actions = {action.dest: action for action in reversed(self._actions)}  # the first of each, without no_…
+        self.actions: dict[str, Action] = {}
+        for action in self._actions:
+            self.actions.setdefault(action.dest, action)  # the first of each name, without no_…
         if resuming := self.actions.get("resume_from_checkpoint"):
             resuming.nargs, resuming.const = "?", "last"
 

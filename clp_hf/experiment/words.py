@@ -62,7 +62,6 @@ GROUPS = {
             "num_train_epochs", "per_device_train_batch_size", "learning_rate", "seed", "metric_for_best_model",
             "resume_from_checkpoint",
         ),
-        ("remove_unused_columns",),
     ),
     "output and hub": Group(
         ("output_dir", "push_to_hub", "hub_model_id", "report_to"),
