@@ -19,6 +19,7 @@ from .perturbation import (
     evidence_margins,
     evidence_names,
 )
+from .utils.names import did_you_mean
 
 if TYPE_CHECKING:
     from .training_args import CLPTrainingArguments
@@ -73,7 +74,8 @@ def check_arguments(args: CLPTrainingArguments) -> None:
         ("evidence_network", EVIDENCE_NETWORKS),
     ):
         if getattr(args, name) not in valid:
-            raise ValueError(f"{name} is {getattr(args, name)!r}; choose one of {', '.join(valid)}.")
+            value = getattr(args, name)
+            raise ValueError(f"{name} is {value!r}; choose one of {', '.join(valid)}.{did_you_mean(value, valid)}")
     for name in ("meta_every", "saliency_weight", "perturbation_weight_decay", "perturbation_bound"):
         if getattr(args, name) < 0:
             raise ValueError(f"{name} is {getattr(args, name)}; expected 0 or more.")

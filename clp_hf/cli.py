@@ -13,7 +13,7 @@ import typer
 
 from . import __version__
 from .data.columns import Columns
-from .experiment.launch import launch_recipe, recipes, run_here, user_errors
+from .experiment.launch import command_of, launch_recipe, recipes, run_here, user_errors
 
 HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
 # What follows is for the recipe, or for accelerate, and is not read here.
@@ -64,12 +64,13 @@ def _described_recipes() -> str:
     \b
       clp-hf train waterbirds                    with CLP, on generated birds
       clp-hf train waterbirds --method erm --num_train_epochs 2
-      clp-hf train waterbirds --help             all its options and their defaults
-      clp-hf train settings.yaml                 everything from a file
-      clp-hf train waterbirds --resume_from_checkpoint   go on where it stopped
+      clp-hf train waterbirds --help             its options and their defaults; --help-all: every one
+      clp-hf train waterbirds settings.yaml --seed 3     from a file; flags go before it
+      clp-hf train waterbirds --resume_from_checkpoint last   go on where it stopped
       clp-hf train --num_processes 2 waterbirds  accelerate's options come first
 
-    A settings file has the recipe's options as its keys, and says which recipe: `recipe: waterbirds`.
+    A settings file has the recipe's options as its keys. It may say which recipe, `recipe: waterbirds`, and is then
+    enough: clp-hf train settings.yaml.
 
     Training runs under accelerate's launcher. `accelerate config`, once, describes your machine; what stands before the
     recipe is read as by `accelerate launch`: --config_file, --num_processes, --mixed_precision ... Several processes
@@ -100,34 +101,11 @@ def train(
         launch_recipe(arguments)
 
 
-@app.command(
-    short_help="Repair a trained classifier by its head.",
-    context_settings=PASSED_ON,
-    options_metavar="[--method METHOD]",
-    no_args_is_help=True,
-)
-def repair(arguments: Annotated[list[str] | None, typer.Argument(metavar="OPTIONS", help="Of the method.")] = None):
-    """Repair a trained or pretrained classifier by its final layer alone; the backbone stays as it is.
-
-    \b
-      clp-hf repair --model_name_or_path runs/waterbirds/erm
-      clp-hf repair --method dfr --on meta --model_name_or_path runs/waterbirds/erm
-      clp-hf repair --method hsfm --help         all options of a method
-
-    Features are computed once and kept in --output_dir, by default runs/repair/ and the method; what follows takes
-    seconds. The data are named as for clp-hf train. It prints the table of every group, before and after, and writes
-    an ordinary checkpoint, its card and all_results.json.
-
-    \b
-    Methods (--method), and what each learns from beside the training images:
-      clp    masks, or a few images of known group, or nothing: the more the better
-      hsfm   the validation images that are hardest
-      dfr    the group of every validation image (--on validation), or of the meta images (--on meta)
-      gsr    the same; by the weights of the training images
-      afr    the training images that the classifier is unsure of
-    """
+@app.command(context_settings=PASSED_ON, add_help_option=False, short_help="Repair a trained classifier by its head.")
+def repair(arguments: Annotated[list[str] | None, typer.Argument()] = None):
+    """Launch the recipe repair, whose help this is."""
     with user_errors():
-        launch_recipe(["repair", *(arguments or [])])
+        launch_recipe(["repair", *(arguments or ["--help"])])
 
 
 @app.command(context_settings=PASSED_ON, add_help_option=False, short_help="The same by HSFM: repair --method hsfm.")
@@ -141,7 +119,7 @@ def hsfm(arguments: Annotated[list[str] | None, typer.Argument()] = None):
 def masks(arguments: Annotated[list[str] | None, typer.Argument()] = None):
     """Run the recipe make_masks, whose help this is."""
     with user_errors():
-        run_here("make_masks", arguments or [], "clp-hf masks")
+        run_here("make_masks", arguments or ["--help"], command_of("make_masks"))
 
 
 def _with_column_flags(command: Callable) -> Callable:

@@ -5,11 +5,16 @@
     clp-hf repair --model_name_or_path me/my-birds --dataset_name path/to/folder --meta_images 40
     clp-hf repair --method dfr --on meta --model_name_or_path runs/waterbirds/erm
 
---method chooses, and the options below are its own: --method hsfm --help lists those of HSFM. CLP takes what the data
-have: masks, or a few images of known group, or labels alone; it learns from the meta set, and with --on meta DFR and
-GSR do too. The data arguments are those of recipes/waterbirds.py. Writes an ordinary checkpoint with the new head, its
-card and all_results.json (eval_* and test_* keys) to --output_dir, and prints the table of every group, before and
-after.
+    What each learns from beside the training images (--method hsfm --help lists the options of HSFM):
+    clp    masks, or a few images of known group, or nothing: the more the better
+    hsfm   the validation images that are hardest
+    dfr    the group of every validation image (--on validation), or of the meta images (--on meta)
+    gsr    the same; by the weights of the training images
+    afr    the training images that the classifier is unsure of
+
+Features are computed once and kept in --output_dir, by default runs/repair/ and the method; what follows takes seconds.
+The data arguments are those of recipes/waterbirds.py. Writes an ordinary checkpoint with the new head, its card and
+all_results.json (eval_* and test_* keys) to --output_dir, and prints the table of every group, before and after.
 """
 
 import os

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from transformers import Trainer
 
 from ..metrics import GroupMetrics
+from ..utils.names import did_you_mean
 
 
 def check_selection(trainer: Trainer) -> None:
@@ -38,5 +39,5 @@ def check_metric(metric: str | None, given: Iterable[str]) -> None:
     told = [name for name in names if not name.endswith(("runtime", "_per_second", "epoch", "_preparation_time"))]
     raise ValueError(
         f"metric_for_best_model is {metric!r}, which no evaluation gives; choose one of {', '.join(told[:40])}"
-        f"{' …' if len(told) > 40 else ''}."
+        f"{' …' if len(told) > 40 else ''}.{did_you_mean(metric.removeprefix('eval_'), told)}"
     )

@@ -22,6 +22,7 @@ from ..bilevel.implicit import SoftmaxRegression, Solution, implicit_hypergradie
 from ..causal.losses import meta_loss
 from ..features import CausalFeatures, FeatureSet, Head, worst_and_average
 from ..perturbation.evidence import ON_FEATURES, Material, agreement, class_weights, evidence_on_features
+from ..utils.names import did_you_mean
 
 SWAPPED_STRENGTH = 0.25
 MORE_IMAGES = "add some, or leave the class out"
@@ -59,7 +60,10 @@ class CLPHeadSettings:
     def __post_init__(self):
         if unknown := set(self.evidence) - set(ON_FEATURES):
             names = ", ".join(sorted(unknown))
-            raise ValueError(f"There is no evidence {names}; choose out of {', '.join(ON_FEATURES)}.")
+            raise ValueError(
+                f"There is no evidence {names}; choose out of {', '.join(ON_FEATURES)}."
+                f"{did_you_mean(sorted(unknown)[0], ON_FEATURES)}"
+            )
         if not 0 < self.ridge < float("inf"):
             raise ValueError(
                 f"ridge is {self.ridge}; expected a number above 0: without it classes that can be separated have no "

@@ -1,21 +1,22 @@
 """Arguments of recipes: which data, which model, and how they are read."""
 
 import sys
-from argparse import SUPPRESS, ArgumentDefaultsHelpFormatter, ArgumentParser, RawDescriptionHelpFormatter
+from argparse import SUPPRESS, ArgumentParser
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_type_hints
-
-from transformers import HfArgumentParser
+from typing import Any
 
 from ..data.columns import Columns
 from ..segmentation.boxes import METHODS as BOX_METHODS
 from ..utils.names import did_you_mean
+from .help import HelpShown, asked_for, show
 from .methods import METHODS
+from .parser import OptionParser
 from .processes import train_together
-from .settings import is_settings_file, read_settings, refuse_flags_beside
+from .settings import read_settings, without_settings
 from .values import setting_value
+from .words import OTHER_VALUES
 
 
 @dataclass
@@ -107,15 +108,11 @@ class MethodArguments:
     method: str = field(default="clp", metadata={"help": "How to train.", "choices": list(METHODS)})
     preset: str | None = field(
         default=None,
-        metadata={"help": "Settings that replace the defaults, and that flags replace: paper, the CLP paper's own."},
+        metadata={"help": "Settings in place of the defaults; flags go before them. paper: the CLP paper's own."},
     )
     compare: bool = field(
         default=False, metadata={"help": "Train with ERM too, for comparison, each in its own sub-folder."}
     )
-
-
-class _Help(ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter):
-    """The recipe's docstring as it is written, and every default."""
 
 
 def parse_arguments(
@@ -124,7 +121,7 @@ def parse_arguments(
     defaults: Mapping[str, Any],
     presets: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> tuple:
-    """Arguments from the command line, or from the one JSON or YAML file that is its only argument.
+    """Arguments from the command line, and from the JSON or YAML file that it names: flags go before the file.
 
     Args:
         argument_classes: dataclasses.
@@ -133,8 +130,9 @@ def parse_arguments(
         presets: what each value of `preset`, an argument then, puts in the place of defaults.
 
     Raises:
-        ValueError: the file names another recipe than this one, or what is no argument or no value of one; or there is
-            no such preset.
+        ValueError: the file names another recipe than this one, or flag or file what is no argument or no value of one;
+            or there is no such preset.
+        HelpShown: help was asked for, and printed.
     """
     return read_arguments(argument_classes, description, defaults, presets)[0]
 
@@ -147,49 +145,48 @@ def read_arguments(
 ) -> tuple[tuple, dict[str, Any]]:
     """As `parse_arguments`, and by name those of the arguments that were given, and are not left to the defaults."""
     train_together()
-    parser = HfArgumentParser(
-        argument_classes, usage="%(prog)s [options]", description=description, formatter_class=_Help
-    )  # the usage of all options would hide what is wrong with one
-    parser.set_defaults(**defaults)
-    for action in parser._actions:
-        if action.dest == "resume_from_checkpoint":
-            action.nargs, action.const = "?", "true"
+    parser = OptionParser(argument_classes, description, defaults)
     words = sys.argv[1:]
-    if words and is_settings_file(words[0]):
-        refuse_flags_beside(words[0], words[1:])
-        given = _read_settings(words[0], parser)
-        chosen = _preset(given.get("preset"), presets) if presets else {}
-        return parser.parse_dict({**defaults, **chosen, **given}), given
-    _refuse_unknown_words(words, parser)
+    if asked_for(words):
+        if presets:
+            parser.set_defaults(**_preset(chosen("preset", None, None), presets))
+        page = parser.page()
+        show(page, words)
+        raise HelpShown(page)
+    path, words = without_settings(words)
+    in_file = _read_settings(path, parser) if path else {}
+    for name in in_file:
+        parser.actions[name].required = False
+    parser.set_defaults(**in_file)
+    found, unknown = parser.parse_known_args(words)
+    parser.refuse_unknown(unknown)
     if presets:
-        parser.set_defaults(**_preset(parser.parse_known_args(words)[0].preset, presets))
-    parsed = parser.parse_args_into_dataclasses()
+        parser.set_defaults(**{**_preset(found.preset, presets), **in_file})
+    parsed = parser.parse_args_into_dataclasses(words)
     for action in parser._actions:
         action.default = SUPPRESS
     parser._defaults.clear()
-    return parsed, vars(parser.parse_known_args()[0])
+    return parsed, in_file | vars(parser.parse_known_args(words)[0])
 
 
-def chosen(name: str, names: Sequence[str], default: str) -> str:
+def chosen(name: str, names: Sequence[str] | None, default: str | None) -> str | None:
     """The value of an argument that says which the other arguments are, read before them.
 
     Args:
         name: of the argument.
-        names: that it may have.
+        names: that it may have; None for any.
         default: where it is not given.
 
     Raises:
         ValueError: it is none of these.
     """
-    words = sys.argv[1:]
-    if words and is_settings_file(words[0]):
-        value = read_settings(words[0]).get(name, default)
-    else:
-        parser = ArgumentParser(add_help=False, allow_abbrev=False)
-        parser.add_argument(f"--{name}", default=default)
-        value = getattr(parser.parse_known_args(words)[0], name)
-    if value not in names:
-        raise ValueError(f"There is no {name} {value!r}.{did_you_mean(str(value), names)} Choose: {', '.join(names)}.")
+    path, words = without_settings(sys.argv[1:])
+    parser = ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument(f"--{name}", default=read_settings(path).get(name, default) if path else default)
+    value = getattr(parser.parse_known_args(words)[0], name)
+    if names is not None and value not in names:
+        meant = OTHER_VALUES.get(name, {}).get(str(value).lower(), value)
+        raise ValueError(f"There is no {name} {value!r}.{did_you_mean(meant, names)} Choose: {', '.join(names)}.")
     return value
 
 
@@ -201,50 +198,21 @@ def _preset(name: str | None, presets: Mapping[str, Mapping[str, Any]]) -> Mappi
     return {} if name is None else presets[name]
 
 
-def _refuse_unknown_words(words: Sequence[str], parser: HfArgumentParser) -> None:
-    unknown = parser.parse_known_args(words)[1]
-    for word in unknown:
-        if is_settings_file(word):
-            refuse_flags_beside(word, [other for other in words if other != word])
-    if unknown:
-        name = next((word for word in unknown if word.startswith("-")), unknown[0]).split("=")[0]
-        raise ValueError(
-            f"What these ask for is no option of {parser.prog}: {unknown}.{_advice(name, parser)} All are listed by "
-            "--help."
-        )
-
-
-def _advice(name: str, parser: HfArgumentParser) -> str:
-    """What may be meant by a flag, or the key of a settings file, that does not exist."""
-    from accelerate.commands.launch import launch_command_parser
-
-    is_flag = name.startswith("-")
-    flag = f"--{name.lstrip('-–—').replace('-', '_')}"  # texts have dashes where a shell wants hyphens
-    if flag in launch_command_parser()._option_string_actions:
-        return f" {flag} is an option of accelerate's, which stand before the recipe: clp-hf train {flag} … waterbirds."
-    known = [option for option in parser._option_string_actions if option.startswith("--") and "-" not in option[2:]]
-    return did_you_mean(flag, known) if is_flag else did_you_mean(flag[2:], [option[2:] for option in known])
-
-
-def _read_settings(path: str, parser: HfArgumentParser) -> dict[str, Any]:
+def _read_settings(path: str, parser: OptionParser) -> dict[str, Any]:
     """The settings of a file by name, as flags would give them."""
     settings = read_settings(path)
     this = Path(sys.argv[0]).stem.split()[-1]
     if (recipe := settings.pop("recipe", this)) != this:
         raise ValueError(f"{path!r} has the settings of the recipe {recipe!r}, and this is {this!r}.")
-    hints = {}
-    for part in parser.dataclass_types:
-        types = get_type_hints(part)
-        hints |= {item.name: types[item.name] for item in fields(part) if item.init}
-    actions = {action.dest: action for action in reversed(parser._actions)}  # the first of each name, without no_…
     for name, value in settings.items():
-        if name not in hints:
+        if name not in parser.hints:
             nested = " Settings are not nested." if isinstance(value, dict) else ""
-            raise ValueError(f"{path!r}: {name!r} is no option of {this}.{_advice(name, parser)}{nested}")
+            raise ValueError(f"{path!r}: {name!r} is no option of {this}.{parser.advice(name)}{nested}")
         if name == "resume_from_checkpoint" and isinstance(value, bool):
             value = str(value).lower()
         try:
-            settings[name] = setting_value(value, hints[name], actions[name])
+            settings[name] = setting_value(value, parser.hints[name], parser.actions[name])
         except ValueError as error:
-            raise ValueError(f"{path!r}: {name} is {'null' if value is None else repr(value)}, {error}.") from None
+            told = "null" if value is None else repr(value)
+            raise ValueError(f"{path!r}: {name} is {told}, {error}.{parser.value_advice(name, value)}") from None
     return settings

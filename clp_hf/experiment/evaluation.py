@@ -21,6 +21,7 @@ from ..metrics import GroupMetrics, format_group_table
 from ..modeling.identity import label_names
 from ..modeling.loading import load_image_classifier
 from ..modeling.preprocessing import image_settings, load_image_processor
+from ..utils.names import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,9 @@ def _split_name(source: DatasetDict, requested: str | None, dataset_name: str) -
         requested = (usual or list(source))[0] if usual or len(source) == 1 else None
     if requested not in source:
         problem = "has neither a test nor a validation split" if requested is None else f"has no split {requested!r}"
-        raise ValueError(f"{dataset_name!r} {problem}: choose one of {', '.join(source)}.")
+        raise ValueError(
+            f"{dataset_name!r} {problem}: choose one of {', '.join(source)}.{did_you_mean(requested or '', source)}"
+        )
     return requested
 
 

@@ -8,13 +8,15 @@ import importlib
 import subprocess
 import sys
 import traceback
+from argparse import ArgumentParser
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from ..utils.names import did_you_mean
 from ..utils.shipped import shipped
+from .help import CHANGES_PAGE, asked_for, show_known
 from .processes import start_all
-from .settings import is_settings_file, read_settings, refuse_flags_beside
+from .settings import is_settings_file, read_settings, without_settings
 
 NOT_TRAINING = {"make_masks"}
 # Modules of other packages that say what is wrong with arguments, names and folders.
@@ -57,6 +59,13 @@ def find_recipe(name_or_settings: str) -> str:
     return name
 
 
+def command_of(name: str) -> str:
+    """How a recipe is run, which is what its help calls it."""
+    return {"make_masks": "clp-hf masks", "hsfm": "clp-hf hsfm", "repair": "clp-hf repair"}.get(
+        name, f"clp-hf train {name}"
+    )
+
+
 def run_here(name: str, arguments: Sequence[str], command: str) -> None:
     """Run a recipe in this process.
 
@@ -65,9 +74,23 @@ def run_here(name: str, arguments: Sequence[str], command: str) -> None:
         arguments: the recipe's own.
         command: what the recipe is called in its help.
     """
+    if asked_for(arguments) and _help_is_known(name, arguments, command):
+        return
     sys.path.insert(0, str(shipped("recipes")))  # a recipe imports others
     sys.argv = [command, *arguments]
     importlib.import_module(name).main()
+
+
+def _help_is_known(name: str, arguments: Sequence[str], command: str) -> bool:
+    """Whether the help of a recipe could be shown, and was, without importing it."""
+    path, words = without_settings(arguments)
+    settings = read_settings(path) if path else {}
+    parser = ArgumentParser(add_help=False, allow_abbrev=False)
+    for option in CHANGES_PAGE:
+        parser.add_argument(f"--{option}", default=settings.get(option))
+    chosen = vars(parser.parse_known_args(words)[0])
+    keys = [(name, f"--{option}", str(value)) for option, value in chosen.items() if value is not None]
+    return any(show_known(key, command, words) for key in [*keys, (name,)])
 
 
 def launch_recipe(arguments: Sequence[str]) -> None:
@@ -80,6 +103,11 @@ def launch_recipe(arguments: Sequence[str]) -> None:
         SystemExit: the recipe failed; with its exit status.
         ValueError: as `find_recipe` and `start_all`, or an option before the recipe is none of accelerate's.
     """
+    known = recipes()
+    if asked_for(arguments) and (places := [place for place, word in enumerate(arguments) if word in known]):
+        return main(arguments[places[0] :])
+    if not arguments[0].startswith("-"):
+        find_recipe(arguments[0])  # before anything slow is imported
     from accelerate.commands.launch import launch_command, launch_command_parser
     from accelerate.utils import patch_environment
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -96,7 +124,7 @@ def launch_recipe(arguments: Sequence[str]) -> None:
         )
     find_recipe(args.training_script)  # before any process starts
     own = [args.training_script, *args.training_script_args]
-    if {"-h", "--help"} & set(own):
+    if asked_for(own):
         return main(own)
     args.module, args.training_script, args.training_script_args = True, "clp_hf.experiment.launch", own
     try:
@@ -117,6 +145,8 @@ def user_errors() -> Iterator[None]:
     """
     try:
         yield
+    except BrokenPipeError:  # of who reads no further: `--help | head`
+        raise
     except (ValueError, OSError, ImportError) as error:
         *_, (frame, _) = traceback.walk_tb(error.__traceback__)
         module = frame.f_globals["__name__"]
@@ -127,17 +157,13 @@ def user_errors() -> Iterator[None]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the recipe that the first argument names, or the settings file that it is, in this process."""
+    """Run the recipe that the first argument, or the settings file that it is, names, in this process."""
     arguments = sys.argv[1:] if arguments is None else arguments
     with user_errors():
         if not arguments:
             raise ValueError(f"Which recipe? They are {', '.join(recipes())}.")
         name = find_recipe(arguments[0])
-        if arguments[0] == name:
-            arguments = arguments[1:]
-        else:
-            refuse_flags_beside(arguments[0], arguments[1:])
-        run_here(name, arguments, f"clp-hf train {name}")
+        run_here(name, arguments[1:] if arguments[0] == name else arguments, command_of(name))
 
 
 if __name__ == "__main__":

@@ -30,11 +30,11 @@ def checkpoints(asked: str | None, folders: Mapping[str, str]) -> dict[str, str 
     if len(folders) > 1:
         raise ValueError(
             f"--resume_from_checkpoint {asked} is one checkpoint for the {len(folders)} runs {', '.join(folders)}. "
-            "With --resume_from_checkpoint true each goes on from its own newest one."
+            "With --resume_from_checkpoint last each goes on from its own newest one."
         )
     if not os.path.isdir(asked):
         raise ValueError(
-            f"--resume_from_checkpoint: there is no folder {asked!r}. Give a checkpoint's folder, or `true` for the "
+            f"--resume_from_checkpoint: there is no folder {asked!r}. Give a checkpoint's folder, or `last` for the "
             f"newest one in {', '.join(folders.values())}."
         )
     if newest := get_last_checkpoint(asked):

@@ -1,4 +1,4 @@
-"""Settings files: a recipe's options as the keys of one YAML or JSON mapping."""
+"""Settings files: a recipe's options as the keys of one YAML or JSON mapping, which flags go before."""
 
 import json
 from collections.abc import Hashable, Iterable, Sequence
@@ -69,10 +69,22 @@ def read_settings(path: str) -> dict[str, Any]:
     return {str(name): value for name, value in settings.items()}
 
 
-def refuse_flags_beside(path: str, flags: Sequence[str]) -> None:
-    """Raises: ValueError: there are flags beside a settings file, of which it would not be clear what holds."""
-    if flags:
-        raise ValueError(f"All settings come from {path!r}: put {' '.join(flags)} there too.")
+def without_settings(words: Sequence[str]) -> tuple[str | None, list[str]]:
+    """The settings file of a command line, and the words beside it, which go before it.
+
+    It stands right behind the recipe, or further back, but not behind a flag: that has a file of its own.
+
+    Raises:
+        ValueError: there are several.
+    """
+    places = [
+        place
+        for place, word in enumerate(words)
+        if is_settings_file(word) and not word.startswith("-") and not (place and words[place - 1].startswith("-"))
+    ]
+    if len(places) > 1:
+        raise ValueError(f"There is one settings file at most, found {' and '.join(words[place] for place in places)}.")
+    return next((words[place] for place in places), None), [w for place, w in enumerate(words) if place not in places]
 
 
 def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

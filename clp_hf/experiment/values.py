@@ -26,19 +26,38 @@ def setting_value(value: Any, hint: Any, action: Action) -> Any:
     if value is None and action.default is None:
         return None
     adapter = TypeAdapter(hint)
-    expected = f"one of {', '.join(map(str, action.choices))}" if action.choices else _described(hint)
     try:
         value = adapter.validate_python(value, strict=True)
     except ValidationError:
         try:
             value = adapter.validate_python(_as_flag(value, action), strict=True)
         except (ValueError, ArgumentTypeError):
-            raise ValueError(f"expected {expected}") from None
+            raise ValueError(f"expected {expected(hint, action)}") from None
     if action.choices and value is not None:
         parts = value if isinstance(value, list) else [value]
         if not all(part in action.choices for part in parts):
-            raise ValueError(f"expected {expected}")
+            raise ValueError(f"expected {expected(hint, action)}")
     return value
+
+
+def expected(hint: Any, action: Action) -> str:
+    """What an option takes, in words, such as `a number or null`."""
+    if not action.choices:
+        return _described(hint)
+    return f"one of {', '.join(str(getattr(choice, 'value', choice)) for choice in action.choices)}"
+
+
+def kind(hint: Any) -> str:
+    """What stands behind a flag in its help, such as `N`."""
+    kinds = [part for part in _alternatives(hint) if part is not type(None)]
+    first = kinds[0] if kinds else str
+    if get_origin(first) is list:
+        return f"{kind(get_args(first)[0])} …".strip()
+    return {bool: "true|false", int: "N", float: "X"}.get(first, "") if isinstance(first, type) else ""
+
+
+def _alternatives(hint: Any) -> tuple[Any, ...]:
+    return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
 
 
 def _as_flag(value: Any, action: Action) -> Any:
@@ -49,13 +68,12 @@ def _as_flag(value: Any, action: Action) -> Any:
 
 def _described(hint: Any) -> str:
     """A type in words, such as `a number or null`."""
-    kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else [hint]
     words = []
-    for kind in kinds:
-        if get_origin(kind) is list:
-            words.append(f"a list of {_described(get_args(kind)[0])}")
-        elif kind is dict or get_origin(kind) is dict:
+    for part in _alternatives(hint):
+        if get_origin(part) is list:
+            words.append(f"a list of {_described(get_args(part)[0])}")
+        elif part is dict or get_origin(part) is dict:
             words.append("a mapping")
-        elif kind in _WORDS:
-            words.append(_WORDS[kind])
+        elif part in _WORDS:
+            words.append(_WORDS[part])
     return " or ".join(words)

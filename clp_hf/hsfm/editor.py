@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.optim.adam import adam
 
 from ..features.feature_set import FeatureSet, Head
+from ..utils.names import did_you_mean
 from .unrolled import linear, unrolled
 
 GRADIENT_NORM = 10.0
@@ -145,7 +146,9 @@ def _selection(selection: str | None, validation: FeatureSet) -> str:
     if selection is None:
         return "worst_class" if validation.groups is None else "worst_group"
     if selection not in SELECTIONS:
-        raise ValueError(f"selection is {selection!r}; choose one of {', '.join(SELECTIONS)}.")
+        raise ValueError(
+            f"selection is {selection!r}; choose one of {', '.join(SELECTIONS)}.{did_you_mean(selection, SELECTIONS)}"
+        )
     if selection == "worst_group" and validation.groups is None:
         raise ValueError("selection is 'worst_group', but the validation set has no groups; use 'worst_class'.")
     return selection

@@ -7,6 +7,7 @@ from typing import Any
 from ..data.checks import check_labels, column
 from ..features import Head, HeadArguments, HeadTrainer
 from ..hub.card import CardDetails
+from ..utils.names import did_you_mean
 from .editor import PRESET_CLASSES, PRESETS, SELECTIONS, HSFMResult, HSFMSettings, best, hsfm
 from .search import random_settings
 
@@ -40,7 +41,9 @@ class HSFMArguments(HeadArguments):
     def __post_init__(self):
         super().__post_init__()
         if self.preset not in PRESETS:
-            raise ValueError(f"preset is {self.preset!r}; choose one of {', '.join(PRESETS)}.")
+            raise ValueError(
+                f"preset is {self.preset!r}; choose one of {', '.join(PRESETS)}.{did_you_mean(self.preset, PRESETS)}"
+            )
         if self.trials < 1:
             raise ValueError(f"trials must be at least 1, found {self.trials}.")
 

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..utils.names import did_you_mean
 from ..utils.precision import at_least_float32
 from .evidence import EVIDENCES
 from .statistics import ClassStatistics
@@ -161,5 +162,5 @@ def check_characteristics(names: Sequence[str]) -> None:
         choice = [name for name in KNOWN_CHARACTERISTICS if name not in EVIDENCE_MARGINS]  # which come by `evidence`
         raise ValueError(
             f"characteristics are {list(names)}; expected one or more of {', '.join(choice)}"
-            + (f" (unknown: {', '.join(unknown)})." if unknown else ".")
+            + (f" (unknown: {', '.join(unknown)}).{did_you_mean(unknown[0], choice)}" if unknown else ".")
         )
