@@ -35,8 +35,7 @@ class RecipeArguments(MethodArguments):
         default=None, metadata={"help": "How to train; by default as the data have it.", "choices": list(METHODS)}
     )
     suspect_noise: bool = field(
-        default=False,
-        metadata={"help": "Some labels are suspected to be wrong; a column clean_label of checked ones says so too."},
+        default=False, metadata={"help": "Labels are suspected to be wrong: train by what these pull less at."}
     )
 
 

@@ -159,7 +159,7 @@ def more(found: Found, dataset_name: str) -> str:
             f"clp-hf groups {dataset_name})"
         )
     if found.suspect:
-        known.append("a column clean_label with the right label of images that you have checked")
+        known.append("a validation split whose labels you have checked, as it selects the checkpoint")
     if found.fitting == 0:
         known.append(f"{FEWEST} validation images or more of every {_cell(found)}, the smallest has {_smallest(found)}")
     if not found.test:

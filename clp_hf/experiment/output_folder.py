@@ -27,9 +27,7 @@ def method_named(settings: Mapping[str, Any]) -> str | None:
     """The method that has these training arguments, the most particular one; None for those of no trainer of CLP."""
     if "meta_every" not in settings:
         return None
-    fitting = [
-        name for name, own in METHODS.items() if all(settings.get(key, value) == value for key, value in own.items())
-    ]
+    fitting = [name for name, own in METHODS.items() if all(settings.get(key) == value for key, value in own.items())]
     return max(fitting, key=lambda name: len(METHODS[name]))
 
 
