@@ -36,7 +36,7 @@ def main(version: Annotated[bool, typer.Option("--version", help="Show the versi
       clp-hf repair --model_name_or_path runs/waterbirds/erm
       clp-hf demo                                both, on your own images
 
-    Then on your own data: clp-hf train waterbirds --dataset_name path/to/folder. Every command explains itself:
+    Then on your own data: clp-hf train classify --dataset_name path/to/folder. Every command explains itself:
     clp-hf train --help. To have recipes completed by the tab key: clp-hf --install-completion.
     """
     if version:
@@ -62,6 +62,7 @@ def _described_recipes() -> str:
     help=f"""Train a classifier by a recipe: data, model, method and settings that belong together.
 
     \b
+      clp-hf train classify --dataset_name path/to/folder   on your own images
       clp-hf train waterbirds                    with CLP, on generated birds
       clp-hf train waterbirds --method erm --num_train_epochs 2
       clp-hf train waterbirds --help             its options and their defaults; --help-all: every one
@@ -175,7 +176,7 @@ def evaluate(
     column of the data set, or made of class and attribute; without them the table has a row for every class. F1,
     calibration and the rest are in the JSON file.
 
-    Where the worst group is bad: clp-hf repair mends a checkpoint in seconds, clp-hf train waterbirds --dataset_name
+    Where the worst group is bad: clp-hf repair mends a checkpoint in seconds, clp-hf train classify --dataset_name
     trains another one.
     """
     with user_errors():

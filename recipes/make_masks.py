@@ -6,7 +6,7 @@
     clp-hf masks --dataset_name path/to/images --foreground bird \\
         --segmenter facebook/mask2former-swin-tiny-coco-instance --matting_model hustvl/vitmatte-small-composition-1k
 
-Then train: clp-hf train waterbirds --dataset_name path/to/images-masks
+Then train: clp-hf train classify --dataset_name path/to/images-masks
 
 Masks are kept image by image: an interrupted run goes on where it was. Look at contact_sheet.png before training.
 """

@@ -5,6 +5,8 @@
     clp-hf train waterbirds --preset paper --dataset_name path/to/masked/waterbirds   # the CLP paper's run
     clp-hf train waterbirds settings.yaml
 
+Your own images have a recipe of their own, which chooses the method: clp-hf train classify.
+
 In a checkout, accelerate launch recipes/waterbirds.py is the same.
 
 Writes the model, its card and all_results.json (eval_* and test_* keys) to --output_dir, prints the table of every

@@ -169,6 +169,26 @@ def _check_class_folders(folder: Path, images: list[Path], splits: dict[str, Pat
                 f"{str(part)!r}: images lie at different depths, such as {shown}. The class of an image is the folder "
                 f"it lies in, so all class folders have to lie side by side; {len(loose)} images lie in none."
             )
+        _tell_outer_folders(part, {parts[:-1] for parts in own})
+
+
+def _tell_outer_folders(part: Path, folders: set[tuple[str, ...]]) -> None:
+    """Say which folders are the classes where others lie around them; refuse it where that makes one class of all."""
+    classes = sorted({parts[-1] for parts in folders})
+    outer = sorted({os.path.join(*parts[:-1]) for parts in folders if len(parts) > 1})
+    if len(outer) < 2:
+        return
+    shown = ", ".join(outer[:NAMED]) + (" …" if outer[NAMED:] else "")
+    if len(classes) == 1:
+        raise ValueError(
+            f"{str(part)!r}: every image lies in a folder called {classes[0]!r}, and the class of an image is the "
+            f"folder it lies in. If {shown} are the classes, put their images directly into these."
+        )
+    logger.warning(
+        f"{str(part)!r}: the class of an image is the folder it lies in, one of {len(classes)} ({classes[0]}, "
+        f"{classes[1]} …); the folders around these, {shown}, say nothing. If they are the classes, put their images "
+        "directly into them."
+    )
 
 
 # ---- Waterbirds as it is distributed -------------------------------------------------------------------------------

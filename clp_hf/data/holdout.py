@@ -8,11 +8,20 @@ from transformers.utils import logging
 
 logger = logging.get_logger(__name__)
 
+MOST = 0.4  # of a class or group, that is held out to have enough of it
 
-def split_validation(splits: DatasetDict, fraction: float, seed: int) -> DatasetDict:
+
+def split_validation(splits: DatasetDict, fraction: float, seed: int, fewest: int = 0) -> DatasetDict:
     """Hold out `fraction` of the training split, stratified by group, else by label; drawn with `seed`.
 
     Where classes are too small for that, every one of two images or more gives one at least, and keeps one.
+
+    Args:
+        splits: with `train`.
+        fraction: in (0, 1).
+        seed: of the draw.
+        fewest: images of every group or class that are held out at least, as far as two fifths of it go; the others
+            give their fraction.
 
     Raises:
         ValueError: the fraction is out of range, or no class has two images.
@@ -25,20 +34,23 @@ def split_validation(splits: DatasetDict, fraction: float, seed: int) -> Dataset
     column = "group" if by_group else "label"
     sizes = np.unique(train[column][:], return_counts=True)[1]
     held_out = int(np.ceil(fraction * len(train)))
-    if sizes.min() > 1 and held_out >= len(sizes) and len(train) - held_out >= len(sizes):
+    enough = fraction * sizes.min() >= fewest
+    if enough and sizes.min() > 1 and held_out >= len(sizes) and len(train) - held_out >= len(sizes):
         parts = train.train_test_split(fraction, seed=seed, stratify_by_column=column)
         return DatasetDict({**splits, "train": parts["train"], "validation": parts["test"]})
-    return DatasetDict({**splits, **_some_of_each(train, column, fraction, seed)})
+    return DatasetDict({**splits, **_some_of_each(train, column, fraction, seed, fewest)})
 
 
-def _some_of_each(train: Dataset, column: str, fraction: float, seed: int) -> dict[str, Dataset]:
-    rng, cells, chosen, single = np.random.default_rng(seed), np.asarray(train[column][:]), [], []
+def _some_of_each(train: Dataset, column: str, fraction: float, seed: int, fewest: int) -> dict[str, Dataset]:
+    rng, cells, chosen, single, too_small = np.random.default_rng(seed), np.asarray(train[column][:]), [], [], False
     for cell in np.unique(cells):
         members = np.flatnonzero(cells == cell)
         if len(members) == 1:
             single.append(train.features[column].int2str(int(cell)))
         else:
-            count = min(max(1, round(fraction * len(members))), len(members) - 1)
+            wanted = max(round(fraction * len(members)), min(fewest, int(MOST * len(members))))
+            count = min(max(1, wanted), len(members) - 1)
+            too_small |= count != wanted
             chosen += rng.permutation(members)[:count].tolist()
     if not chosen:
         raise ValueError(
@@ -46,9 +58,10 @@ def _some_of_each(train: Dataset, column: str, fraction: float, seed: int) -> di
             "two. Add images, or a validation split."
         )
     told = f", and none of {', '.join(single[:10])}, of which there is one image only" if single else ""
-    logger.warning(
-        f"There is no validation split, and {column} sizes are too small to hold out {fraction:g} of each: "
-        f"{len(chosen)} of {len(train)} training images are held out, one or more of each {column}{told}."
-    )
+    if single or too_small or not fewest:
+        logger.warning(
+            f"There is no validation split, and {column} sizes are too small to hold out {fraction:g} of each: "
+            f"{len(chosen)} of {len(train)} training images are held out, one or more of each {column}{told}."
+        )
     rest = np.setdiff1d(np.arange(len(train)), chosen)
     return {"train": train.select(rest), "validation": train.select(sorted(chosen))}

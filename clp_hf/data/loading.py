@@ -42,6 +42,7 @@ def load_classification_dataset(
     validation_split: str | None = None,
     test_split: str | None = None,
     validation_fraction: float = 0.2,
+    validation_images: int = 0,
     seed: int = 0,
     cache_dir: str | None = None,
     **fields: Any,
@@ -63,6 +64,8 @@ def load_classification_dataset(
             not hide its labels.
         validation_fraction: share of the training split that becomes the validation split if the source has none
             (stratified by group, else by label, drawn with `seed`).
+        validation_images: images of every group, else of every class, that are held out at least, as far as two fifths
+            of it go.
         **fields: of `Columns`, in place of those of `columns`.
 
     Returns:
@@ -112,7 +115,7 @@ def load_classification_dataset(
         splits = add_groups(splits, attribute, separator="_" if attribute == "attribute" else "_on_")
 
     if "validation" not in splits:
-        splits = split_validation(splits, validation_fraction, seed)
+        splits = split_validation(splits, validation_fraction, seed, validation_images)
     if "group" in splits["train"].column_names:
         check_groups(splits)
     return splits

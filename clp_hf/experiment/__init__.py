@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING
 from ..utils.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from .arguments import DataArguments, MethodArguments, ModelArguments, chosen, parse_arguments
+    from .arguments import DataArguments, MethodArguments, ModelArguments, chosen, parse_arguments, read_arguments
     from .experiment import Experiment
     from .methods import METHODS, configured
+    from .own_data import run_on_own_data
     from .presets import PAPER, PRESETS
     from .recipe import SELECTED_EVERY_EPOCH, SGD, experiment_of, run_recipe
     from .repairs import REPAIRS, BackboneArguments, RepairArguments, run_repair
@@ -29,6 +30,8 @@ __all__ = [
     "configured",
     "experiment_of",
     "parse_arguments",
+    "read_arguments",
+    "run_on_own_data",
     "run_recipe",
     "run_repair",
 ]
@@ -52,6 +55,8 @@ __getattr__, __dir__ = lazy_names(
         "configured": ".methods",
         "experiment_of": ".recipe",
         "parse_arguments": ".arguments",
+        "read_arguments": ".arguments",
+        "run_on_own_data": ".own_data",
         "run_recipe": ".recipe",
         "run_repair": ".repairs",
     },

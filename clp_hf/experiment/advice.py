@@ -32,8 +32,8 @@ def advice(masks: bool, groups: Literal["none", "meta", "all"]) -> str:
     )
 
 
-def advice_on(train: ImageClassificationDataset, meta: ImageClassificationDataset) -> str:
+def advice_on(train: ImageClassificationDataset, meta: ImageClassificationDataset | None) -> str:
     """`advice` on the data of a run, by what their images have."""
-    known = {"meta": meta.group is not None, "all": train.group is not None}
+    known = {"meta": meta is not None and meta.group is not None, "all": train.group is not None}
     groups = next((name for name in ("all", "meta") if known[name]), "none")
-    return advice(train.has_mask and meta.has_mask, groups)
+    return advice(train.has_mask and (meta is None or meta.has_mask), groups)

@@ -42,11 +42,18 @@ class DataArguments(Columns):
         default=0.2,
         metadata={"help": "Share of the training split that is held out where there is no validation split."},
     )
+    validation_images: int = field(
+        default=0,
+        metadata={
+            "help": "At least so many images of every group or class are then held out, as far as two fifths go."
+        },
+    )
     max_train_samples: int | None = field(
         default=None, metadata={"help": "Train on so many of the training images, drawn by the seed."}
     )
     meta_split: str = field(
-        default="validation", metadata={"help": "Split the meta set is taken out of: validation or train."}
+        default="validation",
+        metadata={"help": "Split the meta set is taken out of: validation or train; none leaves both whole."},
     )
     meta_images: int | None = field(
         default=None,
@@ -112,6 +119,10 @@ class MethodArguments:
     )
     compare: bool = field(
         default=False, metadata={"help": "Train with ERM too, for comparison, each in its own sub-folder."}
+    )
+    overwrite_output_dir: bool = field(
+        default=False,
+        metadata={"help": "Remove the run that lies in output_dir; one of another method is else refused."},
     )
 
 

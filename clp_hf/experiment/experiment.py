@@ -63,6 +63,7 @@ class Experiment:
 
     Attributes:
         splits: what is trained on and measured, without the meta set.
+        meta: the meta set; None where none is taken out, and a trainer that needs one takes it out of its training set.
         validation_pool: the validation split with the meta set, where that was taken out of it.
 
     Raises:
@@ -90,6 +91,7 @@ class Experiment:
             validation_split=data_args.validation_split,
             test_split=data_args.test_split,
             validation_fraction=data_args.validation_fraction,
+            validation_images=data_args.validation_images,
         )
         hides_test = (data_args.test_split or "test") in source and "test" not in splits
         features = splits["train"].features
@@ -114,8 +116,12 @@ class Experiment:
         has_groups = self.group_names is not None
         split = data_args.meta_split
         self.validation_pool = splits["validation"]
-        meta, splits[split] = self._split_meta_set(splits[split], data_args)
-        meta = _boxed(meta, data_args.meta_boxes)
+        if split != "none" and split not in splits:
+            raise ValueError(f"meta_split is {split!r}; expected one of {', '.join(splits)}, or none.")
+        meta = None
+        if split != "none":
+            meta, splits[split] = self._split_meta_set(splits[split], data_args)
+            meta = _boxed(meta, data_args.meta_boxes)
         if data_args.max_train_samples is not None:
             splits["train"] = self._subset(splits["train"], data_args.max_train_samples)
         if scenario is not None:
@@ -128,7 +134,9 @@ class Experiment:
             dataset_name=Path(data_args.dataset_name).name,
             dataset_id=data_args.dataset_name,
             dataset_config=data_args.dataset_config_name,
-            meta_source=f"taken out of the {split} split, {self._images_per_cell(data_args)} of every "
+            meta_source=None
+            if meta is None
+            else f"taken out of the {split} split, {self._images_per_cell(data_args)} of every "
             f"{self._meta_cells(data_args)[0]}",
             group_counts={f"{name} images": counts(split, cells) for name, split in splits.items()},
             command=command_line({"HUB_TOKEN": training_args.hub_token, "TOKEN": model_args.token}),
@@ -138,7 +146,7 @@ class Experiment:
         class_counts = None if has_groups else counts(splits["train"], "label")
         self.compute_metrics = GroupMetrics(self.label_names, self.group_names, proportions, class_counts)
         self.train = ImageClassificationDataset(splits["train"], train_transform, name="train")
-        self.meta = ImageClassificationDataset(meta, train_transform, name="meta set")
+        self.meta = None if meta is None else ImageClassificationDataset(meta, train_transform, name="meta set")
         self.validation = ImageClassificationDataset(splits["validation"], eval_transform, name="validation")
         self.test = (
             ImageClassificationDataset(splits["test"], eval_transform, name="test") if "test" in splits else None

@@ -6,11 +6,13 @@ from typing import Any
 
 from transformers.utils import logging
 
+from ..hub.record import own_settings
 from ..training_args import CLPTrainingArguments
 from .advice import advice_on
 from .arguments import DataArguments, MethodArguments, ModelArguments, read_arguments
 from .experiment import Experiment
 from .methods import METHODS, check_given, configured
+from .output_folder import check_output_folder, clear_output_folder, method_named
 from .presets import PRESETS
 from .resuming import checkpoints
 
@@ -50,12 +52,32 @@ def run_recipe(
         The experiment, and the metrics by method.
 
     Raises:
-        ValueError: a setting is not valid, contradicts the method, or is one that the method has no use for; or there
-            is no checkpoint to resume from.
+        ValueError: a setting is not valid, contradicts the method, or is one that the method has no use for; there is
+            no checkpoint to resume from; or another run lies in the output folder.
     """
     (recipe, data, model, training), given = read_arguments(
         (recipe_arguments, DataArguments, ModelArguments, CLPTrainingArguments), description, defaults, presets
     )
+    return run_methods(recipe, data, model, training, given, build)
+
+
+def run_methods(
+    recipe: MethodArguments,
+    data: DataArguments,
+    model: ModelArguments,
+    training: CLPTrainingArguments,
+    given: Mapping[str, Any],
+    build: Callable[..., Experiment] = experiment_of,
+    advised: bool = False,
+) -> tuple[Experiment, dict[str, dict[str, float]]]:
+    """The runs of a recipe whose arguments are read; arguments, results and errors as for `run_recipe`.
+
+    Args:
+        recipe, data, model, training: the arguments.
+        given: by name, those that the user gave.
+        build: makes the experiment.
+        advised: whether the user has been told already what the data are enough for.
+    """
     names = list(dict.fromkeys(["erm", recipe.method])) if recipe.compare else [recipe.method]
     check_given(names, given)
     runs = {name: _of_its_own(training, name) if recipe.compare else {} for name in names}
@@ -63,13 +85,21 @@ def run_recipe(
     for name, checkpoint in checkpoints(training.resume_from_checkpoint, folders).items():
         runs[name]["resume_from_checkpoint"] = checkpoint
     for name, changes in runs.items():
-        configured(training, METHODS[name], **changes)  # what is wrong with the second is said before the first runs
+        args = configured(training, METHODS[name], **changes)  # what is wrong is said before the first one runs
+        check_output_folder(
+            folders[name],
+            method_named(own_settings(args)),
+            recipe.overwrite_output_dir,
+            resumed=changes["resume_from_checkpoint"] is not None,
+        )
     experiment = build(recipe, data, model, training)
-    if training.should_log:
+    if training.should_log and not advised:
         logger.warning(advice_on(experiment.train, experiment.meta))
     results = {}
     for name, changes in runs.items():
         folder = changes.pop("output_dir", training.output_dir)
+        if training.should_save and changes["resume_from_checkpoint"] is None:
+            clear_output_folder(folder, recipe.overwrite_output_dir)
         results[name.upper() if recipe.compare else name] = experiment.run(METHODS[name] | changes, folder)
     if training.should_log:
         print(f"\n{experiment.summary(results)}")

@@ -145,7 +145,7 @@ def run_repair(
         processing_class=experiment.processor,
         compute_metrics=experiment.compute_metrics,
         card_details=replace(experiment.card_details, base_model=source),
-        **({"meta_dataset": as_evaluated(experiment.meta)} if repair.takes_meta_set else {}),
+        **({"meta_dataset": as_evaluated(experiment.meta)} if repair.takes_meta_set and experiment.meta else {}),
     )
     results = {"before": experiment.evaluate(trainer)}
     trainer.save_metrics("train", trainer.train().metrics)

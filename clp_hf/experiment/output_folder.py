@@ -1,0 +1,84 @@
+"""An output folder in which an older run lies: refused, or cleared, before a new one is written over it."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from transformers.trainer_utils import get_last_checkpoint
+from transformers.utils import logging
+
+from ..hub.record import FIGURES_FOLDER, RECORD_FILE, RunRecord
+from ..perturbation import META_NETWORKS
+from .methods import METHODS
+
+logger = logging.get_logger(__name__)
+
+# What trainers write; what else lies in the folder is the user's, and stays.
+RESULTS = ("*_results.json", FIGURES_FOLDER)
+WRITTEN = (
+    *RESULTS, "checkpoint-*", "features", *{network.FOLDER for network in META_NETWORKS.values()}, "config.json",
+    "model*.safetensors*", "preprocessor_config.json", "training_args.bin", "trainer_state.json", "README.md",
+    RECORD_FILE,
+)  # fmt: skip
+
+
+def method_named(settings: Mapping[str, Any]) -> str | None:
+    """The method that has these training arguments, the most particular one; None for those of no trainer of CLP."""
+    if "meta_every" not in settings:
+        return None
+    fitting = [name for name, own in METHODS.items() if all(settings.get(key) == value for key, value in own.items())]
+    return max(fitting, key=lambda name: len(METHODS[name]))
+
+
+def check_output_folder(folder: str, method: str, overwrite: bool, resumed: bool) -> None:
+    """Refuse a folder in which another run lies, whose files would stay beside those of the new one.
+
+    Args:
+        folder: `output_dir` of a run; it need not exist.
+        method: of the new run: as `method_named` has it, of a repair the name of its card.
+        overwrite: whether the folder may be cleared.
+        resumed: whether the new run goes on from a checkpoint.
+
+    Raises:
+        ValueError: there is a run of another method, or one that has not ended and is not resumed; or it is to be both
+            resumed and cleared.
+    """
+    if overwrite and resumed:
+        raise ValueError(
+            "--overwrite_output_dir removes the older run that --resume_from_checkpoint goes on from: leave one out."
+        )
+    if overwrite or not Path(folder).is_dir():
+        return
+    fix = "Give another --output_dir, or remove the older run by --overwrite_output_dir true."
+    if (Path(folder) / RECORD_FILE).is_file():
+        try:
+            record = RunRecord.load(folder)
+        except ValueError as error:
+            raise ValueError(f"{folder!r} holds a run that cannot be read ({error}). {fix}") from error
+        found = method_named(record.settings["method"]) or record.method
+        if found != method:
+            raise ValueError(
+                f"{folder!r} holds a run of another method, {found}, and files of it would stay beside the model of "
+                f"{method}. {fix}"
+            )
+    elif not resumed and (newest := get_last_checkpoint(folder)):
+        raise ValueError(
+            f"{folder!r} holds a run that has not ended, up to {Path(newest).name}. Go on with it by "
+            f"--resume_from_checkpoint true. {fix}"
+        )
+
+
+def clear_output_folder(folder: str, overwrite: bool) -> None:
+    """Remove what an older run has left: its results and pictures, which are not all written anew; or everything.
+
+    Args:
+        folder: `output_dir` of a run.
+        overwrite: also its model and checkpoints. Files that no trainer writes stay in any case.
+    """
+    if not (Path(folder) / RECORD_FILE).is_file() and not (overwrite and get_last_checkpoint(folder)):
+        return  # no run
+    for pattern in WRITTEN if overwrite else RESULTS:
+        for path in Path(folder).glob(pattern):
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    logger.warning(f"{folder!r}: {'an older run was removed' if overwrite else 'an older run is written over'}.")
