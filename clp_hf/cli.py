@@ -120,11 +120,14 @@ def repair(arguments: Annotated[list[str] | None, typer.Argument(metavar="OPTION
 
     \b
     Methods (--method), and what each learns from beside the training images:
-      clp    masks, or a few images of known group, or nothing: the more the better
-      hsfm   the validation images that are hardest
-      dfr    the group of every validation image (--on validation), or of the meta images (--on meta)
-      gsr    the same; by the weights of the training images
-      afr    the training images that the classifier is unsure of
+      clp         masks, or a few images of known group, or nothing: the more the better
+      hsfm        the validation images that are hardest
+      dfr         the group of every validation image (--on validation), or of the meta images (--on meta)
+      gsr         the same; by the weights of the training images
+      afr         nothing: the training images that the classifier is unsure of count more
+      jtt         nothing: those that a head stopped early gets wrong count more (JTT, of the last layer alone)
+      regression  nothing, or the group of every training image: classes, or groups, count alike (--balance)
+      group_dro   the group of every training image: the worst group decides
     """
     with user_errors():
         launch_recipe(["repair", *(arguments or [])])

@@ -200,6 +200,7 @@ def _set_output_size(processor: BaseImageProcessor, size: tuple[int, int]) -> No
     elif crop is None and processor.size.get("shortest_edge"):
         processor.size = type(processor.size)(shortest_edge=min(size))
     else:
-        processor.size = type(processor.size)(height=height, width=width)
+        room = 1.0 if crop is None else max(1.0, processor.size["height"] / crop["height"])  # what is cropped away
+        processor.size = type(processor.size)(height=round(room * height), width=round(room * width))
     if crop is not None:
         processor.crop_size = type(crop)(height=height, width=width)
