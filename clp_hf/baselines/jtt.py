@@ -34,8 +34,8 @@ def jtt(
     where w_i is `upweight` for the training samples that the first gets wrong, its error set, and 1 for the others.
 
     It is not the published method, which trains a network twice: here the backbone stays, and both trainings are of the
-    last layer, on which early stopping and misclassification were compared by LaBonte et al. (2023, "Towards last-layer
-    retraining for group robustness with fewer annotations"). Features are standardised, as for the other methods.
+    last layer. (LaBonte et al. 2023, "Towards last-layer retraining for group robustness with fewer annotations",
+    retrain it on what early-stopped networks get wrong or disagree on.) Features are standardised, as for the others.
 
     Args:
         train: its groups are not used.

@@ -107,7 +107,8 @@ class ImageReader:
         if sources["label"] is None:
             sources["group"] = attribute = None
         if "box" in found and not sources["box"] and not sources["mask"]:
-            refuse_two_readings(dataset.rename_column(sources["image"], "image"), name)
+            boxed = dataset.select_columns([sources["image"], "box"]).rename_columns({sources["image"]: "image"})
+            refuse_two_readings(boxed, name)
             columns, sources["box"] = replace(columns, box_format="xyxy"), "box"
         if CLEAN_LABEL in found and sources["label"]:
             sources[CLEAN_LABEL] = CLEAN_LABEL

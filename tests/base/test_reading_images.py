@@ -75,9 +75,9 @@ def test_training_and_meta_images_are_augmented_as_by_the_recipes(make, birds):
 def test_a_run_on_data_sets_as_they_are(make, birds, tmp_path):
     settings = {
         "max_steps": 2, "eval_strategy": "steps", "eval_steps": 1, "save_steps": 1, "load_best_model_at_end": True,
-        "metric_for_best_model": "worst_group_accuracy", "meta_samples": 1,
+        "metric_for_best_model": "worst_group_accuracy",
     }  # fmt: skip
-    trainer = make(settings=settings, eval_dataset=birds["validation"])
+    trainer = make(settings=settings, meta_dataset=birds["test"], eval_dataset=birds["validation"])
     trainer.train()
     found = trainer.evaluate(birds["test"], metric_key_prefix="test")
     assert {"test_worst_group_accuracy", "test_adjusted_accuracy", "test_accuracy_group_landbird_on_water"} <= set(
@@ -165,8 +165,10 @@ def test_groups_of_an_attribute_are_numbered_in_every_data_set_as_in_training(ma
 
 
 def test_known_wrong_labels_are_told(make):
-    data = flip_noise(elongated(12), 1.0, {"a": "b"})
-    assert make(train=data, settings={"meta_every": 0}).train_dataset.noisy.tolist() == [True, False] * 6
+    data = flip_noise(elongated(12), 0.5, {"a": "b"})
+    noisy = make(train=data, settings={"meta_every": 0}).train_dataset.noisy.tolist()
+    assert noisy == [label != clean for label, clean in zip(data["label"], data["clean_label"], strict=True)]
+    assert sum(noisy) == 3
 
 
 def test_columns_of_other_names(make):
