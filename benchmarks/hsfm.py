@@ -30,7 +30,7 @@ import waterbirds  # noqa: E402
 from common import mean_and_spread, seed_records, write_record  # noqa: E402
 
 from clp_hf import CLPTrainingArguments  # noqa: E402
-from clp_hf.baselines import afr, dfr, logistic_regression, worst_and_average  # noqa: E402
+from clp_hf.baselines import afr, dfr, logistic_regression  # noqa: E402
 from clp_hf.data import ImageClassificationDataset  # noqa: E402
 from clp_hf.experiment import METHODS, DataArguments, Experiment, ModelArguments, parse_arguments  # noqa: E402
 from clp_hf.hsfm import Head, HSFMSettings, best, extract_features, hsfm, random_settings  # noqa: E402
@@ -109,7 +109,7 @@ def main():
             record[f"{method}_cpu_seconds"] = time.process_time() - started
             test = features["test"]
             for name, (own, settings) in heads.items():
-                worst, average = worst_and_average(test.features @ own.weight.T + own.bias, test.labels, test.groups)
+                worst, average = own.accuracy(test)
                 row = {"test_worst_group": worst, "test_average": average, "settings": settings}
                 record["rows"][f"{name}, {method.upper()} backbone"] = row
         write_record(path, record)

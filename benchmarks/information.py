@@ -25,7 +25,7 @@ from sklearn.linear_model import LogisticRegression
 
 from clp_hf.baselines import afr, dfr, group_dro, gsr, logistic_regression
 from clp_hf.clp_head import CLPHeadSettings, best, clp_head
-from clp_hf.features import CausalFeatures, FeatureSet, Head, worst_and_average
+from clp_hf.features import CausalFeatures, FeatureSet, Head
 from clp_hf.hsfm import HSFMSettings, hsfm
 from clp_hf.hsfm.search import random_settings
 
@@ -127,7 +127,7 @@ def baseline(function, settings, **options) -> Callable[[Knowledge], tuple]:
 def dfr_on_meta(of: Knowledge) -> tuple[Head, dict]:
     """DFR at each setting on the meta images alone; validation chooses."""
     found = [dfr(of.train.images, of.meta.images, of.head, [setting], of.seed) for setting in SPARSE]
-    chosen = max(found, key=lambda one: judged(Head(one.weight, one.bias), of.validation))
+    chosen = max(found, key=lambda one: Head(one.weight, one.bias).accuracy(of.validation))
     return Head(chosen.weight, chosen.bias), chosen.settings
 
 
@@ -136,12 +136,8 @@ def hsfm_on_meta(of: Knowledge) -> tuple[Head, dict]:
     base = HSFMSettings(seed=of.seed, hard_size=max(2, len(of.meta) // (4 * of.train.images.num_classes)))
     tried = [replace(one, hard_size=base.hard_size) for one in random_settings(4, base, of.seed)]
     found = hsfm(of.train.images, of.meta.images, of.head, tried)
-    chosen = max(found, key=lambda one: judged(one.head, of.validation))
+    chosen = max(found, key=lambda one: one.head.accuracy(of.validation))
     return chosen.head, vars(chosen.settings)
-
-
-def judged(head: Head, on: FeatureSet) -> tuple[float, float]:
-    return worst_and_average(on.features @ head.weight.T + head.bias, on.labels, on.groups)
 
 
 def rows(masks: bool) -> dict[str, tuple[str, Callable[[Knowledge], Knowledge], Callable]]:
@@ -230,10 +226,10 @@ def run(description: str, methods_of: Callable[[bool], dict]) -> None:
             started = time.process_time()
             head, settings = method(cut(of))
             seconds = time.process_time() - started
-            worst, average = judged(head, features.test.images)
+            worst, average = head.accuracy(features.test.images)
             record["rows"][name] = {
                 "information": known, "test_worst_group": worst, "test_average": average,
-                "validation": judged(head, of.validation), "cpu_seconds": round(seconds, 1), "settings": settings,
+                "validation": head.accuracy(of.validation), "cpu_seconds": round(seconds, 1), "settings": settings,
             }  # fmt: skip
             write_record(path, record)
     print(write_table(results))

@@ -34,20 +34,25 @@ logger = logging.get_logger(__name__)
 class CLPTrainer(PublishingTrainer):
     """A `Trainer` whose training step is one step of CLP (Algorithm 1); everything else is as its users know it.
 
-    Data sets are map-style, of items with `pixel_values` (3, H, W), normalised for the model; `labels`, an integer;
-    where there are any, `mask` (1, H, W) in [0, 1] with 1 on the causal foreground; `group`, an integer; and `noisy`,
-    whether the label is known to be wrong, for the log alone. Training data may be a stream (an `IterableDataset`, with
-    `max_steps` and a `meta_dataset`): its class proportions are then counted as the labels come. Evaluation hands
-    `compute_metrics` the label ids `(labels, groups)` where the data set has groups. `label_smoothing_factor` smooths
-    the training loss (and, as in `Trainer`, the loss of evaluation), not the meta loss, which asks what the classifier
-    says of clean labels.
+    A `datasets.Dataset` with a column of images is taken as it is: its label and, where there are any, group, mask, box
+    and attribute are found by their usual names (or `columns`); training and meta images are cropped and flipped at
+    random, others are what the model's image processor makes of them.
+
+    Other data sets are map-style, of items with `pixel_values` (3, H, W), normalised for the model; `labels`, an
+    integer; where there are any, `mask` (1, H, W) in [0, 1] with 1 on the causal foreground; `group`, an integer; and
+    `noisy`, whether the label is known to be wrong, for the log alone. Training data may be a stream (an
+    `IterableDataset`, with `max_steps` and a `meta_dataset`): its class proportions are then counted as the labels
+    come. Evaluation hands `compute_metrics` the label ids `(labels, groups)` where the data set has groups.
+    `label_smoothing_factor` smooths the training loss (and, as in `Trainer`, the loss of evaluation), not the meta
+    loss, which asks what the classifier says of clean labels.
 
     Args:
         model: an image classifier of transformers or timm.
         args: `CLPTrainingArguments`. With `meta_every=0` this is the plain `Trainer`, by `training_loss`.
         meta_dataset: the small, clean, balanced meta set. By default `args.meta_samples` images per group (per class
             without groups) are taken out of the training set.
-        **kwargs: as for `Trainer`; and `card_details`, what the model card tells and the trainer cannot know.
+        **kwargs: as for `Trainer`; `columns`, names of columns that are not the usual ones; and `card_details`, what
+            the model card tells and the trainer cannot know.
 
     Attributes:
         learner: what it learns by: a `MetaLearner`, a `LossObjective`, or an `Objective`, the plain cross-entropy.
@@ -78,6 +83,7 @@ class CLPTrainer(PublishingTrainer):
         self._guard = StepGuard(self, lambda: self.learner.keep())
         self.add_callback(self._guard)
         self.add_callback(_EpochCallback())
+        meta_dataset = self._read(meta_dataset, "meta set", augmented=True)
         self._data = Data(self.train_dataset, meta_dataset, self.data_collator, self.processing_class)
         if self.args.meta_every:
             refuse_what_hides_parameters(self)

@@ -4,7 +4,8 @@
     clp-hf hsfm --train_backbone clp                         # trains one first
     clp-hf hsfm --model_name_or_path runs/waterbirds/erm --trials 64 --preset dominoes
 
-It is clp-hf repair --method hsfm. The data arguments are those of recipes/waterbirds.py. Writes an ordinary checkpoint
+It is clp-hf repair --method hsfm. Images are preprocessed as the classifier's processor has it, at its size or at
+--image_size, which is saved. The other data arguments are those of recipes/waterbirds.py. Writes an ordinary checkpoint
 with the new head and all_results.json (eval_* and test_* keys) to --output_dir, and prints the table of every group,
 before and after.
 """

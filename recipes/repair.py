@@ -1,19 +1,24 @@
-"""Repair a trained classifier in seconds, by its head alone, with CLP, HSFM, DFR, GSR …; the backbone stays as it is.
+"""Repair a trained classifier in seconds, by its head alone, with CLP, HSFM, DFR, JTT …; the backbone stays as it is.
 
     clp-hf repair --model_name_or_path runs/waterbirds/erm     # what recipes/waterbirds.py saved
     clp-hf repair --train_backbone erm                         # trains one first
     clp-hf repair --model_name_or_path me/my-birds --dataset_name path/to/folder --meta_images 40
     clp-hf repair --method dfr --on meta --model_name_or_path runs/waterbirds/erm
+    clp-hf repair --method regression --balance group --model_name_or_path runs/waterbirds/erm
 
-    What each learns from beside the training images (--method hsfm --help lists the options of HSFM):
-    clp    masks, or a few images of known group, or nothing: the more the better
-    hsfm   the validation images that are hardest
-    dfr    the group of every validation image (--on validation), or of the meta images (--on meta)
-    gsr    the same; by the weights of the training images
-    afr    the training images that the classifier is unsure of
+What each learns from beside the training images (--method hsfm --help lists the options of HSFM):
+    clp         masks, or a few images of known group, or nothing: the more the better
+    hsfm        the validation images that are hardest
+    dfr         the group of every validation image (--on validation), or of the meta images (--on meta)
+    gsr         the same; by the weights of the training images
+    afr         nothing: the training images that the classifier is unsure of count more
+    jtt         nothing: those that a head stopped early gets wrong count more (JTT, of the last layer alone)
+    regression  nothing, or the group of every training image: classes, or groups, count alike (--balance)
+    group_dro   the group of every training image: the worst group decides
 
 Features are computed once and kept in --output_dir, by default runs/repair/ and the method; what follows takes seconds.
-The data arguments are those of recipes/waterbirds.py. Writes an ordinary checkpoint with the new head, its card and
+Images are preprocessed as the classifier's processor has it, at its size or at --image_size, which is saved. The other
+data arguments are those of recipes/waterbirds.py. Writes an ordinary checkpoint with the new head, its card and
 all_results.json (eval_* and test_* keys) to --output_dir, and prints the table of every group, before and after.
 """
 

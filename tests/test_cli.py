@@ -18,8 +18,8 @@ from typer.testing import CliRunner
 from clp_hf import CLPTrainingArguments, __version__
 from clp_hf.cli import app
 from clp_hf.data import embedded_birds
+from clp_hf.experiment import REPAIRS, parse_arguments
 from clp_hf.experiment import launch as recipes_launch
-from clp_hf.experiment import parse_arguments
 from clp_hf.utils import shipped
 
 ROOT = Path(__file__).parents[1]
@@ -145,7 +145,7 @@ def test_repair_is_its_recipe_and_has_an_overview(run, launched):
     run("repair", "--method", "dfr", "--on", "meta")
     assert launched[0].training_script_args == ["repair", "--method", "dfr", "--on", "meta"]
     overview = run("repair", "--help").stdout
-    assert all(f"\n    {name} " in overview for name in ("clp", "hsfm", "dfr", "gsr", "afr"))
+    assert all(f"\n    {name} " in overview for name in REPAIRS)
     assert "--on {validation,meta}" in run("repair", "--method", "dfr", "--help").stdout
 
 

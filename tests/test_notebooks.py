@@ -59,6 +59,12 @@ def test_every_cell_of_code_is_introduced_by_text(cells):
     assert ("code", "code") not in pairwise(kinds)
 
 
+def test_the_quick_start_needs_few_imports():
+    cells = json.loads(NOTEBOOKS[0].read_text())["cells"]
+    code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    assert len(re.findall(r"^\s*(?:import|from) ", code, re.MULTILINE)) <= 4
+
+
 def test_links_to_other_notebooks_hold(cells):
     linked = re.findall(r"\]\((\w+\.ipynb)\)", "\n".join("".join(cell["source"]) for cell in cells))
     assert set(linked) <= {path.name for path in NOTEBOOKS}

@@ -15,6 +15,8 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, has_length
 from transformers.utils import SAFE_WEIGHTS_NAME, logging
 
 from ..data.checks import EXTRA_COLUMNS
+from ..data.columns import Columns
+from ..data.reading import ImageReader, metrics_of
 from ..utils.locks import only_one
 from .checkpoints import (
     STAGING,
@@ -35,6 +37,10 @@ logger = logging.get_logger(__name__)
 class BaseTrainer(Trainer):
     """`Trainer` of batches that may hold masks and groups beside what a model takes, with whole checkpoints.
 
+    A `datasets.Dataset` of images is taken as it is, wherever the plain Trainer takes a data set (`ImageReader` says
+    what is made of it): its `processing_class` is then the model's own by default, and `compute_metrics` those of every
+    class and group.
+
     `mask`, `group` and `noisy` are kept away from the model, and the metrics get the groups.
 
     The loss of a step is the mean over its images, whatever the model and the loss, also where the last micro-batch is
@@ -45,13 +51,22 @@ class BaseTrainer(Trainer):
     between leaves a folder that looks like the latest checkpoint. The last file of a checkpoint is a manifest of the
     others and of the run: nothing is read from one that has changed since, or that is another run's. `train` has
     `output_dir` to itself, and moves what an earlier run left there aside, unless it resumes.
+
+    Args:
+        model, args, *rest: as for `Trainer`.
+        columns: of images that are read, where their names are not the usual ones.
+        **kwargs: as for `Trainer`.
+
+    Attributes:
+        AUGMENTS: whether training images that are read are cropped and flipped at random.
     """
 
+    AUGMENTS = True
     _staging = False
     _staging_name = STAGING
     _step_images = 0
 
-    def __init__(self, model=None, args=None, *rest, **kwargs):
+    def __init__(self, model=None, args=None, *rest, columns: Columns | None = None, **kwargs):
         if args is not None and args.should_save:
             check_writable(args.output_dir)
         super().__init__(model, args, *rest, **kwargs)
@@ -59,6 +74,28 @@ class BaseTrainer(Trainer):
         if self.compute_loss_func is None:
             self.loss_is_scaled_for_ga = False
         check_half_precision(self)
+        self._read = ImageReader(self.model, self.processing_class, columns)
+        self._read_images()
+
+    def _read_images(self) -> None:
+        """Take data sets of images; which they are, the images of the run go through and metrics tell of."""
+        given = self.train_dataset, self.eval_dataset
+        self.train_dataset = self._read(self.train_dataset, "training set", augmented=self.AUGMENTS)
+        several = isinstance(self.eval_dataset, Mapping)
+        evaluated = self.eval_dataset if several else {"": self.eval_dataset}
+        evaluated = {name: self._read(one, f"evaluation set {name}".strip()) for name, one in evaluated.items()}
+        self.eval_dataset = evaluated if several else evaluated[""]
+        if (self.train_dataset, self.eval_dataset) != given:
+            self.processing_class = self._read.processor
+            self.compute_metrics = self.compute_metrics or metrics_of(self.train_dataset, *evaluated.values())
+
+    def get_eval_dataloader(self, eval_dataset=None):
+        """As in Trainer; images are read."""
+        return super().get_eval_dataloader(self._read(eval_dataset, "evaluation set"))
+
+    def get_test_dataloader(self, test_dataset):
+        """As in Trainer; images are read, which may have no labels."""
+        return super().get_test_dataloader(self._read(test_dataset, "test set", labelled=False))
 
     # ---- a run and its folder ----------------------------------------------------------------------------------------
 
@@ -143,12 +180,14 @@ class BaseTrainer(Trainer):
 
     def compute_loss(self, model, inputs, *args, **kwargs):
         """The loss of the plain Trainer, on the columns a model takes."""
-        return super().compute_loss(model, {k: v for k, v in inputs.items() if k not in EXTRA_COLUMNS}, *args, **kwargs)
+        return super().compute_loss(model, _without_extra(inputs), *args, **kwargs)
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
         """As in Trainer; label ids are `(labels, groups)` for batches that have groups."""
         if self.args.label_names is None:
             self.label_names = ["labels", "group"] if "group" in inputs else ["labels"]
+        if "labels" not in inputs:
+            inputs = _without_extra(inputs)  # else `compute_loss` sees to it
         return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
 
     # ---- whole checkpoints -------------------------------------------------------------------------------------------
@@ -269,6 +308,10 @@ class BaseTrainer(Trainer):
             return False
         self.model.load_state_dict(type(self.model).from_pretrained(checkpoint).state_dict())
         return True
+
+
+def _without_extra(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: values for name, values in batch.items() if name not in EXTRA_COLUMNS}
 
 
 def _images(batch: Mapping[str, Tensor]) -> int:

@@ -57,19 +57,30 @@ def afr(
         torch.tensor([setting[name] for setting in settings]).float() for name in ("gamma", "penalty", "steps")
     )
     weights = (-gamma * own[:, None] - targets.sum(0)[train.labels].log()[:, None]).softmax(0)
-    heads = _descend(inputs, targets, weights, start, penalty, steps, seed).double().numpy()
+    heads = descend(inputs, targets, weights, start, penalty, steps, seed).double().numpy()
     return select(
         ((setting, fold(head[:, :-1], head[:, -1], scaler)) for setting, head in zip(settings, heads, strict=True)),
         validation,
     )
 
 
-def _descend(
+def descend(
     inputs: Tensor, targets: Tensor, weights: Tensor, start: Tensor, penalty: Tensor, steps: Tensor, seed: int
 ) -> Tensor:
-    """All S settings side by side: each step reads the inputs (n, D) twice, however many there are.
+    """Full-batch gradient descent on `Σ weights_i CE_i + penalty ‖θ − start‖²`, by steps as large as surely descend.
 
-    `targets` (n, C), `weights` (n, S), `start` (C, D), `penalty` and `steps` (S,); returns (S, C, D).
+    All S settings go side by side: each step reads the inputs twice, however many there are.
+
+    Args:
+        inputs: (n, D); the last column may be the bias's.
+        targets: (n, C), one-hot.
+        weights: (n, S).
+        start: (C, D).
+        penalty, steps: (S,).
+        seed: of the estimate of the step size.
+
+    Returns:
+        θ, (S, C, D).
     """
     curvature = _curvature(inputs, weights, seed)[:, None, None]
     # The penalty's step is implicit: stable however strong it is, and infinite strength keeps the head.

@@ -11,7 +11,7 @@ import torch
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from ..features.feature_set import FeatureSet, Head, worst_and_average
+from ..features.feature_set import FeatureSet, Head
 
 Settings = Sequence[Mapping[str, Any]]
 
@@ -36,7 +36,7 @@ class HeadResult:
 
     def logits(self, features: Tensor) -> Tensor:
         """(n, d) features to (n, C) logits."""
-        return features @ self.weight.T + self.bias
+        return Head(self.weight, self.bias).logits(features)
 
 
 def select(
@@ -56,13 +56,13 @@ def select(
     """
     best, best_key = None, None
     rule = f"{'worst-class' if judge.groups is None else 'worst-group'} accuracy on {on}"
-    for settings, (weight, bias) in candidates:
-        weight, bias = weight.float(), bias.float()
-        if not (weight.isfinite().all() and bias.isfinite().all()):
+    for settings, head in candidates:
+        head = Head(*(part.float() for part in head))
+        if not all(part.isfinite().all() for part in head):
             continue
-        key = worst_and_average(judge.features @ weight.T + bias, judge.labels, judge.groups)
+        key = head.accuracy(judge)
         if best is None or key > best_key:
-            best, best_key = HeadResult(weight, bias, dict(settings), key[0], rule), key
+            best, best_key = HeadResult(*head, dict(settings), key[0], rule), key
     if best is None:
         raise ValueError("No setting gave a head with finite weights: give one or more, less extreme.")
     return best

@@ -8,6 +8,7 @@ from sklearn.utils.class_weight import compute_sample_weight
 from ..features.feature_set import FeatureSet, Head
 from .head import HeadResult, Settings, check, fold, select, standardiser
 
+BALANCES = ("class", "group")
 # Ours: on standardised features, from almost the class prior to almost no penalty.
 DEFAULT_SETTINGS = [{"C": strength} for strength in (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)]
 
@@ -40,7 +41,7 @@ def logistic_regression(
         ValueError: the inputs do not fit together, or group balance without training groups.
     """
     check(train, validation, head, settings, ["C"])
-    if balance not in ("class", "group"):
+    if balance not in BALANCES:
         raise ValueError(f"balance must be 'class' or 'group', got {balance!r}.")
     cells = train.labels if balance == "class" else train.groups
     if cells is None:

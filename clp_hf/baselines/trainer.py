@@ -10,16 +10,22 @@ from torch.utils.data import Dataset
 
 from ..data.checks import check_labels, column, shared_images
 from ..data.meta_set import split_meta_set
-from ..features.feature_set import Head
+from ..features.feature_set import FeatureSet, Head
 from ..features.trainer import HeadArguments, HeadTrainer
 from ..hub.card import CardDetails
 from .afr import DEFAULT_SETTINGS as AFR_SETTINGS
 from .afr import afr
 from .dfr import DEFAULT_SETTINGS as DFR_SETTINGS
 from .dfr import check_fitted, dfr
+from .group_dro import DEFAULT_SETTINGS as GROUP_DRO_SETTINGS
+from .group_dro import group_dro
 from .gsr import DEFAULT_SETTINGS as GSR_SETTINGS
 from .gsr import gsr
 from .head import HeadResult, Settings
+from .jtt import DEFAULT_SETTINGS as JTT_SETTINGS
+from .jtt import jtt
+from .logistic_regression import BALANCES, logistic_regression
+from .logistic_regression import DEFAULT_SETTINGS as REGRESSION_SETTINGS
 
 SETS = ("validation", "meta")
 
@@ -58,8 +64,8 @@ class BaselineTrainer(HeadTrainer):
         }
 
 
-class AFRTrainer(BaselineTrainer):
-    """Trains the final linear layer on where it is wrong (`afr`); the backbone stays as it is.
+class TrainingSetTrainer(BaselineTrainer):
+    """Learns from the training images alone; validation chooses the setting.
 
     Args:
         model: an image classifier of `load_image_classifier`.
@@ -72,14 +78,93 @@ class AFRTrainer(BaselineTrainer):
         ValueError: a set is missing or has no labels.
     """
 
-    NAME, CARD, SETTINGS = "AFR", "afr", AFR_SETTINGS
-
     def __init__(self, model=None, args: HeadArguments | None = None, **kwargs):
         super().__init__(model, args or HeadArguments(), **kwargs)
         self._check_sets(training=self.train_dataset, validation=self.eval_dataset)
 
+    def _check_groups(self, fix: str) -> None:
+        """Whether training images have any."""
+        if column(self.train_dataset, "group") is None:
+            raise ValueError(f"{self.NAME} needs the group of every training image, and they have none. {fix}")
+
+    def _method(self, train: FeatureSet, validation: FeatureSet, head: Head, seed: int) -> HeadResult:
+        """The method, a function of `clp_hf.baselines`."""
+        raise NotImplementedError
+
     def _fit(self, head: Head) -> HeadResult:
-        return afr(self.features(self.train_dataset), self.features(self.eval_dataset), head, seed=self.args.seed)
+        train, validation = self.features(self.train_dataset), self.features(self.eval_dataset)
+        return self._method(train, validation, head, seed=self.args.seed)
+
+
+class AFRTrainer(TrainingSetTrainer):
+    """Trains the final linear layer on where it is wrong (`afr`); the backbone stays as it is.
+
+    The rest as of `TrainingSetTrainer`.
+    """
+
+    NAME, CARD, SETTINGS, _method = "AFR", "afr", AFR_SETTINGS, staticmethod(afr)
+
+
+class JTTTrainer(TrainingSetTrainer):
+    """Trains the final linear layer twice, then more on what it got wrong (`jtt`); the backbone stays as it is.
+
+    The rest as of `TrainingSetTrainer`.
+    """
+
+    NAME, CARD, SETTINGS, _method = "JTT of the head", "jtt", JTT_SETTINGS, staticmethod(jtt)
+
+
+class GroupDROTrainer(TrainingSetTrainer):
+    """Trains the final linear layer for its worst training group (`group_dro`); the backbone stays as it is.
+
+    The rest as of `TrainingSetTrainer`; the training images have groups.
+    """
+
+    NAME, CARD, SETTINGS, _method = (
+        "GroupDRO of the head",
+        "group-dro-head",
+        GROUP_DRO_SETTINGS,
+        staticmethod(group_dro),
+    )
+
+    def __init__(self, model=None, args: HeadArguments | None = None, **kwargs):
+        super().__init__(model, args, **kwargs)
+        self._check_groups("DFR needs those of validation alone, JTT and AFR none.")
+
+
+@dataclass
+class RegressionArguments(HeadArguments):
+    """`HeadArguments`, and what counts alike."""
+
+    balance: str = field(
+        default="class",
+        metadata={
+            "help": "What counts alike in training: every class, or every group, which every training image must have.",
+            "choices": list(BALANCES),
+        },
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.balance not in BALANCES:
+            raise ValueError(f"balance is {self.balance!r}; choose one of {', '.join(BALANCES)}.")
+
+
+class RegressionTrainer(TrainingSetTrainer):
+    """Trains the final linear layer by logistic regression on balanced training images; the backbone stays as it is.
+
+    The rest as of `TrainingSetTrainer`; with `args.balance="group"` the training images have groups.
+    """
+
+    NAME, CARD, SETTINGS = "balanced regression", "regression", REGRESSION_SETTINGS
+
+    def __init__(self, model=None, args: RegressionArguments | None = None, **kwargs):
+        super().__init__(model, args or RegressionArguments(), **kwargs)
+        if self.args.balance == "group":
+            self._check_groups("Balance classes: balance='class'.")
+
+    def _method(self, *args, **kwargs) -> HeadResult:
+        return logistic_regression(*args, **kwargs, balance=self.args.balance)
 
 
 @dataclass
@@ -130,7 +215,7 @@ class KnownGroupsTrainer(BaselineTrainer):
 
     def __init__(self, model=None, args: KnownGroupsArguments | None = None, *, meta_dataset=None, **kwargs):
         super().__init__(model, args or KnownGroupsArguments(), **kwargs)
-        on = self.args.on
+        on, meta_dataset = self.args.on, self._read(meta_dataset, "meta set")
         if on == "meta" and meta_dataset is None:
             self.train_dataset, meta_dataset = split_meta_set(
                 self.train_dataset, self.args.meta_samples, self.args.seed

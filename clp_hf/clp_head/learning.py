@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ..bilevel.implicit import SoftmaxRegression, Solution, implicit_hypergradient
 from ..causal.losses import meta_loss
-from ..features import CausalFeatures, FeatureSet, Head, worst_and_average
+from ..features import CausalFeatures, FeatureSet, Head
 from ..perturbation.evidence import ON_FEATURES, Material, agreement, class_weights, evidence_on_features
 from ..utils.names import did_you_mean
 
@@ -125,10 +125,7 @@ def clp_head(
     results = []
     for setting in settings:
         result = problem.learn(setting)
-        score = (-result.meta_loss,)
-        if validation is not None:
-            logits = validation.features @ result.head.weight.T + result.head.bias
-            score = worst_and_average(logits, validation.labels, validation.groups)
+        score = (-result.meta_loss,) if validation is None else result.head.accuracy(validation)
         results.append(replace(result, score=score))
     return results
 
@@ -166,6 +163,7 @@ class HeadProblem:
         self.length = float(self.features.square().sum(1).mean())
         self.weights = class_weights(train.labels, self.classes)
         self.rows, self.meta_versions = self._rows(), self._meta_versions()
+        self.regression = SoftmaxRegression(*self.rows[:2], self.classes)
         self.evidence: dict[tuple, Tensor] = {}
 
     def _standard(self, features: Tensor | None) -> Tensor | None:
@@ -247,7 +245,6 @@ class HeadProblem:
         """Ω, and the head of it."""
         evidence = self.evidence_of(settings)
         features, labels, weights = self.rows
-        regression = SoftmaxRegression(features, labels, self.classes)
         m = len(self.meta)
         offsets = F.pad(evidence, (0, 0, 0, len(labels) - evidence.shape[1]))  # 0 for swapped and meta images
         fold = _folds(self._meta_cells(), settings.folds, settings.seed)
@@ -278,17 +275,17 @@ class HeadProblem:
             return self.meta_loss(weight, bias, judged) + settings.prior * (strengths - first).square().sum()
 
         for _ in range(settings.steps if len(evidence) else 0):
-            gradient, solution = implicit_hypergradient(regression, inner, outer, [strengths], solution)
+            gradient, solution = implicit_hypergradient(self.regression, inner, outer, [strengths], solution)
             history.append(self._entry(settings, gradient.outer_loss, strengths))
             strengths.grad = gradient.total[0]
             optimizer.step()
         with torch.no_grad():
-            solution = regression.solve(*inner(), solution)
+            solution = self.regression.solve(*inner(), solution)
             loss = self.meta_loss(solution.weight, solution.bias, judged)
             history.append(self._entry(settings, loss, strengths))
             whole = weights_of(torch.ones(1, m))
             delta = inner()[0][:1]
-            solution = regression.solve(delta, whole, ridge[None], _mean(solution))
+            solution = self.regression.solve(delta, whole, ridge[None], _mean(solution))
         return CLPHeadResult(
             self._folded(solution),
             settings,

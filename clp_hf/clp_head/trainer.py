@@ -112,7 +112,7 @@ class CLPHeadTrainer(HeadTrainer):
         super().__init__(model, args or CLPHeadArguments(), **kwargs)
         if self.train_dataset is None:
             raise ValueError("CLP needs a training set: pass train_dataset.")
-        self.meta_dataset, self.meta_source = meta_dataset, "given"
+        self.meta_dataset, self.meta_source = self._read(meta_dataset, "meta set"), "given"
         if meta_dataset is None:
             self.train_dataset, self.meta_dataset = split_meta_set(
                 self.train_dataset, self.args.meta_samples, self.args.seed

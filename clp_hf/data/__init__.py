@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from ..utils.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from .columns import Columns
     from .dataset import ImageClassificationDataset
     from .embedded import embedded_birds
     from .groups import group_proportions
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from .transforms import EvalTransform, PaddedCropTransform, ProcessorTransform, TrainTransform
 
 __all__ = [
+    "Columns",
     "EvalTransform",
     "ImageClassificationDataset",
     "PaddedCropTransform",
@@ -39,6 +41,7 @@ __all__ = [
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
+        "Columns": ".columns",
         "EvalTransform": ".transforms",
         "ImageClassificationDataset": ".dataset",
         "PaddedCropTransform": ".transforms",

@@ -37,6 +37,26 @@ def corner_boxes(splits: DatasetDict, box_format: str) -> DatasetDict:
     return DatasetDict({role: _converted(split, role, box_format) for role, split in splits.items()})
 
 
+def refuse_two_readings(split: Dataset, role: str) -> None:
+    """Refuse boxes that may be corners, as `corner_boxes` gives them, and COCO's left, top, width, height as well.
+
+    Args:
+        split: with `image` and `box`.
+        role: of it, for the message.
+
+    Raises:
+        ValueError: all boxes lie in their images either way.
+    """
+    where = f"Column 'box', split {role!r}"
+    boxes = np.asarray([_four_numbers(box, f"{where}, index {index}") for index, box in enumerate(split["box"][:])])
+    boxes, sizes = boxes.reshape(-1, 4), _sizes(split, role)
+    if len(boxes) and all(_fits(_corners(boxes, name, sizes), sizes) for name in ("xyxy", "xywh")):
+        raise ValueError(
+            f"{where}: boxes such as {boxes[0].tolist()} lie in their images whether they are left, top, right, bottom "
+            "(xyxy) or left, top, width, height (xywh). Say which: box_column='box' and box_format."
+        )
+
+
 def _converted(split: Dataset, role: str, box_format: str) -> Dataset:
     where = f"Column 'box', split {role!r}"
     boxes = np.asarray([_four_numbers(box, f"{where}, index {index}") for index, box in enumerate(split["box"][:])])
@@ -104,12 +124,16 @@ def _refuse_another_format(boxes, corners, box_format: str, sizes, where: str) -
         return
     prefix = "normalised_" if box_format.startswith("normalised_") else ""
     for other in (name for name in BOX_FORMATS if name.startswith("normalised_") == bool(prefix)):
-        read = _corners(boxes, other, sizes)
-        if (read[:, 2:] > read[:, :2]).all() and not _sticks_out(read, sizes).any():
+        if _fits(_corners(boxes, other, sizes), sizes):
             raise ValueError(
                 f"{where}: read as {box_format} most boxes leave their image, such as {boxes[0].tolist()}; read as "
                 f"{other} all lie inside. Set box_format to {other!r}."
             )
+
+
+def _fits(corners: np.ndarray, sizes: np.ndarray) -> bool:
+    """Whether all have an area, and lie in their images."""
+    return bool((corners[:, 2:] > corners[:, :2]).all() and not _sticks_out(corners, sizes).any())
 
 
 def _sticks_out(corners: np.ndarray, sizes: np.ndarray) -> np.ndarray:

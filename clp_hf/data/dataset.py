@@ -40,7 +40,7 @@ class ImageClassificationDataset(torch.utils.data.Dataset):
 
     Args:
         dataset: a split of `load_classification_dataset` (columns `image`, `label`, optionally `group` and `mask` or
-            `box`). A mask that is missing (None) is an empty one.
+            `box`); without labels for prediction alone. A mask that is missing (None) is an empty one.
         transform: `TrainTransform`, `PaddedCropTransform`, `EvalTransform`, or `ProcessorTransform`.
         name: of the split, for error messages.
         storage_size: (height, width) all images are squeezed to, antialiased, on decoding. By default it has the aspect
@@ -76,7 +76,7 @@ class ImageClassificationDataset(torch.utils.data.Dataset):
         for column in set(columns) - {"box"}:
             self.encoded = self.encoded.cast_column(column, ImageFeature(decode=False))
         self.transform, self.name = transform, name
-        self.labels = torch.tensor(dataset["label"][:])
+        self.labels = torch.tensor(dataset["label"][:]) if "label" in dataset.column_names else None
         self.group = torch.tensor(dataset["group"][:]) if "group" in dataset.column_names else None
         has_noise = CLEAN_LABEL in dataset.column_names
         self.noisy = self.labels != torch.tensor(dataset[CLEAN_LABEL][:]) if has_noise else None
@@ -88,7 +88,7 @@ class ImageClassificationDataset(torch.utils.data.Dataset):
         self.stored = self._decode(range(len(dataset))) if fits else None
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.encoded)
 
     def __getitem__(self, index: int) -> dict:
         return self.__getitems__([index])[0]
@@ -96,10 +96,10 @@ class ImageClassificationDataset(torch.utils.data.Dataset):
     def __getitems__(self, indices: Sequence[int]) -> list[dict]:
         pixels = self._decode(indices) if self.stored is None else self.stored[torch.as_tensor(indices)]
         pixel_values, masks = self.transform(pixels[:, :3], pixels[:, 3:] if self.has_mask else None)
-        columns = {"pixel_values": pixel_values, "labels": self.labels[indices].tolist()}
+        columns = {"pixel_values": pixel_values}
         if self.has_mask:
             columns["mask"] = masks
-        for name in ("group", "noisy"):
+        for name in ("labels", "group", "noisy"):
             if (values := getattr(self, name)) is not None:
                 columns[name] = values[indices].tolist()
         return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]

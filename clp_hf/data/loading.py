@@ -82,13 +82,39 @@ def load_classification_dataset(
     splits = _select_splits(
         read_splits(name_or_path, config_name, cache_dir), train_split, validation_split, test_split
     )
-    sources, attribute = _columns_of(splits["train"].column_names, columns)
+    sources, attribute = columns_of(splits["train"].column_names, columns)
     if "test" in splits and labels_are_hidden(splits["test"], sources["label"]):
         logger.warning(
             f"The test split hides its labels ({len(splits['test'])} images, all -1, missing or without the column "
             f"{sources['label']!r}): it is left out."
         )
         del splits["test"]
+    splits = with_labels(with_pixels(splits, sources, attribute, columns), sources, attribute, columns, known_classes)
+    if known_classes is None and len(set(splits["train"]["label"])) < 2:
+        raise ValueError(
+            f"The training split has images of one class only, of {splits['train'].features['label'].names}: "
+            "at least two are needed."
+        )
+    if "validation" not in splits:
+        splits = split_validation(splits, validation_fraction, seed, validation_images)
+    if "group" in splits["train"].column_names:
+        check_groups(splits)
+    return splits
+
+
+def with_pixels(
+    splits: DatasetDict, sources: dict[str, str | None], attribute: str | None, columns: Columns
+) -> DatasetDict:
+    """The columns in use under their canonical names, images, masks and boxes in their canonical form.
+
+    Args:
+        splits: any.
+        sources, attribute: of `columns_of`.
+        columns: how values are read.
+
+    Raises:
+        ValueError: a split lacks a column, or names a file outside its folder; or a mask or box is not as expected.
+    """
     splits = _rename(splits, {role: source for role, source in sources.items() if source}, attribute)
     splits = splits.cast_column("image", ImageFeature())
     if sources["mask"]:
@@ -99,13 +125,27 @@ def load_classification_dataset(
         splits = DatasetDict({role: _binary_masks(split, role, columns.mask_value) for role, split in splits.items()})
     if sources["box"]:
         splits = corner_boxes(splits, columns.box_format)
+    return splits
 
+
+def with_labels(
+    splits: DatasetDict,
+    sources: dict[str, str | None],
+    attribute: str | None,
+    columns: Columns,
+    known_classes: Sequence[str] | None = None,
+) -> DatasetDict:
+    """Labels, attributes and groups in the form that `load_classification_dataset` gives them.
+
+    Args:
+        splits: under canonical names; `train` says which classes, attributes and groups there are.
+        sources, attribute, columns: as for `with_pixels`.
+        known_classes: as for `load_classification_dataset`.
+
+    Raises:
+        ValueError: a value is not as expected.
+    """
     splits = encode(splits, "label", columns.class_names, known_classes)
-    if known_classes is None and len(set(splits["train"]["label"])) < 2:
-        raise ValueError(
-            f"The training split has images of one class only, of {splits['train'].features['label'].names}: "
-            "at least two are needed."
-        )
     if attribute:
         splits = encode(splits, attribute, columns.attribute_names)
     if sources["group"]:
@@ -113,16 +153,15 @@ def load_classification_dataset(
         splits = in_order_of_pairs(splits, attribute) if attribute else splits
     elif attribute:
         splits = add_groups(splits, attribute, separator="_" if attribute == "attribute" else "_on_")
-
-    if "validation" not in splits:
-        splits = split_validation(splits, validation_fraction, seed, validation_images)
-    if "group" in splits["train"].column_names:
-        check_groups(splits)
     return splits
 
 
-def _columns_of(found: Sequence[str], columns: Columns) -> tuple[dict[str, str | None], str | None]:
-    """What plays which role, of the columns there are, and the attribute."""
+def columns_of(found: Sequence[str], columns: Columns) -> tuple[dict[str, str | None], str | None]:
+    """What plays which role, of the columns there are, and the attribute.
+
+    Raises:
+        ValueError: a column that is asked for, or cannot be done without, is not there.
+    """
 
     def column(requested: str | None, role: str, defaults: Sequence[str] = (), required: bool = False) -> str | None:
         if requested is None:

@@ -60,6 +60,8 @@ class Experiment:
         scenario: what is done to the training split, once validation and meta set are out of it, which stay balanced
             and clean: a long tail, label noise.
         known_classes: of the model, where it keeps its head: the data's classes are matched to them by name.
+        squeezed: whether images are squeezed whole to the model's size, as is fit for training on random crops. Else
+            they are preprocessed as the model is published: its backbone stays as it is.
 
     Attributes:
         splits: what is trained on and measured, without the meta set.
@@ -80,6 +82,7 @@ class Experiment:
         splits: DatasetDict | None = None,
         scenario: Callable[[Dataset], Dataset] | None = None,
         known_classes: Sequence[str] | None = None,
+        squeezed: bool = True,
     ):
         self.model_args, self.args = model_args, training_args
         source = splits or read_splits(data_args.dataset_name, data_args.dataset_config_name, model_args.cache_dir)
@@ -105,7 +108,8 @@ class Experiment:
             model_args.model_name_or_path, model, image_size=self.image_size, **self.hub_kwargs
         )
         settings = image_settings(model, processor)
-        self.processor = squash_bilinearly(processor, settings)  # what is published sees what was trained
+        # what is published sees what was trained
+        self.processor = squash_bilinearly(processor, settings) if squeezed else processor
         size, normalisation = (settings.height, settings.width), (settings.mean, settings.std)
         if data_args.crop_padding is None:
             train_transform = TrainTransform(size, *normalisation, scale=(data_args.crop_scale, 1.0))

@@ -9,7 +9,16 @@ from typing import Any, NamedTuple
 
 from transformers.utils import logging
 
-from ..baselines import AFRTrainer, DFRTrainer, GSRTrainer, KnownGroupsArguments
+from ..baselines import (
+    AFRTrainer,
+    DFRTrainer,
+    GroupDROTrainer,
+    GSRTrainer,
+    JTTTrainer,
+    KnownGroupsArguments,
+    RegressionArguments,
+    RegressionTrainer,
+)
 from ..clp_head import CLPHeadArguments, CLPHeadTrainer
 from ..data.dataset import ImageClassificationDataset
 from ..data.groups import counts
@@ -41,6 +50,9 @@ REPAIRS = {
     "dfr": Repair(DFRTrainer, KnownGroupsArguments, True),
     "gsr": Repair(GSRTrainer, KnownGroupsArguments, True),
     "afr": Repair(AFRTrainer, HeadArguments, False, True),
+    "jtt": Repair(JTTTrainer, HeadArguments, False),
+    "regression": Repair(RegressionTrainer, RegressionArguments, False),
+    "group_dro": Repair(GroupDROTrainer, HeadArguments, False),
 }
 # What an experiment reads of the training arguments, and a repair may have as well.
 OF_THE_DATA = ("seed", "meta_samples", "mask_shape")
@@ -83,7 +95,8 @@ def run_repair(
         method: one of `REPAIRS`.
         recipe_arguments: dataclass of the recipe's own arguments.
         description: for `--help`.
-        defaults: of the recipe that trains the classifiers that are repaired, by name of the field.
+        defaults: of the recipe that trains the classifiers that are repaired, by name of the field. Its image size is
+            that of classifiers that are trained here alone: others have their own.
         output_dir: the default one.
         prepare: changes the arguments of the data as that recipe does.
 
@@ -99,6 +112,7 @@ def run_repair(
         description,
         {
             **_of(DataArguments, defaults),
+            "image_size": None,
             "output_dir": output_dir,
             "seed": 0,
             "per_device_eval_batch_size": 64,
@@ -114,17 +128,18 @@ def run_repair(
         reason = "--train_backbone trains one" if recipe.train_backbone else f"{method} begins with a trained one"
         raise ValueError(f"--new_head replaces the classifier's head, and {reason}. Leave one of them out.")
     if recipe.new_head:
-        experiment = Experiment(data, model, training)
+        experiment = Experiment(data, model, training, squeezed=False)
         classifier = experiment.build_model()
     elif recipe.train_backbone:
+        data = replace(data, image_size=data.image_size or defaults.get("image_size"))
         experiment = Experiment(data, model, training)
         experiment.run(METHODS[recipe.train_backbone], training.output_dir)
         source = training.output_dir
         classifier = load_image_classifier(source, **experiment.hub_kwargs)
     else:
-        classifier = load_image_classifier(source, **hub_kwargs(model))
+        classifier = load_image_classifier(source, image_size=data.image_size, **hub_kwargs(model))
         # the head is kept, so the data's classes take the order of the model's
-        experiment = Experiment(data, model, training, known_classes=label_names(classifier))
+        experiment = Experiment(data, model, training, known_classes=label_names(classifier), squeezed=False)
     present = counts(experiment.splits["train"], "label")
     if missing := [name for name, count in present.items() if not count]:
         raise ValueError(

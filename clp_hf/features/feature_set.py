@@ -110,6 +110,14 @@ class Head(NamedTuple):
     weight: Tensor
     bias: Tensor
 
+    def logits(self, features: Tensor) -> Tensor:
+        """(n, d) features to (n, C) logits."""
+        return features @ self.weight.T + self.bias
+
+    def accuracy(self, on: FeatureSet) -> tuple[float, float]:
+        """As `worst_and_average`, of what it makes of these features."""
+        return worst_and_average(self.logits(on.features), on.labels, on.groups)
+
 
 def worst_and_average(logits: Tensor, labels: Tensor, groups: Tensor | None = None) -> tuple[float, float]:
     """Accuracy of the worst group, or of the worst class where `groups` is None, and of all samples, in [0, 1].

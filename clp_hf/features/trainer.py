@@ -34,8 +34,8 @@ class HeadTrainer(PublishingTrainer):
     """Retrains the final linear layer of a classifier on features of its backbone, which stays as it is.
 
     Args:
-        *args, **kwargs: as for `Trainer`; data sets are map-style, with **evaluation transforms**, as features are
-            computed once. And `card_details`, what the model card tells and the trainer cannot know.
+        *args, **kwargs: as for `Trainer`; data sets are of `datasets`, or map-style with **evaluation transforms**, as
+            features are computed once. And `columns` and `card_details`, as for `CLPTrainer`.
 
     Attributes:
         NAME: of the method, as it is told.
@@ -43,12 +43,14 @@ class HeadTrainer(PublishingTrainer):
         result: how the head came about, after `train`.
     """
 
+    AUGMENTS = False
     NAME: str
     CARD: str
     result: Any = None
 
     def features(self, dataset: Dataset) -> FeatureSet:
         """Features of a data set, from the cache where it has them."""
+        dataset = self._read(dataset, "data set")
         return extract_features(self.model, dataset, self.args, self._cache, self.data_collator)
 
     @property

@@ -67,6 +67,9 @@ FACTS_OF = {
     "dfr": ("rule", "trials"),
     "gsr": ("rule", "trials"),
     "afr": ("rule", "trials"),
+    "jtt": ("rule", "trials"),
+    "regression": ("rule", "trials"),
+    "group-dro-head": ("rule", "trials"),
 }
 
 

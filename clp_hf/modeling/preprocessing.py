@@ -120,6 +120,30 @@ def _set_timm(processor: TimmWrapperImageProcessor, **settings) -> None:
     processor.val_transforms = timm.data.create_transform(**processor.data_config, is_training=False)
 
 
+def own_processor(model: PreTrainedModel) -> BaseImageProcessor:
+    """The preprocessing that a model was loaded with: that of `model.config.name_or_path`, of timm models their own.
+
+    Raises:
+        ValueError: the model was built here, or nothing lies beside it; so the preprocessing is not known.
+        ConnectionError: as for `load_image_processor`.
+    """
+    name = model.config.name_or_path
+    if not name and not isinstance(model, TimmWrapperForImageClassification):
+        raise ValueError(
+            f"{architecture_name(model)} was built here and not loaded, so how its pixel values are normalised is not "
+            "known. Pass its image processor: CLPTrainer(processing_class=…)."
+        )
+    try:
+        return load_image_processor(name, model)
+    except ConnectionError:
+        raise
+    except OSError as error:
+        raise ValueError(
+            f"There is no image processor beside the model in {name!r}, so how its pixel values are normalised is not "
+            "known. Pass it: CLPTrainer(processing_class=…)."
+        ) from error
+
+
 def image_settings(model: PreTrainedModel, processor: BaseImageProcessor | None = None) -> ImageSettings:
     """Size and normalisation of the images that `model` expects.
 
@@ -131,15 +155,9 @@ def image_settings(model: PreTrainedModel, processor: BaseImageProcessor | None 
 
     Raises:
         ValueError: the processor swaps colour channels (MobileViT of transformers), which nothing downstream does; or
-            there is none, and no name to load it by.
+            there is none, as for `own_processor`.
     """
-    name = model.config.name_or_path
-    if processor is None and not name and not isinstance(model, TimmWrapperForImageClassification):
-        raise ValueError(
-            f"{architecture_name(model)} was built here and not loaded, so how its pixel values are normalised is not "
-            "known. Pass its image processor: CLPTrainer(processing_class=…)."
-        )
-    processor = processor or load_image_processor(name, model)
+    processor = processor or own_processor(model)
     black, white, red = (_preprocess_colour(processor, colour) for colour in ("black", "white", "red"))
     if not torch.equal(red[0], white[0]):
         raise ValueError(f"{type(processor).__name__} swaps the colour channels; only RGB models are supported.")
@@ -182,6 +200,7 @@ def _set_output_size(processor: BaseImageProcessor, size: tuple[int, int]) -> No
     elif crop is None and processor.size.get("shortest_edge"):
         processor.size = type(processor.size)(shortest_edge=min(size))
     else:
-        processor.size = type(processor.size)(height=height, width=width)
+        room = 1.0 if crop is None else max(1.0, processor.size["height"] / crop["height"])  # what is cropped away
+        processor.size = type(processor.size)(height=round(room * height), width=round(room * width))
     if crop is not None:
         processor.crop_size = type(crop)(height=height, width=width)

@@ -37,8 +37,8 @@ SUMMARY = {
 }
 LOSSES = {"cross_entropy": "ERM"}
 METHODS = {
-    "afr": "AFR", "clp-head": "CLP head", "dfr": "DFR", "gsr": "GSR", "hsfm": "HSFM",
-    "meta-weight-net": "Meta-Weight-Net"
+    "afr": "AFR", "clp-head": "CLP head", "dfr": "DFR", "group-dro-head": "GroupDRO of the head", "gsr": "GSR",
+    "hsfm": "HSFM", "jtt": "JTT of the head", "meta-weight-net": "Meta-Weight-Net", "regression": "balanced regression"
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""DFR, GSR and AFR as trainers: the head that the method gives is the model's, and its card says how it came about."""
+"""Methods on frozen features as trainers: the head found is the model's, and its card says how it came about."""
 
 import re
 
@@ -9,7 +9,16 @@ from huggingface_hub import ModelCard
 from torch.utils.data import Subset
 from transformers import AutoModelForImageClassification, ViTImageProcessor
 
-from clp_hf.baselines import AFRTrainer, DFRTrainer, GSRTrainer, KnownGroupsArguments
+from clp_hf.baselines import (
+    AFRTrainer,
+    DFRTrainer,
+    GroupDROTrainer,
+    GSRTrainer,
+    JTTTrainer,
+    KnownGroupsArguments,
+    RegressionArguments,
+    RegressionTrainer,
+)
 from clp_hf.features import HeadArguments
 from clp_hf.hub.record import RunRecord
 
@@ -43,6 +52,10 @@ def make(tmp_path):
             r"worst groups of the meta set \(24 images\)",
         ),
         (AFRTrainer, HeadArguments, {}, "every training image\nweighted"),
+        (JTTTrainer, HeadArguments, {}, "in the manner of Just Train Twice"),
+        (RegressionTrainer, RegressionArguments, {}, "classes weighted alike"),
+        (RegressionTrainer, RegressionArguments, {"balance": "group"}, "groups weighted alike"),
+        (GroupDROTrainer, HeadArguments, {}, "for the worst group of the training images"),
     ],
 )
 def test_the_head_of_the_method_is_saved_and_told_of(make, tmp_path, trainer, arguments, settings, told):
@@ -93,3 +106,17 @@ def test_what_dfr_cannot_be_fitted_on(make, settings, message):
 def test_afr_needs_validation(make):
     with pytest.raises(ValueError, match="AFR needs a validation set, and there is none"):
         make(AFRTrainer, HeadArguments, None)
+
+
+@pytest.mark.parametrize(
+    ("trainer", "arguments", "settings"),
+    [(RegressionTrainer, RegressionArguments, {"balance": "group"}), (GroupDROTrainer, HeadArguments, {})],
+)
+def test_groups_of_the_training_images_are_asked_for_before_features(make, trainer, arguments, settings):
+    with pytest.raises(ValueError, match="needs the group of every training image, and they have none"):
+        make(trainer, arguments, settings=settings, train=Squares(60, columns=()))
+
+
+def test_what_may_be_balanced(make):
+    with pytest.raises(ValueError, match="balance is 'label'; choose one of class, group"):
+        make(RegressionTrainer, RegressionArguments, settings={"balance": "label"})

@@ -7,16 +7,21 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import resnet
+from transformers import BitImageProcessor
 
 from clp_hf.data.embedded import embedded_birds
 from clp_hf.experiment import REPAIRS
 from clp_hf.experiment.advice import ROWS, advice
+from clp_hf.experiment.evaluation import evaluate_checkpoint
+from clp_hf.features import HeadTrainer
 from clp_hf.modeling.loading import load_image_classifier
 from clp_hf.report import write_report
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 FLAGS = ["--image_size", "32", "--meta_images", "16", "--use_cpu", "true", "--disable_tqdm", "true", "--report_to",
          "none"]  # fmt: skip
+HSFM = ["--epochs", "2", "--support_size", "4", "--hard_size", "4"]
 
 
 @pytest.fixture(scope="module")
@@ -41,10 +46,10 @@ def classifier(tmp_path_factory):
 def run(tmp_path, monkeypatch, capsys, caplog, birds, classifier):
     """Run a recipe with these flags: what it printed, what it logged and its results."""
 
-    def run(*flags, recipe="repair", data=birds):
+    def run(*flags, recipe="repair", data=birds, always=FLAGS):
         monkeypatch.syspath_prepend(str(RECIPES))
         given = ["--model_name_or_path", str(classifier), "--dataset_name", str(data)]
-        monkeypatch.setattr(sys, "argv", [recipe, *FLAGS, *given, "--output_dir", str(tmp_path / "run"), *flags])
+        monkeypatch.setattr(sys, "argv", [recipe, *always, *given, "--output_dir", str(tmp_path / "run"), *flags])
         importlib.import_module(recipe).main()
         return capsys.readouterr().out, caplog.text, json.loads((tmp_path / "run" / "all_results.json").read_text())
 
@@ -55,10 +60,13 @@ def run(tmp_path, monkeypatch, capsys, caplog, birds, classifier):
     ("method", "flags"),
     [
         ("clp", ["--strength_steps", "2"]),
-        ("hsfm", ["--epochs", "2", "--support_size", "4", "--hard_size", "4"]),
+        ("hsfm", HSFM),
         ("dfr", ["--on", "meta"]),
         ("gsr", ["--on", "meta"]),
         ("afr", []),
+        ("jtt", []),
+        ("regression", ["--balance", "group"]),
+        ("group_dro", []),
     ],
 )
 def test_every_method_repairs_a_checkpoint_and_is_reported(run, tmp_path, classifier, method, flags):
@@ -87,6 +95,36 @@ def test_a_backbone_of_other_classes_gets_a_new_head(run, tmp_path, monkeypatch)
         run(*other)
     run(*other, "--new_head", "true")
     assert set(load_image_classifier(str(tmp_path / "run")).config.id2label.values()) == {"landbird", "waterbird"}
+
+
+@pytest.mark.parametrize(("recipe", "flags"), [("repair", ["--method", "jtt"]), ("hsfm", HSFM)])
+@pytest.mark.parametrize("size", [None, 24])
+def test_images_go_through_the_processor_of_the_checkpoint(run, birds, tmp_path, monkeypatch, recipe, flags, size):
+    """One that crops, at its own size or at the one that is asked for; what is saved is what was judged."""
+    torch.manual_seed(0)
+    model = resnet(2)
+    model.config.id2label, model.config.label2id = {0: "waterbird", 1: "landbird"}, {"waterbird": 0, "landbird": 1}
+    model.save_pretrained(tmp_path / "checkpoint")
+    crop = {"height": 20, "width": 20}
+    BitImageProcessor(size={"shortest_edge": 30}, crop_size=crop).save_pretrained(tmp_path / "checkpoint")
+    given = [] if size is None else ["--image_size", str(size)]
+    shapes, train = [], HeadTrainer.train
+
+    def watched(trainer):
+        shapes.append(trainer.train_dataset[0]["pixel_values"].shape)
+        return train(trainer)
+
+    monkeypatch.setattr(HeadTrainer, "train", watched)
+    _, _, results = run(
+        *flags, *given, "--model_name_or_path", str(tmp_path / "checkpoint"), recipe=recipe, always=FLAGS[2:]
+    )
+    expected = size or 20
+    assert shapes == [(3, expected, expected)]
+    saved = BitImageProcessor.from_pretrained(tmp_path / "run")
+    assert saved.crop_size["height"] == expected
+    assert saved.size["shortest_edge"] == expected * 3 // 2
+    again = evaluate_checkpoint(str(tmp_path / "run"), str(birds))
+    assert again.metrics["nll"] == pytest.approx(results["test_nll"], abs=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +169,8 @@ def test_the_method_may_stand_in_a_settings_file(run, tmp_path, monkeypatch):
 
 def test_unknown_methods(run):
     with pytest.raises(
-        ValueError, match=r"There is no method 'drf'. Did you mean 'dfr'.* Choose: clp, hsfm, dfr, gsr, afr"
+        ValueError,
+        match=rf"There is no method 'drf'. Did you mean 'dfr'.* Choose: {', '.join(REPAIRS)}",
     ):
         run("--method", "drf")
 

@@ -178,16 +178,10 @@ class AttributeEvidence(Evidence):
     def _begin(self, meta: Tensor) -> None:
         """A probe of the attribute on the meta images, and how good it is for those that it has not seen."""
         scale = _Scale(meta)
-        inputs, ridge = scale(meta), RIDGE * meta.shape[1]
-        folds = torch.arange(FOLDS, device=meta.device)[:, None] != self.folds
-        weights = torch.cat([torch.ones_like(folds[:1]), folds]).to(inputs.dtype)
-        regression = SoftmaxRegression(inputs, self.meta_attributes, self.num_values)
-        offsets = inputs.new_zeros(len(weights), len(inputs), self.num_values)
-        solution = regression.solve(offsets, weights, inputs.new_full((len(weights),), ridge))
-        logits = inputs @ solution.weight[1:].mT + solution.bias[1:, None]  # (folds, m, A)
-        found = logits[self.folds, torch.arange(len(inputs), device=meta.device)].argmax(-1)
-        warn_of_chance(int((found == self.meta_attributes).sum()), self.meta_attributes)
-        head = scale.undone(torch.cat([solution.weight[0], solution.bias[0][:, None]], 1))
+        weight, bias = probe_of_attribute(
+            scale(meta), self.meta_attributes, self.num_values, RIDGE * meta.shape[1], self.folds
+        )
+        head = scale.undone(torch.cat([weight, bias[:, None]], 1))
         (self.heads,) = all_reduce_mean([torch.cat([head.new_zeros(self.num_labels, head.shape[1]), head])])
         self.given = head.new_zeros(self.num_labels, self.num_values)
         self._fit_given()
@@ -266,7 +260,36 @@ class _Scale:
         return torch.cat([weight * self.std, (bias + weight @ self.mean)[:, None]], 1)
 
 
-def warn_of_chance(right: int, attributes: Tensor) -> None:
+def probe_of_attribute(
+    features: Tensor, attributes: Tensor, number: int, ridge: float, folds: Tensor, tolerance: float | None = None
+) -> tuple[Tensor, Tensor]:
+    """What tells the attribute of the meta images: softmax regression on all of them.
+
+    It warns where probes that have not seen an image tell its attribute no better than chance.
+
+    Args:
+        features: (m, d).
+        attributes: (m,) in 0 … A − 1.
+        number: A.
+        ridge: λ.
+        folds: (m,) in 0 … FOLDS − 1, of the probes that are compared with chance.
+        tolerance: of the solution.
+
+    Returns:
+        Weight (A, d) and bias (A,).
+    """
+    left_out = torch.arange(FOLDS, device=folds.device)[:, None] != folds
+    weights = torch.cat([torch.ones_like(left_out[:1]), left_out]).to(features.dtype)
+    regression = SoftmaxRegression(features, attributes, number)
+    offsets = features.new_zeros(*weights.shape, number)
+    heads = regression.solve(offsets, weights, features.new_full((len(weights),), ridge), tolerance=tolerance)
+    logits = features @ heads.weight[1:].mT + heads.bias[1:, None]  # (folds, m, A)
+    found = logits[folds, torch.arange(len(folds), device=folds.device)].argmax(-1)
+    _warn_of_chance(int((found == attributes).sum()), attributes)
+    return heads.weight[0], heads.bias[0]
+
+
+def _warn_of_chance(right: int, attributes: Tensor) -> None:
     """Where as many would be right by always naming the most frequent value, with a probability above 0.05.
 
     Args:

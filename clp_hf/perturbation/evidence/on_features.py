@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...bilevel.implicit import SoftmaxRegression
-from .attribute import FOLDS, warn_of_chance
+from .attribute import FOLDS, probe_of_attribute
 from .tell_apart import class_given_attribute, tell_apart
 
 PROBE_RIDGE = 1e-4
@@ -126,24 +126,10 @@ def group_frequency(of: Material) -> Tensor:
 
 def _meta_probe(of: Material, targets: Tensor, number: int) -> Tensor:
     """(n, number): what a probe that was trained on the meta images sees in the training images."""
-    probe = SoftmaxRegression(of.meta_features, targets, number)
-    one = of.weights.new_ones(1, len(targets))
-    ridge = of.weights.new_tensor([PROBE_RIDGE * of.length])
-    head = probe.solve(one.new_zeros(*one.shape, number), one, ridge, tolerance=1e-3)
-    _warn_of_chance(probe, of.meta_features, ridge)
-    return (of.features @ head.weight[0].T + head.bias[0]).softmax(-1)
-
-
-def _warn_of_chance(probe: SoftmaxRegression, features: Tensor, ridge: Tensor) -> None:
-    """Cross-validated, with every value of the attribute in every part."""
-    attributes = probe.labels
-    fold = torch.empty_like(attributes)
-    fold[attributes.argsort(stable=True)] = torch.arange(len(fold)) % FOLDS
-    weights = (fold != torch.arange(FOLDS)[:, None]).to(ridge.dtype)
-    offsets = weights.new_zeros(*weights.shape, probe.num_classes)
-    heads = probe.solve(offsets, weights, ridge.expand(FOLDS), tolerance=1e-3)
-    found = _out_of_fold(features @ heads.weight.mT + heads.bias[:, None], fold).argmax(-1)
-    warn_of_chance(int((found == attributes).sum()), attributes)
+    folds = torch.empty_like(targets)
+    folds[targets.argsort(stable=True)] = torch.arange(len(folds)) % FOLDS  # every value in every part
+    weight, bias = probe_of_attribute(of.meta_features, targets, number, PROBE_RIDGE * of.length, folds, tolerance=1e-3)
+    return (of.features @ weight.T + bias).softmax(-1)
 
 
 def bias_evidence(of: Material) -> Tensor:
