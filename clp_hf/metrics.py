@@ -189,10 +189,10 @@ def format_group_table(
         "medium-shot classes": "medium_shot_accuracy",
         "few-shot classes (< 20)": "few_shot_accuracy",
     }
-    for title, name in summary.items():
+    for measure, name in summary.items():
         if any(prefix + name in metrics for metrics in results.values()):
             totals = [str(sum(column.values())) if name == "accuracy" else "" for column in counts.values()]
-            rows.append([title, *totals, *_percents(results, prefix + name)])
+            rows.append([measure, *totals, *_percents(results, prefix + name)])
     table = [[title, *map(_shown, counts), *map(_shown, results)], *rows]
     widths = [max(3, *map(len, column)) for column in zip(*table, strict=True)]
     table.insert(1, ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])])

@@ -44,24 +44,24 @@ class Comparison:
     Attributes:
         data: it in words.
         tables: results, cells, differences, settings; without rows they are left out.
-        refused: which rows are not paired, and why, a sentence each.
+        notes: which rows are not paired, and why, or which of their seeds alone, a sentence each.
         pictures: of all rows.
     """
 
     data: str
     tables: list[Table]
-    refused: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     pictures: list[Picture] = field(default_factory=list)
 
 
 def compare(rows: Sequence[Row]) -> Comparison:
     """Compare two rows or more, which are on the same data."""
     split = "test" if all("test" in row.splits() for row in rows) else "validation"
-    gains, refused = _gains(rows, split)
+    gains, notes = _gains(rows, split)
     return Comparison(
         told_data(rows[0].first),
         [_results(rows), *_cells(rows, split), *gains, _settings(rows)],
-        refused,
+        notes,
         _pictures(rows, split),
     )
 
@@ -86,7 +86,11 @@ def cell(row: Row, split: str, key: str, best: bool = False) -> Cell:
 def interval_text(interval: Interval | None, signed: bool = False) -> str:
     """In percent; nothing where there is none."""
     form = "+.1f" if signed else ".1f"
-    return "" if interval is None else f"{100 * interval.low:{form}} to {100 * interval.high:{form}}"
+    return "" if interval is None else _minus(f"{100 * interval.low:{form}} to {100 * interval.high:{form}}")
+
+
+def _minus(text: str) -> str:
+    return text.replace("-", "−")
 
 
 # ---- side by side ----------------------------------------------------------------------------------------------------
@@ -143,20 +147,23 @@ def _gains(rows: Sequence[Row], split: str) -> tuple[list[Table], list[str]]:
     """What every row has over the plain one (the first where there is none), on the same images."""
     base = next((row for row in rows if method_of(row.first.record).startswith(ERM)), rows[0])
     columns: dict[str, dict[str, tuple[float, Interval]]] = {}
-    refused = []
+    notes = []
     for row in rows:
         if row is base:
             continue
         mine, others, reason = _paired(row, base, split)
         if reason:
-            refused.append(f"{row.title} is not paired with {base.title}: {reason}.")
+            notes.append(f"{row.title} is not paired with {base.title}: {reason}.")
             continue
+        if mine.seeds != others.seeds or len(mine.runs) < max(len(row.runs), len(base.runs)):
+            pairs = ", ".join(f"{one} with {other}" for one, other in zip(mine.seeds, others.seeds, strict=True))
+            notes.append(f"Of {row.title} and {base.title} these seeds are paired: {pairs}.")
         scores, other_scores = mine.scores(split), others.scores(split)
         keys = measure_keys(row.first, [*scores, *other_scores])
         found = zip(keys, differences(scores, other_scores), strict=True)
         columns[row.title] = {key: (mine.mean(split, key) - others.mean(split, key), of) for key, of in found}
     if not columns:
-        return [], refused
+        return [], notes
     kind = "group" if base.first.record.group_names else "class"
     caption = f"Differences from {base.title} on the same {split} images, points"
     table = Table(caption, [kind, *columns])
@@ -164,7 +171,7 @@ def _gains(rows: Sequence[Row], split: str) -> tuple[list[Table], list[str]]:
     titles |= {worst_of(base.first.record): f"worst {kind}", "accuracy": "average"}
     for key, title in titles.items():
         table.add_cells(title, [_gain(column.get(key)) for column in columns.values()])
-    return [table], refused
+    return [table], notes
 
 
 def _gain(found: tuple[float, Interval] | None) -> Cell:
@@ -172,7 +179,7 @@ def _gain(found: tuple[float, Interval] | None) -> Cell:
         return Cell(NONE)
     difference, interval = found
     mark = "0 is outside the interval" if interval.without_zero else ""
-    return Cell(f"{100 * difference:+.1f}", mark, interval_text(interval, signed=True))
+    return Cell(_minus(f"{100 * difference:+.1f}"), mark, interval_text(interval, signed=True))
 
 
 def _paired(row: Row, base: Row, split: str) -> tuple[Row, Row, str]:

@@ -101,6 +101,13 @@ def _how_far(folder: Path) -> str:
         scores = [entry["eval_worst_group_accuracy"] for entry in state["log_history"] if "eval_accuracy" in entry]
         told = f" It was trained to step {step} of {steps} at least"
         told += f", where the worst group of validation had {100 * float(scores[-1]):.1f} %." if scores else "."
-    except (OSError, ValueError, KeyError, TypeError, OverflowError):  # there is none, or it was cut off
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        OverflowError,
+        RecursionError,
+    ):  # there is none, or it was cut off
         return ""
     return told + (f" --resume_from_checkpoint last goes on from {one_line(Path(newest).name)}." if newest else "")

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from transformers.utils import logging
 
 from .. import __version__
+from ..hub.history import told_selection
 from ..hub.record import RunRecord
 from ..utils.text import one_line
 from ..visualization.pictures import CURVES, GRAD_CAM_CAPTION, Picture, run_pictures
@@ -24,6 +25,7 @@ from .table import Cell, Table
 
 logger = logging.get_logger(__name__)
 
+Columns = Mapping[str, Sequence[Mapping[str, float]]]  # title -> the metrics of every run of a row
 LONGEST = 5000  # characters of a text: a command, a setting
 
 
@@ -179,24 +181,14 @@ def _run_facts(row: Row) -> list[tuple[str, str]]:
 
 
 def _selected(record: RunRecord) -> str:
-    facts, selection = record.facts, record.selection
+    facts = record.facts
     if "rule" in facts:
         tried = f"of {facts['trials']} setting{'s' if facts['trials'] > 1 else ''}"
         if "epochs" not in facts:
             return f"{tried} by {facts['rule']}"
         epochs = " and ".join(map(str, facts["epochs"]))
         return f"{tried} and their epochs by validation ({facts['rule']}), at epoch {epochs}"
-    if selection["step"] is None:
-        return "none: weights that were changed after the last step"
-    if selection["step"] == 0:
-        return "step 0: nothing was trained"
-    if not selection["metric"]:
-        return f"step {selection['step']} of {selection['max_steps']}, not selected"
-    extreme = "highest" if selection["greater"] else "lowest"
-    return (
-        f"step {selection['step']} of {selection['max_steps']}, with the {extreme} validation {selection['metric']}, "
-        f"{selection['value']:.3f}"
-    )
+    return told_selection(record.selection)
 
 
 def _tables(row: Row) -> list[Table]:
@@ -206,29 +198,11 @@ def _tables(row: Row) -> list[Table]:
     columns |= {split: [run.results[split] for run in row.runs] for split in row.splits()}
     if not columns:
         return []
-    tables = []
-    for kind, names in (("group", record.group_names), ("class", record.label_names)):
-        key, f1, inside = f"accuracy_{kind}_", f"f1_{kind}_", f"attribution_in_mask_{kind}_"
-        names = [name for name in names or [] if any(_values(runs, key + name) for runs in columns.values())]
-        if not names:
-            continue
-        images = {title: found for title, found in record.images.items() if set(names) <= set(found)}
-        shown = {title: lambda name, runs=runs: percent(_values(runs, key + name)) for title, runs in columns.items()}
-        for split in row.splits():
-            runs = columns[split]
-            if any(row.interval(split, key + name) for name in names):
-                shown[f"{split}, 95 % interval"] = lambda name, split=split: (
-                    interval_text(row.interval(split, key + name)) or NONE
-                )
-            for title, start in ((f"{split} F1", f1), (f"{split} Grad-CAM in the mask", inside)):
-                if any(_values(runs, start + name) for name in names):
-                    shown[title] = lambda name, runs=runs, start=start: percent(_values(runs, start + name))
-        table = Table(f"Accuracy by {kind}, %", [kind, *images, *shown])
-        for name in names:
-            table.add(
-                name, [*(f"{found[name]:,}" for found in images.values()), *(text(name) for text in shown.values())]
-            )
-        tables.append(table)
+    tables = [
+        table
+        for kind, names in (("group", record.group_names), ("class", record.label_names))
+        if (table := _by_cell(row, kind, names or [], columns)) is not None
+    ]
     summary = Table("All images, %", ["measure", *columns])
     for title, measure in SUMMARY.items():
         known = any(_values(runs, measure) for runs in columns.values())
@@ -237,6 +211,24 @@ def _tables(row: Row) -> list[Table]:
             texts = [percent(_values(runs, measure)) for runs in columns.values()]
             summary.add_cells(title, [Cell(text, note=note) for text, note in zip(texts, notes, strict=True)])
     return [*tables, summary]
+
+
+def _by_cell(row: Row, kind: str, names: Sequence[str], columns: Columns) -> Table | None:
+    key = f"accuracy_{kind}_"
+    names = [name for name in names if any(_values(runs, key + name) for runs in columns.values())]
+    if not names:
+        return None
+    images = {title: found for title, found in row.first.record.images.items() if set(names) <= set(found)}
+    shown = {title: [percent(_values(runs, key + name)) for name in names] for title, runs in columns.items()}
+    for split in row.splits():
+        shown[f"{split}, 95 % interval"] = [interval_text(row.interval(split, key + name)) or NONE for name in names]
+        for title, start in (("F1", f"f1_{kind}_"), ("Grad-CAM in the mask", f"attribution_in_mask_{kind}_")):
+            shown[f"{split} {title}"] = [row.text(split, start + name) for name in names]
+    shown = {title: texts for title, texts in shown.items() if title in columns or set(texts) != {NONE}}
+    table = Table(f"Accuracy by {kind}, %", [kind, *images, *shown])
+    for name, *texts in zip(names, *shown.values(), strict=True):
+        table.add(name, [*(f"{found[name]:,}" for found in images.values()), *texts])
+    return table
 
 
 def _values(runs: Sequence[Mapping[str, float]], key: str) -> list[float]:
@@ -264,7 +256,7 @@ def _comparison(found: Comparison) -> dict[str, Any]:
     return {
         "data": found.data,
         "tables": found.tables,
-        "refused": found.refused,
+        "notes": found.notes,
         "pictures": [_inlined(picture) for picture in found.pictures],
     }
 

@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from os.path import commonprefix
+from itertools import takewhile
 from typing import Any
 
 from .bootstrap import Interval, intervals
@@ -116,12 +116,7 @@ def percent(values: Sequence[float]) -> str:
     if not values:
         return NONE
     mean = f"{100 * statistics.fmean(values):.1f}"
-    return mean if len(values) == 1 else f"{mean} ± {100 * _deviation(values):.1f}"
-
-
-def _deviation(values: Sequence[float]) -> float:
-    mean = statistics.fmean(values)
-    return (sum((value - mean) ** 2 for value in values) / (len(values) - 1)) ** 0.5
+    return mean if len(values) == 1 else f"{mean}\u00a0±\u00a0{100 * statistics.stdev(values):.1f}"
 
 
 def _but_for_the_seed(run: Run) -> str:
@@ -152,4 +147,5 @@ def _common_name(names: Sequence[str]) -> str:
     same = [found[0] for found in zip(*parts, strict=True) if len(set(found)) == 1]
     if same:
         return "/".join(same)
-    return re.sub(r"[-_=.]?(seed|s)?[-_=.]?$", "", commonprefix(list(names)))
+    shared = "".join(letters[0] for letters in takewhile(lambda found: len(set(found)) == 1, zip(*names, strict=False)))
+    return re.sub(r"[-_=.]?(seed|s)?[-_=.]?$", "", shared)

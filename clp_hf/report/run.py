@@ -126,11 +126,11 @@ def _read_predictions(run: Run) -> None:
     except ValueError as error:
         run.lacks.append(f"{error} It is left out, {without}.")
         return
-    results = run.results.get(found.split, {})
-    if abs(results.get("accuracy", -1) - found.correct.mean()) > 0.5 / len(found):
+    results, accuracy = run.results.get(found.split, {}), found.correct.mean()
+    if not abs(results.get("accuracy", -1) - accuracy) < 0.5 / len(found):
         run.lacks.append(
-            f"{PREDICTIONS_FILE} gives {100 * found.correct.mean():.1f} % on the {found.split} images, and {RESULTS_FILE}"
-            f" another accuracy: they are of different weights. It is left out, {without}."
+            f"{PREDICTIONS_FILE} gives {100 * accuracy:.1f} % on the {found.split} images and {RESULTS_FILE} another "
+            f"accuracy: they are of different weights. It is left out, {without}."
         )
         return
     run.predictions = found
