@@ -223,7 +223,10 @@ def evaluate(
 
 @app.command(short_help="One HTML page about runs.", no_args_is_help=True)
 def report(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN", help="Output folders of clp-hf train or repair, or folders around them.")],
+    runs: Annotated[
+        list[str],
+        typer.Argument(metavar="RUN", help="Output folders of clp-hf train or repair, or folders around them."),
+    ],
     output: Annotated[str, typer.Option("--output", help="HTML file to write.")] = "report.html",
 ):
     """One HTML page about one or more runs: to open in a browser, to send, to keep.

@@ -18,7 +18,7 @@ from ..visualization.pictures import CURVES, GRAD_CAM_CAPTION, Picture, run_pict
 from ..visualization.style import to_svg
 from .comparison import SUMMARY, Comparison, compare, interval_text, plain
 from .gallery import Tile, cells_without_pictures, gallery
-from .methods import method_of as _method
+from .methods import method_of
 from .rows import NONE, Row, percent, rows_of
 from .run import data_of, load_runs, told_data
 from .table import Cell, Table
@@ -153,7 +153,7 @@ def _section(row: Row, index: int, rows: Sequence[Row]) -> dict[str, Any]:
 def _run_facts(row: Row) -> list[tuple[str, str]]:
     record, facts, cost = row.first.record, row.first.record.facts, row.first.record.cost
     started = one_line(record.model or NONE)
-    told = [("Method", _method(record)), ("Started from", started)]
+    told = [("Method", method_of(record)), ("Started from", started)]
     if len(row.runs) == 1:
         told.append(("Checkpoint", _selected(record)))
     else:

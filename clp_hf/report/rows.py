@@ -116,7 +116,7 @@ def percent(values: Sequence[float]) -> str:
     if not values:
         return NONE
     mean = f"{100 * statistics.fmean(values):.1f}"
-    return mean if len(values) == 1 else f"{mean}\u00a0±\u00a0{100 * statistics.stdev(values):.1f}"
+    return mean if len(values) == 1 else f"{mean} ± {100 * statistics.stdev(values):.1f}"
 
 
 def _but_for_the_seed(run: Run) -> str:

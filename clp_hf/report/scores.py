@@ -12,7 +12,7 @@ import torch
 from ..hub.predictions import Predictions
 
 try:
-    from torchmetrics.functional.classification import binary_f1_score, multiclass_auroc
+    from torchmetrics.functional.classification import binary_auroc, binary_f1_score
 except ImportError as error:
     raise ImportError("Reports need torchmetrics: pip install 'clp-hf[viz]'.") from error
 
@@ -60,8 +60,8 @@ def further_metrics(
     present = [int(label) for label in labels.unique()]
     if len(present) > 1:
         scores = torch.from_numpy(predictions.logits.astype(np.float32)).softmax(1)
-        by_class = multiclass_auroc(scores, labels, len(label_names), average="none", validate_args=False)
-        metrics["auroc"] = float(by_class[present].mean())
+        areas = [binary_auroc(scores[:, label], (labels == label).int()) for label in present]
+        metrics["auroc"] = float(torch.stack(areas).mean())
     kind, names, cells = "class", label_names, labels
     if predictions.groups is not None:
         kind, names, cells = "group", group_names, torch.from_numpy(np.int64(predictions.groups))
