@@ -244,6 +244,7 @@ def plain(value: Any) -> str:
 
 def _pictures(rows: Sequence[Row], split: str) -> list[Picture]:
     pictures = []
+    of_seeds = ", of several seeds their mean" if any(len(row.runs) > 1 for row in rows) else ""
     cells = {}
     for row in rows:
         found = cells_of(row, split)
@@ -255,7 +256,7 @@ def _pictures(rows: Sequence[Row], split: str) -> list[Picture]:
         told = "; ".join(
             f"{run}: {', '.join(f'{n} {v:.0f} %' for n, v in found.items())}" for run, found in cells.items()
         )
-        caption = "A mark for every run, the mean of its seeds; the line spans their range."
+        caption = f"A mark for every run{of_seeds}; the line spans their range."
         figure = accuracies_figure({run: found for run, found in cells.items() if found}, f"{split} accuracy, %")
         pictures.append(Picture("accuracies", title, caption, f"{title}. {told}.", figure))
     for key, title, label in (
@@ -268,7 +269,7 @@ def _pictures(rows: Sequence[Row], split: str) -> list[Picture]:
             if len(points) > 1:
                 series[row.title] = points
         if series:
-            caption = f"{title} while training went on, the mean of the seeds."
+            caption = f"{title} while training went on{of_seeds}."
             figure = lines_figure(series, label, order=[row.title for row in rows])
             pictures.append(Picture(key, title, caption, alt_text(title, series), figure))
     return pictures
