@@ -202,14 +202,21 @@ def evaluate(
 
 @app.command(short_help="One HTML page about runs.", no_args_is_help=True)
 def report(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN", help="Output folders of clp-hf train or repair.")],
+    runs: Annotated[
+        list[str],
+        typer.Argument(metavar="RUN", help="Output folders of clp-hf train or repair, or folders around them."),
+    ],
     output: Annotated[str, typer.Option("--output", help="HTML file to write.")] = "report.html",
 ):
     """One HTML page about one or more runs: to open in a browser, to send, to keep.
 
     \b
-      clp-hf report runs/waterbirds
+      clp-hf report runs/waterbirds              every run in it, seeds too
       clp-hf report runs/waterbirds/erm runs/waterbirds/clp --output birds.html
+
+    It has the accuracy of every group with its 95 % interval, F1, AUROC, the worst images of every group and where the
+    classifier looks on them. Of several runs it has the differences on the same images; runs that differ by the seed
+    alone are one row. Runs that died are named with the reason.
     """
     with user_errors():
         from .report import write_report

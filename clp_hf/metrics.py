@@ -133,10 +133,15 @@ class GroupMetrics:
 
     def __call__(self, prediction) -> dict[str, float]:
         """The metrics of one evaluation."""
-        logits, label_ids = _joined(prediction.predictions), _joined(prediction.label_ids)
-        logits = logits[0] if isinstance(logits, tuple) else logits
-        labels, groups = label_ids if isinstance(label_ids, tuple) else (label_ids, None)
-        return classification_metrics(logits, labels, groups, **self.options)
+        return classification_metrics(*logits_labels_groups(prediction), **self.options)
+
+
+def logits_labels_groups(prediction) -> tuple:
+    """Logits (n, C), labels (n,) and groups (n,) or None, of what `GroupMetrics` takes."""
+    logits, label_ids = _joined(prediction.predictions), _joined(prediction.label_ids)
+    logits = logits[0] if isinstance(logits, tuple) else logits
+    labels, groups = label_ids if isinstance(label_ids, tuple) else (label_ids, None)
+    return logits, labels, groups
 
 
 def _joined(batches):
@@ -153,6 +158,7 @@ def format_group_table(
     counts: Mapping[str, Mapping[str, int]] | None = None,
     *,
     prefix: str = "",
+    title: str = "accuracy, %",
 ) -> str:
     """A Markdown table of accuracies in percent: a row per group, then worst group, average, adjusted, and so on.
 
@@ -162,6 +168,7 @@ def format_group_table(
         results: method name -> metrics, for example `{"ERM": ..., "CLP": ...}`.
         counts: column title -> number of images per group (class) name, for example `{"train": counts(train)}`.
         prefix: what the metrics' keys start with, such as `"test_"`.
+        title: of the table: what is in it, and of which split.
     """
     counts = counts or {}
     by_group = any(name.startswith(f"{prefix}accuracy_group_") for metrics in results.values() for name in metrics)
@@ -182,11 +189,11 @@ def format_group_table(
         "medium-shot classes": "medium_shot_accuracy",
         "few-shot classes (< 20)": "few_shot_accuracy",
     }
-    for title, name in summary.items():
+    for measure, name in summary.items():
         if any(prefix + name in metrics for metrics in results.values()):
             totals = [str(sum(column.values())) if name == "accuracy" else "" for column in counts.values()]
-            rows.append([title, *totals, *_percents(results, prefix + name)])
-    table = [["accuracy, %", *map(_shown, counts), *map(_shown, results)], *rows]
+            rows.append([measure, *totals, *_percents(results, prefix + name)])
+    table = [[title, *map(_shown, counts), *map(_shown, results)], *rows]
     widths = [max(3, *map(len, column)) for column in zip(*table, strict=True)]
     table.insert(1, ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])])
     # Names to the left, numbers to the right.

@@ -88,6 +88,7 @@ def _cards_without_pictures(request, monkeypatch):
     """Drawing takes a second or two, and very many tests write a card: marked ones look at what is drawn."""
     if request.node.get_closest_marker("pictures") is None:
         monkeypatch.setattr(PublishingTrainer, "_save_pictures", lambda *args: {})
+        monkeypatch.setattr(PublishingTrainer, "_draw_worst", lambda *args: None)
 
 
 @pytest.fixture

@@ -6,12 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from torch.utils.data import Dataset
 from transformers.trainer_utils import HubStrategy, SaveStrategy
 from transformers.utils import PushInProgress, logging
 
 from ..hub.card import CardDetails, model_card
-from ..hub.history import RUNTIME, end_of_training, fingerprint, results_of_weights, selection_of
+from ..hub.history import RUNTIME, end_of_training, fingerprint, prefixes, results_of_weights, selection_of
 from ..hub.names import listed, plain_names
+from ..hub.predictions import Predictions
 from ..hub.pushing import (
     RUN_FILES,
     PublishingCallback,
@@ -26,6 +28,7 @@ from ..hub.record import FIGURES_FOLDER, GRAD_CAM_FILE, RunRecord, training_sett
 from ..hub.schema import WEIGHTS
 from ..modeling.identity import label_names
 from ..perturbation.base import FILES, RECENT_FILE, MetaNetwork
+from .kept_predictions import KeptPredictions, forget_predictions
 from .selection import check_metric, check_selection
 from .trainer import BaseTrainer
 
@@ -48,6 +51,7 @@ class PublishingTrainer(BaseTrainer):
         check_selection(self)
         self.card_details = card_details or CardDetails()
         self._pictures: dict[str, str] = {}  # of the card
+        self._predictions = KeptPredictions()
         self._publishing = PublishingCallback(self._complete_output_dir)
         self.add_callback(self._publishing)
 
@@ -73,7 +77,14 @@ class PublishingTrainer(BaseTrainer):
         # FSDP and DeepSpeed leave only a part of the weights in a process.
         whole = not (self.is_fsdp_enabled or self.is_deepspeed_enabled)
         if whole and self.is_world_process_zero() and any(name.endswith(RUNTIME) for name in logs):
-            self.state.log_history[-1][WEIGHTS] = fingerprint(self.model)
+            weights = self.state.log_history[-1][WEIGHTS] = fingerprint(self.model)
+            self._predictions.logged(prefixes(logs), weights)
+
+    def evaluation_loop(self, dataloader, *args, **kwargs):
+        """As in Trainer; what it predicts is kept for the report."""
+        output = super().evaluation_loop(dataloader, *args, **kwargs)
+        self._predictions.evaluated(dataloader.dataset, output)
+        return output
 
     def _determine_best_metric(self, metrics, trial):
         """As in Trainer, but what is to be loaded at the end is the best of the steps that are saved."""
@@ -182,9 +193,10 @@ class PublishingTrainer(BaseTrainer):
         dataset=None,
         dataset_args=None,
     ) -> None:
-        """Write the model card, `README.md`, to `args.output_dir`, its pictures, and for `clp_hf.report` `_run.json`.
+        """Write the model card, `README.md`, to `args.output_dir`, its pictures, and what `clp_hf.report` reads.
 
-        Pictures of the training need matplotlib; without it the card has none.
+        That is `_run.json`, and once training has ended `_predictions.parquet`: what the weights that were evaluated
+        last say of every image. Pictures need matplotlib; without it there are none.
 
         Args:
             language, license, tags, model_name, finetuned_from, dataset_tags, dataset, dataset_args: as for `Trainer`;
@@ -210,6 +222,24 @@ class PublishingTrainer(BaseTrainer):
         card = model_card(self, template, details, self._publishing, self._pictures, **facts)
         card.save(os.path.join(self.args.output_dir, "README.md"))
         self._run_record(template, details, facts).save(self.args.output_dir)
+        if end_of_training(self.state.log_history) is not None:  # a push on the way should not take seconds
+            self._save_predictions()
+
+    def _save_predictions(self) -> None:
+        found = self._predictions.of(fingerprint(self.model), self._group_names() is not None)
+        if found is None:
+            forget_predictions(self.args.output_dir)
+            return
+        self._draw_worst(*found)
+        found[0].save(self.args.output_dir)
+
+    def _draw_worst(self, predictions: Predictions, dataset: Dataset) -> None:
+        try:
+            from ..visualization.worst_images import add_pictures
+
+            add_pictures(predictions, self.accelerator.unwrap_model(self.model), dataset)
+        except Exception as error:  # of whatever model: a picture must not cost a run that has been trained
+            predictions.lacks = f"no pictures of its worst images: {error}"
 
     def _save_pictures(self) -> dict[str, str]:
         """Draw what the log tells: file in `args.output_dir` -> what is written about it.

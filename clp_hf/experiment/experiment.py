@@ -20,6 +20,7 @@ from ..data.sources import read_splits
 from ..data.transforms import PaddedCropTransform, ProcessorTransform, TrainTransform
 from ..features.extraction import extract_features
 from ..hub.card import CardDetails
+from ..hub.history import selection_of, told_selection
 from ..hub.record import GRAD_CAM_FILE, command_line, plain_settings
 from ..metrics import GroupMetrics, format_group_table
 from ..modeling.identity import parameter_count
@@ -67,6 +68,7 @@ class Experiment:
         splits: what is trained on and measured, without the meta set.
         meta: the meta set; None where none is taken out, and a trainer that needs one takes it out of its training set.
         validation_pool: the validation split with the meta set, where that was taken out of it.
+        selection: which step's weights the last run kept, and by what, as `clp_hf.hub.history.selection_of` has it.
 
     Raises:
         ValueError: the meta set would leave a training class, or the validation split, without images; or attribution
@@ -273,6 +275,7 @@ class Experiment:
         trainer.save_metrics("train", result.metrics)
         trainer.save_state()
         metrics = self.evaluate(trainer)
+        self.selection = selection_of(trainer)
         # Last, so that the card has the results.
         trainer.save_or_push()
         return result.metrics | metrics
@@ -315,16 +318,27 @@ class Experiment:
 
     def table(self, results: Mapping[str, Mapping[str, float]]) -> str:
         """Group accuracies of several methods side by side, on the test split (on validation, where there is none)."""
-        prefix = "test" if self.test is not None else "eval"
+        prefix, split = ("test", "test") if self.test is not None else ("eval", "validation")
         sizes = {"train": counts(self.splits["train"], "group" if self.group_names else "label")}
-        return format_group_table(results, sizes, prefix=f"{prefix}_")
+        return format_group_table(results, sizes, prefix=f"{prefix}_", title=f"accuracy, % ({split})")
 
-    def summary(self, results: Mapping[str, Mapping[str, float]]) -> str:
-        """The table, with the model, its size, what selected the checkpoint, and the error of every method."""
-        split = "test" if self.test is not None else "eval"
-        errors = ", ".join(f"{name} {100 * (1 - row[f'{split}_accuracy']):.2f} %" for name, row in results.items())
+    def summary(self, results: Mapping[str, Mapping[str, float]], selections: Mapping[str, Mapping[str, Any]]) -> str:
+        """The table, with the model, its size, what selected the checkpoints, and the error of every method.
+
+        Args:
+            results: method -> metrics.
+            selections: method -> `selection` after its run.
+        """
+        prefix, split = ("test", "Test") if self.test is not None else ("eval", "Validation")
+        errors = ", ".join(f"{name} {100 * (1 - row[f'{prefix}_accuracy']):.2f} %" for name, row in results.items())
+        metrics = {selection["metric"] for selection in selections.values()}
+        if metrics == {None}:
+            selected = "no checkpoint was selected"
+        else:
+            names = " or ".join(sorted(filter(None, metrics)))
+            selected = f"checkpoint by {names} on {len(self.validation)} validation images"
+        kept = "\n".join(f"{name}: {told_selection(selection)}" for name, selection in selections.items())
         return (
-            f"{self.model_args.model_name_or_path}, {self.num_parameters:,} parameters; checkpoint by "
-            f"{self.args.metric_for_best_model} on {len(self.validation)} validation images. "
-            f"{split.capitalize()} error: {errors}\n\n{self.table(results)}"
+            f"{self.model_args.model_name_or_path}, {self.num_parameters:,} parameters; {selected}. "
+            f"{split} error: {errors}\n{kept}\n\n{self.table(results)}"
         )

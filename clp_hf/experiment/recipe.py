@@ -95,14 +95,16 @@ def run_methods(
     experiment = build(recipe, data, model, training)
     if training.should_log and not advised:
         logger.warning(advice_on(experiment.train, experiment.meta))
-    results = {}
+    results, selections = {}, {}
     for name, changes in runs.items():
         folder = changes.pop("output_dir", training.output_dir)
         if training.should_save and changes["resume_from_checkpoint"] is None:
             clear_output_folder(folder, recipe.overwrite_output_dir)
-        results[name.upper() if recipe.compare else name] = experiment.run(METHODS[name] | changes, folder)
+        title = name.upper() if recipe.compare else name
+        results[title] = experiment.run(METHODS[name] | changes, folder)
+        selections[title] = experiment.selection
     if training.should_log:
-        print(f"\n{experiment.summary(results)}")
+        print(f"\n{experiment.summary(results, selections)}")
     return experiment, results
 
 

@@ -99,8 +99,8 @@ class HeadTrainer(PublishingTrainer):
         raise NotImplementedError
 
     def _training_settings(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Without those of `TrainingArguments`, by which nothing is trained here."""
-        return {}, super()._training_settings()[1]
+        """Without those of `TrainingArguments`, by which nothing is trained here but what the seed draws."""
+        return {}, {"seed": self.args.seed, **super()._training_settings()[1]}
 
     def _card(self, details: CardDetails) -> tuple[str, dict[str, Any]]:
         if self.result is None:

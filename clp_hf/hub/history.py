@@ -94,6 +94,21 @@ def selection_of(trainer: Trainer) -> dict[str, Any]:
     }
 
 
+def told_selection(selection: Mapping[str, Any]) -> str:
+    """What `selection_of` gives, in words."""
+    if selection["step"] is None:
+        return "none: weights that were changed after the last step"
+    if selection["step"] == 0:
+        return "step 0: nothing was trained"
+    if not selection["metric"]:
+        return f"step {selection['step']} of {selection['max_steps']}, not selected"
+    extreme = "highest" if selection["greater"] else "lowest"
+    return (
+        f"step {selection['step']} of {selection['max_steps']}, with the {extreme} validation {selection['metric']}, "
+        f"{selection['value']:.3f}"
+    )
+
+
 def selecting_split(metric: str | None, results: Mapping[str, Mapping[str, float]]) -> str | None:
     """Which of the splits gave the metric that chose the weights; None where nothing did, or it is not there."""
     if metric is None:

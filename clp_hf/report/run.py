@@ -1,12 +1,14 @@
 """A run read back from its folder, as training left it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from transformers.trainer import TRAINER_STATE_NAME
 
 from ..hub.history import evaluations, prefixes, split_names
+from ..hub.predictions import PREDICTIONS_FILE, Predictions
 from ..hub.record import GRAD_CAM_FILE, RECORD_FILE, RunRecord
 from ..hub.schema import Numbers, TrainerLog, read_json
 from ..perturbation import META_NETWORKS, MetaNetwork
@@ -14,13 +16,8 @@ from ..perturbation.base import FILES
 from ..utils.text import one_line
 from ..visualization.perturbations import partial_dependence
 from ..visualization.training import of_training
-
-RESULTS_FILE = "all_results.json"
-WRITTEN_BY = {
-    RECORD_FILE: "trainer.create_model_card()",
-    TRAINER_STATE_NAME: "trainer.save_state()",
-    RESULTS_FILE: "trainer.save_metrics(split, trainer.evaluate(…))",
-}
+from .finding import RESULTS_FILE, WRITTEN_BY, LeftOut, check_files, check_there_are_runs, found_runs
+from .scores import Scores, further_metrics
 
 
 @dataclass
@@ -37,6 +34,8 @@ class Run:
         before: the same before training, where that was evaluated.
         network: Ω, where the method has one.
         runtime: of training, seconds; None where nobody measured.
+        predictions: what the weights that were kept say of every image; None where the run has no file of them.
+        lacks: what a report would have of another run and not of this one, and why, a sentence each.
     """
 
     name: str
@@ -47,6 +46,19 @@ class Run:
     before: dict[str, dict[str, float]]
     network: MetaNetwork | None
     runtime: float | None
+    predictions: Predictions | None = None
+    lacks: list[str] = field(default_factory=list)
+
+    @property
+    def seed(self) -> int | None:
+        """What the run draws by; a `HeadTrainer` has it among its own settings."""
+        settings = self.record.settings
+        return settings["training"].get("seed", settings["method"].get("seed"))
+
+    @cached_property
+    def scores(self) -> Scores | None:
+        """Which images it gets right; None without predictions."""
+        return None if self.predictions is None else Scores.of(self.predictions)
 
     @property
     def grad_cam(self) -> Path | None:
@@ -56,47 +68,75 @@ class Run:
         return path if attributed and path.is_file() else None
 
 
-def load_runs(folders: Sequence[str | Path]) -> list[Run]:
-    """Read the folders of runs.
+def load_runs(folders: Sequence[str | Path]) -> tuple[list[Run], list[LeftOut]]:
+    """Read the runs in these folders: of each the one it is, and those below it.
+
+    Returns:
+        The runs that are complete; and the others, which are left out where there are any complete ones.
 
     Raises:
-        ValueError: no run, one twice, a folder that lacks a file (names it and what writes it) or holds a broken one,
-            or runs on different data sets (names both).
+        ValueError: no folder, one twice, one without runs, or no complete run in all of them: it lacks a file (names it
+            and what writes it), or holds a broken one.
     """
     if isinstance(folders, (str, Path)):
         raise ValueError(f"runs is {str(folders)!r}; expected a list of folders: [{str(folders)!r}].")
     paths = [Path(folder) for folder in folders]
-    if not paths:
-        raise ValueError(
-            "There is no run to report on: name one folder or more, each written by a recipe or a trainer."
-        )
-    for index, path in enumerate(paths):
-        if path.resolve() in [other.resolve() for other in paths[:index]]:
-            raise ValueError(f"The run {path} is named twice: name every run once.")
-    runs = [_load(path, name) for path, name in zip(paths, _names(paths), strict=True)]
-    for run in runs[1:]:
-        if _data(run) != _data(runs[0]):
-            raise ValueError(
-                f"Runs of one report must be on the same data: {runs[0].folder} is on {_told(runs[0])}, {run.folder} "
-                f"on {_told(run)}. Write a report for each data set."
-            )
-    return runs
+    check_there_are_runs(paths)
+    paths = found_runs(paths)
+    runs, left_out, errors = [], [], []
+    for path, name in zip(paths, _names(paths), strict=True):
+        try:
+            runs.append(_load(path, name))
+        except ValueError as error:
+            errors.append(error)
+            left_out.append(LeftOut.of(path, name, error))
+    if not runs:
+        more = f" (And {len(errors) - 1} more that cannot be reported.)" if len(errors) > 1 else ""
+        raise ValueError(f"{errors[0]}{more}") from errors[0]
+    return runs, left_out
 
 
 def _load(folder: Path, name: str) -> Run:
-    if not folder.is_dir():
-        raise ValueError(f"{folder} is not a folder: name the output_dir of a run.")
-    _check_files(folder, WRITTEN_BY)
+    check_files(folder, WRITTEN_BY)
     record = RunRecord.load(folder)
     network, kind = None, {network.CARD: network for network in META_NETWORKS.values()}.get(record.method)
     if kind is not None:
-        _check_files(folder, {f"{kind.FOLDER}/{file}": "trainer.save_model()" for file in FILES})
+        check_files(folder, {f"{kind.FOLDER}/{file}": "trainer.save_model()" for file in FILES})
         network = _network(folder, kind, record)
     history = read_json(folder / TRAINER_STATE_NAME, TrainerLog)["log_history"]
     results = read_json(folder / RESULTS_FILE, Numbers)
     before = {key: value for entry in history if entry.get("step") == 0 for key, value in entry.items()}
     runtime = results.get("train_runtime", record.cost["runtime"])
-    return Run(name, folder, record, of_training(history), _by_split(results), _by_split(before), network, runtime)
+    run = Run(name, folder, record, of_training(history), _by_split(results), _by_split(before), network, runtime)
+    _read_predictions(run)
+    return run
+
+
+def _read_predictions(run: Run) -> None:
+    """Add what the predictions tell to a run, or to what it lacks that they are not there."""
+    without = "so there are no intervals, no differences from other runs, no AUROC, no F1 of groups and no worst images"
+    if not (run.folder / PREDICTIONS_FILE).is_file():
+        run.lacks.append(
+            f"It has no {PREDICTIONS_FILE} (an earlier version made it, or nothing was evaluated), {without}."
+        )
+        return
+    labels, groups = run.record.label_names, run.record.group_names
+    try:
+        found = Predictions.load(run.folder, len(labels), None if groups is None else len(groups))
+    except ValueError as error:
+        run.lacks.append(f"{error} It is left out, {without}.")
+        return
+    results, accuracy = run.results.get(found.split, {}), found.correct.mean()
+    if not abs(results.get("accuracy", -1) - accuracy) < 0.5 / len(found):
+        run.lacks.append(
+            f"{PREDICTIONS_FILE} gives {100 * accuracy:.1f} % on the {found.split} images and {RESULTS_FILE} another "
+            f"accuracy: they are of different weights. It is left out, {without}."
+        )
+        return
+    run.predictions = found
+    results |= further_metrics(found, labels, groups)
+    if found.lacks:
+        run.lacks.append(f"Its worst images have {found.lacks}")
 
 
 def _network(folder: Path, kind: type[MetaNetwork], record: RunRecord) -> MetaNetwork:
@@ -112,15 +152,6 @@ def _network(folder: Path, kind: type[MetaNetwork], record: RunRecord) -> MetaNe
     except Exception as error:  # of JSON, of safetensors, of torch: whatever a damaged file leads to
         raise ValueError(f"{folder / kind.FOLDER} does not hold the network of this run: {error}") from error
     return network
-
-
-def _check_files(folder: Path, written_by: Mapping[str, str]) -> None:
-    missing = [f"{file} (written by {writer})" for file, writer in written_by.items() if not (folder / file).is_file()]
-    if missing:
-        raise ValueError(
-            f"{folder} is not the folder of a complete run: it lacks {', '.join(missing)}. A recipe writes them all; "
-            "name the folder of the run itself, and not a checkpoint in it or the folder around several runs."
-        )
 
 
 def _by_split(results: Mapping[str, float]) -> dict[str, dict[str, float]]:
@@ -142,15 +173,19 @@ def _names(paths: Sequence[Path]) -> list[str]:
     return names
 
 
-def _data(run: Run) -> tuple:
+def data_of(run: Run) -> tuple:
+    """Which data set with which classes and groups: what runs that are compared have in common."""
     record = run.record
     config = record.settings["data and model"].get("dataset_config_name")
-    return record.dataset, config, record.label_names, record.group_names, record.images.get("test images")
+    groups = None if record.group_names is None else tuple(record.group_names)
+    images = record.images.get("test images")
+    return record.dataset, config, tuple(record.label_names), groups, images and tuple(images.items())
 
 
-def _told(run: Run) -> str:
-    dataset, config, labels, groups, images = _data(run)
-    counted = f", {sum(images.values()):,} test images" if images else ""
+def told_data(run: Run) -> str:
+    """The same in words."""
+    dataset, config, labels, groups, images = data_of(run)
+    counted = f", {sum(size for _, size in images):,} test images" if images else ""
     named = ", ".join(map(one_line, labels[:5]))
     cells = f"{len(labels)} classes ({named}{' …' if len(labels) > 5 else ''})"
     grouped = f", {len(groups)} groups" if groups else ""

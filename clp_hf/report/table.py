@@ -8,10 +8,11 @@ from ..utils.text import one_line
 
 @dataclass
 class Cell:
-    """Of a table."""
+    """Of a table: its text, what it is set in bold for (nothing, or in words), and a note below it."""
 
     text: str
-    best: bool = False
+    mark: str = ""
+    note: str = ""
 
 
 @dataclass
@@ -23,8 +24,10 @@ class Table:
     rows: list[list[Cell]] = field(default_factory=list)
     numbers: bool = True
 
-    def add(self, title: str, texts: Iterable[str], best: Iterable[bool] | None = None) -> None:
-        """A row; `best` marks its cells."""
-        title, texts = one_line(title), list(texts)
-        marks = [False] * len(texts) if best is None else best
-        self.rows.append([Cell(title), *(Cell(text, mark) for text, mark in zip(texts, marks, strict=True))])
+    def add(self, title: str, texts: Iterable[str]) -> None:
+        """A row of texts."""
+        self.add_cells(title, map(Cell, texts))
+
+    def add_cells(self, title: str, cells: Iterable[Cell]) -> None:
+        """A row."""
+        self.rows.append([Cell(one_line(title)), *cells])

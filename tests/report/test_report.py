@@ -18,7 +18,7 @@ from clp_hf.segmentation import mask_counts
 pytest.importorskip("pytorch_grad_cam")
 
 from clp_hf.report import write_report
-from clp_hf.report.page import _method
+from clp_hf.report.methods import method_of
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 VOID = ("img", "meta", "source")
@@ -205,14 +205,15 @@ def test_what_a_folder_lacks_is_named_with_what_writes_it(copied, file, writer):
     assert not (copied / "report.html").exists()
 
 
-def test_what_is_not_a_list_of_runs_is_refused(runs, copied, tmp_path):
+def test_what_is_not_a_list_of_runs_is_refused(runs, copied, tmp_path_factory):
+    tmp_path = tmp_path_factory.mktemp("no_run")
     output, clp = tmp_path / "report.html", runs / "clp"
     for folders, message in (
         ([], "There is no run to report on"),
         (str(clp), r"expected a list of folders: \['"),
         ([clp, runs / "erm" / ".." / "clp"], r"erm/../clp is named twice"),
         ([tmp_path / "nowhere"], "nowhere is not a folder"),
-        ([runs], "not a checkpoint in it or the folder around several runs"),
+        ([tmp_path], "There is no run in"),
     ):
         with pytest.raises(ValueError, match=message):
             write_report(folders, output)
@@ -223,14 +224,37 @@ def test_what_is_not_a_list_of_runs_is_refused(runs, copied, tmp_path):
         write_report([copied], output)
 
 
-def test_runs_on_different_data_are_refused(runs, copied, tmp_path):
-    record = json.loads((copied / "_run.json").read_text())
+def test_runs_on_different_data_are_shown_and_not_compared(runs, tmp_path):
+    fish = shutil.copytree(runs / "erm", tmp_path / "fish", ignore=shutil.ignore_patterns("checkpoint-*"))
+    record = json.loads((fish / "_run.json").read_text())
     record |= {"dataset": "fish", "label_names": ["cod", "eel"], "group_names": None}
-    (copied / "_run.json").write_text(json.dumps(record))
-    with pytest.raises(ValueError, match="must be on the same data") as error:
-        write_report([runs / "erm", copied], tmp_path / "report.html")
-    assert "'data' with 2 classes (landbird, waterbird), 4 groups, 24 test images" in str(error.value)
-    assert "'fish' with 2 classes (cod, eel)" in str(error.value)
+    (fish / "_run.json").write_text(json.dumps(record))
+    page = Page(write_report([runs / "erm", fish], tmp_path / "report.html"))
+    assert [text for level, text in page.headings if level == "h2"] == [
+        "Not all runs are on the same data", "erm", "fish", "Terms",
+    ]  # fmt: skip
+    told = " ".join(page.texts)
+    assert "'data' with 2 classes (landbird, waterbird), 4 groups, 24 test images" in told
+    assert "'fish' with 2 classes (cod, eel)" in told
+    assert "Results of all runs, %" not in page.tables
+
+
+def test_a_folder_around_runs_stands_for_them(runs, tmp_path):
+    page = Page(write_report([runs], tmp_path / "report.html"))
+    (table,) = page.tables["Results of all runs, %"]
+    assert [row[0].split()[0] for row in table[1:]] == ["clp", "erm", "hsfm"]
+
+
+def test_every_run_shows_the_worst_images_of_every_group(runs, report):
+    page = Page(report)
+    record = json.loads((runs / "erm" / "_run.json").read_text())
+    walls = [text for level, text in page.headings if level == "h4"]
+    assert all(walls.count(name) == 3 for name in record["group_names"])
+    pictures = [image["alt"] for image in page.images if image["src"].startswith("data:image/jpeg")]
+    assert sum(alt.startswith("Grad-CAM") for alt in pictures) == len(pictures) // 2 == 3 * 4 * 6
+    (differences,) = page.tables["Differences from erm on the same test images, points"]
+    assert [title.strip() for title in differences[0]] == ["group", "clp", "hsfm"]
+    assert [row[0].strip() for row in differences[1:]] == [*record["group_names"], "worst group", "average"]
 
 
 def test_runs_of_one_name_are_told_apart(runs, tmp_path):
@@ -267,7 +291,7 @@ def test_in_a_browser_wide_and_narrow_light_and_dark(report):
 
 def test_the_method_of_a_plain_trainer_is_told_with_all_that_it_changed():
     facts = {"training_loss": "cross_entropy", "train_sampling": "class"}
-    assert _method(SimpleNamespace(method="plain-trainer", facts=facts)) == "ERM, class-balanced sampling"
+    assert method_of(SimpleNamespace(method="plain-trainer", facts=facts)) == "ERM, class-balanced sampling"
     facts |= {"train_sampling": "random", "train_infills": ["mix_rand", "random"]}
-    told = _method(SimpleNamespace(method="plain-trainer", facts=facts))
+    told = method_of(SimpleNamespace(method="plain-trainer", facts=facts))
     assert told == "ERM, training images before other backgrounds (mix_rand, random)"
