@@ -6,6 +6,7 @@ from ..utils.lazy import lazy_names
 
 if TYPE_CHECKING:
     from .arguments import DataArguments, MethodArguments, ModelArguments, chosen, parse_arguments
+    from .console import ConsoleArguments, quiet
     from .experiment import Experiment
     from .methods import METHODS, configured
     from .presets import PAPER, PRESETS
@@ -20,6 +21,7 @@ __all__ = [
     "SELECTED_EVERY_EPOCH",
     "SGD",
     "BackboneArguments",
+    "ConsoleArguments",
     "DataArguments",
     "Experiment",
     "MethodArguments",
@@ -29,6 +31,7 @@ __all__ = [
     "configured",
     "experiment_of",
     "parse_arguments",
+    "quiet",
     "run_recipe",
     "run_repair",
 ]
@@ -43,6 +46,7 @@ __getattr__, __dir__ = lazy_names(
         "SELECTED_EVERY_EPOCH": ".recipe",
         "SGD": ".recipe",
         "BackboneArguments": ".repairs",
+        "ConsoleArguments": ".console",
         "DataArguments": ".arguments",
         "Experiment": ".experiment",
         "MethodArguments": ".arguments",
@@ -52,6 +56,7 @@ __getattr__, __dir__ = lazy_names(
         "configured": ".methods",
         "experiment_of": ".recipe",
         "parse_arguments": ".arguments",
+        "quiet": ".console",
         "run_recipe": ".recipe",
         "run_repair": ".repairs",
     },

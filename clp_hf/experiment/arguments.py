@@ -12,6 +12,7 @@ from transformers import HfArgumentParser
 from ..data.columns import Columns
 from ..segmentation.boxes import METHODS as BOX_METHODS
 from ..utils.names import did_you_mean
+from .console import ConsoleArguments
 from .methods import METHODS
 from .processes import train_together
 from .settings import is_settings_file, read_settings, refuse_flags_beside
@@ -101,7 +102,7 @@ class ModelArguments:
 
 
 @dataclass
-class MethodArguments:
+class MethodArguments(ConsoleArguments):
     """How to train; what every recipe asks, beside what is its own."""
 
     method: str = field(default="clp", metadata={"help": "How to train.", "choices": list(METHODS)})

@@ -9,8 +9,10 @@ from transformers.utils import logging
 from ..training_args import CLPTrainingArguments
 from .advice import advice_on
 from .arguments import DataArguments, MethodArguments, ModelArguments, read_arguments
+from .console import quiet
 from .experiment import Experiment
 from .methods import METHODS, check_given, configured
+from .packages import check_packages
 from .presets import PRESETS
 from .resuming import checkpoints
 
@@ -56,14 +58,26 @@ def run_recipe(
     (recipe, data, model, training), given = read_arguments(
         (recipe_arguments, DataArguments, ModelArguments, CLPTrainingArguments), description, defaults, presets
     )
+    with quiet(recipe.verbose):
+        return _run(recipe, data, model, training, given, build)
+
+
+def _run(
+    recipe: MethodArguments,
+    data: DataArguments,
+    model: ModelArguments,
+    training: CLPTrainingArguments,
+    given: Mapping[str, Any],
+    build: Callable[..., Experiment],
+) -> tuple[Experiment, dict[str, dict[str, float]]]:
     names = list(dict.fromkeys(["erm", recipe.method])) if recipe.compare else [recipe.method]
     check_given(names, given)
     runs = {name: _of_its_own(training, name) if recipe.compare else {} for name in names}
     folders = {name: changes.get("output_dir", training.output_dir) for name, changes in runs.items()}
     for name, checkpoint in checkpoints(training.resume_from_checkpoint, folders).items():
         runs[name]["resume_from_checkpoint"] = checkpoint
-    for name, changes in runs.items():
-        configured(training, METHODS[name], **changes)  # what is wrong with the second is said before the first runs
+    # what is wrong with the second is said before the first runs
+    check_packages([configured(training, METHODS[name], **changes) for name, changes in runs.items()], data, model)
     experiment = build(recipe, data, model, training)
     if training.should_log:
         logger.warning(advice_on(experiment.train, experiment.meta))
