@@ -13,11 +13,13 @@ import typer
 
 from . import __version__
 from .data.columns import Columns
+from .experiment.console import quiet
 from .experiment.launch import launch_recipe, recipes, run_here, user_errors
 
 HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
 # What follows is for the recipe, or for accelerate, and is not read here.
 PASSED_ON = {"ignore_unknown_options": True, "allow_interspersed_args": False}
+Verbose = Annotated[bool, typer.Option("--verbose", help="Every warning of the libraries, and their bars.")]
 
 app = typer.Typer(
     rich_markup_mode=None, no_args_is_help=True, pretty_exceptions_enable=False, context_settings=HELP_OPTIONS
@@ -183,6 +185,7 @@ def evaluate(
         bool, typer.Option("--trust_remote_code", help="Run model code from the Hub.")
     ] = False,
     output: Annotated[str, typer.Option("--output", help="JSON file of all metrics.")] = "evaluation.json",
+    verbose: Verbose = False,
     **columns: Any,
 ):
     """Accuracy of one or more checkpoints in every group of a data set, side by side.
@@ -200,7 +203,7 @@ def evaluate(
     Where the worst group is bad: clp-hf repair mends a checkpoint in seconds, clp-hf train waterbirds --dataset_name
     trains another one.
     """
-    with user_errors():
+    with user_errors(), quiet(verbose):
         from .experiment.evaluation import evaluate_checkpoint, format_evaluations, write_evaluations
 
         evaluations = [
@@ -225,6 +228,7 @@ def evaluate(
 def report(
     runs: Annotated[list[str], typer.Argument(metavar="RUN", help="Output folders of clp-hf train or repair.")],
     output: Annotated[str, typer.Option("--output", help="HTML file to write.")] = "report.html",
+    verbose: Verbose = False,
 ):
     """One HTML page about one or more runs: to open in a browser, to send, to keep.
 
@@ -232,7 +236,7 @@ def report(
       clp-hf report runs/waterbirds
       clp-hf report runs/waterbirds/erm runs/waterbirds/clp --output birds.html
     """
-    with user_errors():
+    with user_errors(), quiet(verbose):
         from .report import write_report
 
         typer.echo(write_report(runs, output))
@@ -247,6 +251,7 @@ def demo(
         "runs/waterbirds/clp"
     ),
     port: Annotated[int | None, typer.Option("--port", help="By default the first free one from 7860 on.")] = None,
+    verbose: Verbose = False,
 ):
     """A page in the browser: what ERM and CLP predict for your image, and where they look.
 
@@ -254,9 +259,9 @@ def demo(
       clp-hf demo                                what train waterbirds --compare wrote
       clp-hf demo --erm runs/plain --clp me/my-birds
 
-    Needs Gradio: pip install 'clp-hf[app]'. recipes/space in the repository is the same as a Space of the Hub.
+    Needs Gradio: pip install "clp-hf[app]". recipes/space in the repository is the same as a Space of the Hub.
     """
-    with user_errors():
+    with user_errors(), quiet(verbose):
         from .visualization.demo import serve
 
         serve(erm, clp, port)

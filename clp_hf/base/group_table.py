@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 from transformers import TrainerState, TrainingArguments
@@ -56,7 +57,7 @@ def best_step(args: TrainingArguments, state: TrainerState, saved: bool) -> int 
     return (max if greater else min)(steps, key=steps.get, default=None)
 
 
-def group_table(found: Sequence[Mapping[str, Any]], best: int | None, metric: str | None, last_step: int) -> Table:
+def group_table(found: Sequence[Mapping[str, Any]], best: int | None, metric: str | None, last_step: int) -> Group:
     """The accuracies of groups, or where there are none of classes, in percent; of many the ten that are worst now.
 
     Args:
@@ -76,22 +77,17 @@ def group_table(found: Sequence[Mapping[str, Any]], best: int | None, metric: st
     split = one_line(now["title"].removeprefix("eval").strip("_"))
     split = f"validation {split}".strip()
     loss = f", loss {now['loss']:.4g}" if "loss" in now else ""
-    table = Table(
-        title=Text(f"{split}, step {now['step']} of {last_step}{loss}"),
-        title_justify="left",
-        title_style="bold",
-        box=None,
-        padding=(0, 2, 0, 0),
-    )
-    table.add_column("accuracy, %" if kind or "accuracy" in now else "", no_wrap=True, overflow="ellipsis")
-    at = f"best (step {best})" if chosen else "best"
-    for title, style in (("before", "dim"), ("now", "bold"), (at, "green")):
-        table.add_column(title, justify="right", no_wrap=True, style=style)
+    at = f"; best is step {best}" if chosen else ""
+    title = _name(f"{split}, step {now['step']} of {last_step}{loss}{at}", "bold")
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("accuracy, %" if kind or "accuracy" in now else "")  # what is cut where there is no room
+    for heading, style in (("before", "dim"), ("now", "bold"), ("best", "green")):
+        table.add_column(heading, justify="right", no_wrap=True, min_width=len("100.0"), style=style)
     for name in shown:
-        table.add_row(Text(one_line(name.split("_", 2)[2])), *(_percent(column.get(name)) for column in columns))
+        table.add_row(_name(name.split("_", 2)[2]), *(_percent(column.get(name)) for column in columns))
     if others := [name for name in cells if name not in shown]:
         means = [_mean([column[name] for name in others if name in column]) for column in columns]
-        table.add_row(Text(f"mean of the other {len(others)}", style="italic"), *map(_percent, means))
+        table.add_row(_name(f"mean of the other {len(others)}", "italic"), *map(_percent, means))
     summary = {name: title for name, title in SUMMARY.items() if name in now}
     if kind == "group":
         summary.pop("worst_class_accuracy", None)
@@ -99,13 +95,16 @@ def group_table(found: Sequence[Mapping[str, Any]], best: int | None, metric: st
         summary.pop("worst_group_accuracy", None)  # is the worst class
         metric = metric.replace("worst_group_accuracy", "worst_class_accuracy")
     if metric in now and metric not in cells:
-        summary.setdefault(metric, one_line(metric))
+        summary.setdefault(metric, SUMMARY.get(metric, metric))
     for name, title in summary.items():
         mark = " (selects)" if name == metric else ""
-        style = "bold" if mark else ""
         value = _percent if "accuracy" in name else _number
-        table.add_row(Text(f"{title}{mark}", style=style), *(value(column.get(name)) for column in columns))
-    return table
+        table.add_row(_name(f"{title}{mark}", "bold" if mark else ""), *(value(column.get(name)) for column in columns))
+    return Group(title, table)
+
+
+def _name(text: str, style: str = "") -> Text:
+    return Text(one_line(text), style=style, no_wrap=True, overflow="ellipsis")
 
 
 def _mean(values: list[float]) -> float | None:

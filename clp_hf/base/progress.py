@@ -14,7 +14,6 @@ import transformers.trainer
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
 from transformers.trainer_utils import SaveStrategy, has_length
 
@@ -75,7 +74,7 @@ class GroupProgress(TrainerCallback):
     def __init__(self, console: Console | None = None):
         self.console = console or _stderr()
         self._live: Live | None = None
-        self._table: Table | None = None
+        self._table: Group | None = None
         self._training = False
         self._loss: float | None = None
         self._drawn = self._told = self._begun = 0.0
@@ -227,7 +226,7 @@ def _stderr() -> Console:
     )
 
 
-def _as_text(console: Console, table: Table) -> str:
+def _as_text(console: Console, table: Group) -> str:
     with console.capture() as captured:
         console.print(table)
     return "\n".join(line.rstrip() for line in captured.get().splitlines())

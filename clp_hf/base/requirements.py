@@ -21,7 +21,6 @@ OPTIMIZERS = {
     "adamw_torch_8bit": "torchao", "anyprecision": "torchdistx", "8bit": "bitsandbytes", "bnb": "bitsandbytes",
     "paged": "bitsandbytes", "lion": "bitsandbytes", "ademamix": "bitsandbytes",
 }  # fmt: skip
-INFILLS = ("counterfactual_infills", "factual_infills", "train_infills")
 SEARCHES = ("optuna", "ray", "wandb")
 
 
@@ -42,9 +41,8 @@ def check_installed(args: TrainingArguments) -> None:
         _need(f"report_to={name!r}", module)
     optimizer = getattr(args.optim, "value", args.optim)
     _need(f"optim={optimizer!r}", next((module for part, module in OPTIMIZERS.items() if part in optimizer), None))
-    for setting in INFILLS:
-        if "inpaint" in getattr(args, setting, ()):
-            _need(f"The infill 'inpaint' of {setting}", "cv2" if args.inpainting_model == "telea" else "diffusers")
+    if "inpaint" in getattr(args, "counterfactual_infills", ()):
+        _need("The infill 'inpaint'", "cv2" if args.inpainting_model == "telea" else "diffusers")
 
 
 def check_search(hp_space=None, compute_objective=None, n_trials=20, direction="minimize", backend=None, **_) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -44,9 +45,11 @@ EXTRAS = {
 
 def is_installed(module: str) -> bool:
     """Whether a module can be imported, which is not tried: it may take seconds."""
+    if module in sys.modules:
+        return sys.modules[module] is not None
     try:
         return find_spec(module) is not None
-    except (ImportError, ValueError):  # of a package that is not there, or is half removed
+    except (ImportError, ValueError):  # of a package that is half removed
         return False
 
 
