@@ -78,7 +78,7 @@ def group_table(found: Sequence[Mapping[str, Any]], best: int | None, metric: st
     split = f"validation {split}".strip()
     loss = f", loss {now['loss']:.4g}" if "loss" in now else ""
     at = f"; best is step {best}" if chosen else ""
-    title = _name(f"{split}, step {now['step']} of {last_step}{loss}{at}", "bold")
+    head = _name(f"{split}, step {now['step']} of {last_step}{loss}{at}", "bold")
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("accuracy, %" if kind or "accuracy" in now else "")  # what is cut where there is no room
     for heading, style in (("before", "dim"), ("now", "bold"), ("best", "green")):
@@ -100,7 +100,7 @@ def group_table(found: Sequence[Mapping[str, Any]], best: int | None, metric: st
         mark = " (selects)" if name == metric else ""
         value = _percent if "accuracy" in name else _number
         table.add_row(_name(f"{title}{mark}", "bold" if mark else ""), *(value(column.get(name)) for column in columns))
-    return Group(title, table)
+    return Group(head, table)
 
 
 def _name(text: str, style: str = "") -> Text:
