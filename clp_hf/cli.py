@@ -13,11 +13,13 @@ import typer
 
 from . import __version__
 from .data.columns import Columns
+from .experiment.console import quiet
 from .experiment.launch import command_of, launch_recipe, recipes, run_here, user_errors
 
 HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
 # What follows is for the recipe, or for accelerate, and is not read here.
 PASSED_ON = {"ignore_unknown_options": True, "allow_interspersed_args": False}
+Verbose = Annotated[bool, typer.Option("--verbose", help="Every warning of the libraries, and their bars.")]
 
 app = typer.Typer(
     rich_markup_mode=None, no_args_is_help=True, pretty_exceptions_enable=False, context_settings=HELP_OPTIONS
@@ -162,6 +164,7 @@ def evaluate(
         bool, typer.Option("--trust_remote_code", help="Run model code from the Hub.")
     ] = False,
     output: Annotated[str, typer.Option("--output", help="JSON file of all metrics.")] = "evaluation.json",
+    verbose: Verbose = False,
     **columns: Any,
 ):
     """Accuracy of one or more checkpoints in every group of a data set, side by side.
@@ -179,7 +182,7 @@ def evaluate(
     Where the worst group is bad: clp-hf repair mends a checkpoint in seconds, clp-hf train classify --dataset_name
     trains another one.
     """
-    with user_errors():
+    with user_errors(), quiet(verbose):
         from .experiment.evaluation import evaluate_checkpoint, format_evaluations, write_evaluations
 
         evaluations = [
@@ -207,6 +210,7 @@ def report(
         typer.Argument(metavar="RUN", help="Output folders of clp-hf train or repair, or folders around them."),
     ],
     output: Annotated[str, typer.Option("--output", help="HTML file to write.")] = "report.html",
+    verbose: Verbose = False,
 ):
     """One HTML page about one or more runs: to open in a browser, to send, to keep.
 
@@ -218,7 +222,7 @@ def report(
     classifier looks on them. Of several runs it has the differences on the same images; runs that differ by the seed
     alone are one row. Runs that died are named with the reason.
     """
-    with user_errors():
+    with user_errors(), quiet(verbose):
         from .report import write_report
 
         typer.echo(write_report(runs, output))
@@ -233,6 +237,7 @@ def demo(
         "runs/waterbirds/clp"
     ),
     port: Annotated[int | None, typer.Option("--port", help="By default the first free one from 7860 on.")] = None,
+    verbose: Verbose = False,
 ):
     """A page in the browser: what ERM and CLP predict for your image, and where they look.
 
@@ -240,9 +245,9 @@ def demo(
       clp-hf demo                                what train waterbirds --compare wrote
       clp-hf demo --erm runs/plain --clp me/my-birds
 
-    Needs Gradio: pip install 'clp-hf[app]'. recipes/space in the repository is the same as a Space of the Hub.
+    Needs Gradio: pip install "clp-hf[app]". recipes/space in the repository is the same as a Space of the Hub.
     """
-    with user_errors():
+    with user_errors(), quiet(verbose):
         from .visualization.demo import serve
 
         serve(erm, clp, port)

@@ -11,15 +11,16 @@ Then train: clp-hf train classify --dataset_name path/to/images-masks
 Masks are kept image by image: an interrupted run goes on where it was. Look at contact_sheet.png before training.
 """
 
-from clp_hf.experiment import parse_arguments
+from clp_hf.experiment import ConsoleArguments, parse_arguments, quiet
 from clp_hf.segmentation import MaskArguments, make_masks
 from clp_hf.segmentation.masked_dataset import PREVIEW, SHEET
 from clp_hf.segmentation.reports import format_mask_report
 
 
 def main():
-    (args,) = parse_arguments((MaskArguments,), __doc__, {})
-    reports = make_masks(args)
+    args, console = parse_arguments((MaskArguments, ConsoleArguments), __doc__, {})
+    with quiet(console.verbose):
+        reports = make_masks(args)
     print(f"\n{format_mask_report(reports)}\n")
     if args.max_images is None:
         print(f"Look at {args.output_dir}/{SHEET}, then train with --dataset_name {args.output_dir}")

@@ -22,6 +22,7 @@ from ..hub.pushing import (
     for_timm,
     model_files,
     push_failure,
+    saves,
     upload,
 )
 from ..hub.record import FIGURES_FOLDER, GRAD_CAM_FILE, RunRecord, training_settings
@@ -68,7 +69,12 @@ class PublishingTrainer(BaseTrainer):
         """Write to `folder` what belongs into the repository beside the model."""
 
     def _save(self, output_dir=None, state_dict=None):
-        super()._save(output_dir, for_timm(self.model, self.processing_class, state_dict))
+        processor, state_dict = self.processing_class, for_timm(self.model, self.processing_class, state_dict)
+        self.processing_class = processor if saves(processor) else None
+        try:
+            super()._save(output_dir, state_dict)
+        finally:
+            self.processing_class = processor
         self._save_beside(output_dir or self.args.output_dir)
 
     def log(self, logs, start_time=None):

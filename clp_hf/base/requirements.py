@@ -4,10 +4,56 @@ import torch
 from accelerate.utils import DynamoBackend
 from torch import nn
 from torch.utils.data import IterableDataset
-from transformers import Trainer
+from transformers import Trainer, TrainingArguments
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.utils import logging
 
+from ..utils.extras import is_installed, missing
+from ..utils.names import did_you_mean
+
 logger = logging.get_logger(__name__)
+
+# What `report_to` and `optim` need that transformers does not install; where nothing is said, a module of that name.
+REPORTERS = {"azure_ml": "azureml", "flyte": "flytekit", "kubeflow": None}
+OPTIMIZERS = {
+    "galore": "galore_torch", "apollo": "apollo_torch", "lomo": "lomo_optim", "grokadamw": "grokadamw",
+    "schedule_free": "schedulefree", "stable_adamw": "optimi", "adamw_torch_4bit": "torchao",
+    "adamw_torch_8bit": "torchao", "anyprecision": "torchdistx", "8bit": "bitsandbytes", "bnb": "bitsandbytes",
+    "paged": "bitsandbytes", "lion": "bitsandbytes", "ademamix": "bitsandbytes",
+}  # fmt: skip
+SEARCHES = ("optuna", "ray", "wandb")
+
+
+def check_installed(args: TrainingArguments) -> None:
+    """Find out before anything is loaded what a run would fail for when it comes to it.
+
+    Raises:
+        ImportError: a package that the arguments ask for is not installed; the message has the command that does it.
+        ValueError: `report_to` names what transformers does not report to.
+    """
+    for name in args.report_to or ():
+        if name not in INTEGRATION_TO_CALLBACK:
+            known = list(INTEGRATION_TO_CALLBACK)
+            raise ValueError(f"report_to is {name!r}.{did_you_mean(name, known)} Choose of {', '.join(known)}.")
+        module = REPORTERS.get(name, name)
+        if name == "tensorboard" and is_installed("tensorboardX"):
+            module = None
+        _need(f"report_to={name!r}", module)
+    optimizer = getattr(args.optim, "value", args.optim)
+    _need(f"optim={optimizer!r}", next((module for part, module in OPTIMIZERS.items() if part in optimizer), None))
+    if "inpaint" in getattr(args, "counterfactual_infills", ()):
+        _need("The infill 'inpaint'", "cv2" if args.inpainting_model == "telea" else "diffusers")
+
+
+def check_search(hp_space=None, compute_objective=None, n_trials=20, direction="minimize", backend=None, **_) -> None:
+    """The same before a search of hyper-parameters, whose arguments these are."""
+    if backend is None and not any(map(is_installed, SEARCHES)):
+        _need("A search of hyper-parameters", "optuna")
+
+
+def _need(what: str, module: str | None) -> None:
+    if module is not None and (problem := missing(what, module)):
+        raise ImportError(problem)
 
 
 def refuse_data_parallel(model: nn.Module | None) -> None:

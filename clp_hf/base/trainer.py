@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
+import torch
 from accelerate.utils import broadcast_object_list
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -29,7 +30,8 @@ from .checkpoints import (
 )
 from .disk import check_room, check_writable, checkpoint_bytes, full_disk_named
 from .identity import differences, run_identity
-from .requirements import check_half_precision
+from .progress import choose_progress, closed_after
+from .requirements import check_half_precision, check_installed, check_search
 
 logger = logging.get_logger(__name__)
 
@@ -69,7 +71,12 @@ class BaseTrainer(Trainer):
     def __init__(self, model=None, args=None, *rest, columns: Columns | None = None, **kwargs):
         if args is not None and args.should_save:
             check_writable(args.output_dir)
+        if args is not None:
+            check_installed(args)
         super().__init__(model, args, *rest, **kwargs)
+        choose_progress(self)
+        if not torch.accelerator.is_available():
+            self.args.dataloader_pin_memory = False  # which PyTorch would say with every loader
         self.model_accepts_loss_kwargs = False
         if self.compute_loss_func is None:
             self.loss_is_scaled_for_ga = False
@@ -120,7 +127,17 @@ class BaseTrainer(Trainer):
                 remove_leftovers(folder)
                 if not resume_from_checkpoint:
                     set_earlier_aside(self._get_output_dir(trial))
-            return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
+            with closed_after(self):
+                return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
+
+    def hyperparameter_search(self, *args, **kwargs):
+        """As in Trainer.
+
+        Raises:
+            ImportError: no backend is named, and none is installed; the message names an extra.
+        """
+        check_search(*args, **kwargs)
+        return super().hyperparameter_search(*args, **kwargs)
 
     def set_initial_training_values(self, args, dataloader):
         """As in Trainer, which would train no step and publish that."""

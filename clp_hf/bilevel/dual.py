@@ -5,8 +5,10 @@ and some twenty passes over memory for one normalisation. But the values are tho
 graph still holds most of them. `Recording` notes where; the rules below take them from there and compute tangents only.
 """
 
+import warnings
 from collections import defaultdict
 from contextlib import AbstractContextManager, contextmanager
+from functools import cache
 
 import torch
 import torch.autograd.forward_ad as forward_ad
@@ -27,6 +29,15 @@ if hasattr(torch.utils.checkpoint, "_NoopSaveInputs"):
 PRODUCTS = (F.linear, F.conv1d, F.conv2d, F.conv3d)
 UNIT_EPS = 2.0**-10
 ATTENTION = "attention"  # has no weight by whose address it could be known: all calls are one sequence
+
+
+@cache
+def load_rules() -> None:
+    """Have PyTorch compile its own rules, as it does at the first dual number, without a word on how it does that."""
+    with warnings.catch_warnings(), forward_ad.dual_level():
+        warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
+        warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", DeprecationWarning)
+        forward_ad.make_dual(torch.zeros(1), torch.zeros(1))
 
 
 def dual_attention() -> AbstractContextManager:

@@ -11,7 +11,7 @@ import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import Tensor, nn
 
-from .dual import Recording
+from .dual import Recording, load_rules
 from .functional import run_at
 
 DIFFERENCE_SCALE = 3e-3
@@ -50,6 +50,7 @@ def dual_tangent(module: nn.Module, training_pass: TrainingPass, parameters: Ten
     Raises:
         NotImplementedError: `module` has an operator without forward derivative.
     """
+    load_rules()
     with forward_ad.dual_level(), training_pass.recording.replayed():
         duals = {
             name: forward_ad.make_dual(parameter.detach(), direction[name]) for name, parameter in parameters.items()

@@ -4,9 +4,7 @@ The CLP paper inpaints with a pretrained CAGAN. Here: OpenCV's Telea (no weights
 pipeline of diffusers by name. Both come with the `vision` extra.
 """
 
-import importlib
 from collections.abc import Callable
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -15,6 +13,9 @@ from PIL.Image import Resampling
 from torch import Generator, Tensor
 from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
+from ..utils.extras import require
+
+NEED = "The infill 'inpaint'"  # what needs a package that is not there
 Inpainter = Callable[[Tensor, Tensor, Generator], Tensor]
 
 
@@ -36,13 +37,13 @@ class TeleaInpainter:
     """
 
     def __init__(self, radius: float = 3, margin: int = 2):
-        _require("cv2")
+        require(NEED, "cv2")
         self.radius = radius
         self.margin = margin
 
     def __call__(self, images: Tensor, region: Tensor, generator: Generator | None = None) -> Tensor:
         """Fill the `region` `(n, 1, height, width)`, 1 = hole, of images `(n, 3, height, width)` in [0, 1]."""
-        cv2 = _require("cv2")
+        cv2 = require(NEED, "cv2")
         holes = F.max_pool2d(region, 2 * self.margin + 1, stride=1, padding=self.margin)
         # A margin over the whole background would leave nothing to fill from.
         holes = torch.where(holes.amin((2, 3), keepdim=True) > 0, region, holes)
@@ -80,7 +81,7 @@ class DiffusersInpainter:
         **call_kwargs: Any,
     ):
         if pipeline is None:
-            _require("diffusers")
+            require(NEED, "diffusers")
         self.name = name
         self.prompt = prompt
         self.size = size
@@ -92,7 +93,8 @@ class DiffusersInpainter:
     def pipeline(self) -> Any:
         """The pipeline, loaded on first access."""
         if self._pipeline is None:
-            self._pipeline = _require("diffusers").AutoPipelineForInpainting.from_pretrained(self.name).to(self.device)
+            pipelines = require(NEED, "diffusers").AutoPipelineForInpainting
+            self._pipeline = pipelines.from_pretrained(self.name).to(self.device)
             self._pipeline.set_progress_bar_config(disable=True)
         return self._pipeline
 
@@ -111,13 +113,3 @@ class DiffusersInpainter:
         ).images
         size = (images.shape[3], images.shape[2])
         return torch.stack([pil_to_tensor(image.convert("RGB").resize(size)) for image in result]).to(images) / 255
-
-
-def _require(module: str) -> ModuleType:
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        package = {"cv2": "OpenCV (opencv-python-headless)"}.get(module, module)
-        raise ImportError(
-            f"The inpaint infill needs {package}, which is not installed: pip install 'clp-hf[vision]'."
-        ) from error

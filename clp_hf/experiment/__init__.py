@@ -6,6 +6,7 @@ from ..utils.lazy import lazy_names
 
 if TYPE_CHECKING:
     from .arguments import DataArguments, MethodArguments, ModelArguments, chosen, parse_arguments, read_arguments
+    from .console import ConsoleArguments, quiet
     from .experiment import Experiment
     from .methods import METHODS, configured
     from .own_data import run_on_own_data
@@ -21,6 +22,7 @@ __all__ = [
     "SELECTED_EVERY_EPOCH",
     "SGD",
     "BackboneArguments",
+    "ConsoleArguments",
     "DataArguments",
     "Experiment",
     "MethodArguments",
@@ -30,6 +32,7 @@ __all__ = [
     "configured",
     "experiment_of",
     "parse_arguments",
+    "quiet",
     "read_arguments",
     "run_on_own_data",
     "run_recipe",
@@ -46,6 +49,7 @@ __getattr__, __dir__ = lazy_names(
         "SELECTED_EVERY_EPOCH": ".recipe",
         "SGD": ".recipe",
         "BackboneArguments": ".repairs",
+        "ConsoleArguments": ".console",
         "DataArguments": ".arguments",
         "Experiment": ".experiment",
         "MethodArguments": ".arguments",
@@ -55,6 +59,7 @@ __getattr__, __dir__ = lazy_names(
         "configured": ".methods",
         "experiment_of": ".recipe",
         "parse_arguments": ".arguments",
+        "quiet": ".console",
         "read_arguments": ".arguments",
         "run_on_own_data": ".own_data",
         "run_recipe": ".recipe",

@@ -10,6 +10,7 @@ from typing import Any
 from ..data.columns import Columns
 from ..segmentation.boxes import METHODS as BOX_METHODS
 from ..utils.names import did_you_mean
+from .console import ConsoleArguments
 from .help import HelpShown, asked_for, show
 from .methods import METHODS
 from .parser import OptionParser
@@ -109,7 +110,7 @@ class ModelArguments:
 
 
 @dataclass
-class MethodArguments:
+class MethodArguments(ConsoleArguments):
     """How to train; what every recipe asks, beside what is its own."""
 
     method: str = field(default="clp", metadata={"help": "How to train.", "choices": list(METHODS)})

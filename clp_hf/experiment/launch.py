@@ -21,7 +21,8 @@ from .settings import is_settings_file, read_settings, without_settings
 NOT_TRAINING = {"make_masks"}
 # Modules of other packages that say what is wrong with arguments, names and folders.
 ARGUMENT_MODULES = (
-    "transformers.hf_argparser", "transformers.training_args", "transformers.utils.hub", "transformers.models.auto.",
+    "transformers.dynamic_module_utils", "transformers.hf_argparser", "transformers.training_args",
+    "transformers.utils.import_utils", "transformers.utils.hub", "transformers.models.auto.",
     "datasets.load", "datasets.data_files", "accelerate.commands.",
 )  # fmt: skip
 

@@ -38,7 +38,11 @@ def start_all(args: Namespace) -> dict[str, str]:
     file = args.config_file or (default_config_file if os.path.isfile(default_config_file) and not args.cpu else None)
     config = vars(load_config_from_file(file)) if file else {}
     processes = args.num_processes or config.get("num_processes") or 1
-    if processes < 2 or _has_a_launcher_of_its_own(args, config):
+    if _has_a_launcher_of_its_own(args, config):
+        return {}
+    if not file:
+        _say_defaults(args)
+    if processes < 2:
         return {}
     machines = args.num_machines or config.get("num_machines") or 1
     found = gpus()
@@ -54,7 +58,17 @@ def start_all(args: Namespace) -> dict[str, str]:
     # Said here, since without --cpu, which contradicts --multi_gpu, accelerate would look into its configuration.
     args.cpu, args.use_cpu, args.gpu_ids, args.num_machines = False, True, "all", machines
     args.mixed_precision = args.mixed_precision or config.get("mixed_precision") or "no"
+    if args.num_cpu_threads_per_process is None and "OMP_NUM_THREADS" not in os.environ:
+        args.num_cpu_threads_per_process = max(1, (os.cpu_count() or 1) * machines // processes)
     return {"ACCELERATE_USE_CPU": "true"}
+
+
+def _say_defaults(args: Namespace) -> None:
+    """Give accelerate what it would take by itself, which it would list as a warning with every launch."""
+    args.num_processes = gpus() if args.num_processes is None else args.num_processes
+    args.num_machines = args.num_machines or 1
+    args.mixed_precision = args.mixed_precision or "no"
+    args.dynamo_backend = args.dynamo_backend or "no"
 
 
 def train_together() -> None:

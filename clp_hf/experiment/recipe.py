@@ -10,9 +10,11 @@ from ..hub.record import own_settings
 from ..training_args import CLPTrainingArguments
 from .advice import advice_on
 from .arguments import DataArguments, MethodArguments, ModelArguments, read_arguments
+from .console import quiet
 from .experiment import Experiment
 from .methods import METHODS, check_given, configured
 from .output_folder import check_output_folder, clear_output_folder, method_named
+from .packages import check_packages
 from .presets import PRESETS
 from .resuming import checkpoints
 
@@ -58,7 +60,8 @@ def run_recipe(
     (recipe, data, model, training), given = read_arguments(
         (recipe_arguments, DataArguments, ModelArguments, CLPTrainingArguments), description, defaults, presets
     )
-    return run_methods(recipe, data, model, training, given, build)
+    with quiet(recipe.verbose):
+        return run_methods(recipe, data, model, training, given, build)
 
 
 def run_methods(
@@ -84,14 +87,15 @@ def run_methods(
     folders = {name: changes.get("output_dir", training.output_dir) for name, changes in runs.items()}
     for name, checkpoint in checkpoints(training.resume_from_checkpoint, folders).items():
         runs[name]["resume_from_checkpoint"] = checkpoint
-    for name, changes in runs.items():
-        args = configured(training, METHODS[name], **changes)  # what is wrong is said before the first one runs
+    configurations = {name: configured(training, METHODS[name], **changes) for name, changes in runs.items()}
+    for name, args in configurations.items():  # what is wrong with the second is said before the first one runs
         check_output_folder(
             folders[name],
             method_named(own_settings(args)),
             recipe.overwrite_output_dir,
-            resumed=changes["resume_from_checkpoint"] is not None,
+            resumed=runs[name]["resume_from_checkpoint"] is not None,
         )
+    check_packages(list(configurations.values()), data, model)
     experiment = build(recipe, data, model, training)
     if training.should_log and not advised:
         logger.warning(advice_on(experiment.train, experiment.meta))

@@ -29,8 +29,10 @@ from ..modeling.loading import load_image_classifier
 from ..training_args import CLPTrainingArguments
 from .advice import advice_on
 from .arguments import DataArguments, ModelArguments, parse_arguments
+from .console import ConsoleArguments, quiet
 from .experiment import Experiment, hub_kwargs
 from .methods import METHODS
+from .packages import check_packages
 
 logger = logging.get_logger(__name__)
 
@@ -59,7 +61,7 @@ OF_THE_DATA = ("seed", "meta_samples", "mask_shape")
 
 
 @dataclass
-class BackboneArguments:
+class BackboneArguments(ConsoleArguments):
     """What every repair asks, beside what is its own."""
 
     train_backbone: str | None = field(
@@ -123,7 +125,20 @@ def run_repair(
         | {name: getattr(args, name) for name in OF_THE_DATA if hasattr(args, name)}
         | {"output_dir": os.path.join(args.output_dir, "backbone")}
     )
-    data, source = prepare(data), model.model_name_or_path
+    with quiet(recipe.verbose):
+        return _run(method, recipe, prepare(data), model, args, training)
+
+
+def _run(
+    method: str,
+    recipe: BackboneArguments,
+    data: DataArguments,
+    model: ModelArguments,
+    args: HeadArguments,
+    training: CLPTrainingArguments,
+) -> tuple[Experiment, dict[str, dict[str, float]]]:
+    repair, source = REPAIRS[method], model.model_name_or_path
+    check_packages([args], data, model)
     if recipe.new_head and (recipe.train_backbone or repair.starts_from_head):
         reason = "--train_backbone trains one" if recipe.train_backbone else f"{method} begins with a trained one"
         raise ValueError(f"--new_head replaces the classifier's head, and {reason}. Leave one of them out.")

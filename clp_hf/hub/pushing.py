@@ -36,11 +36,16 @@ class PushError(ConnectionError):
 def model_files(folder: Path, processor: Any) -> list[str]:
     """What `Trainer.save_model` has written to a folder, of a model with this processor."""
     with tempfile.TemporaryDirectory() as empty:  # only the processor itself knows the names of its files
-        if processor is not None:
+        if processor is not None and saves(processor):
             processor.save_pretrained(empty)
         names = files_below(Path(empty))
     found = (path.name for pattern in MODEL_FILES for path in sorted(folder.glob(pattern)))
     return [*found, *(name for name in names if (folder / name).is_file())]
+
+
+def saves(processor: Any) -> bool:
+    """Whether it has files of its own; that of timm, which warns of being asked, is in the model's configuration."""
+    return not isinstance(processor, TimmWrapperImageProcessor)
 
 
 def files_below(folder: Path) -> list[str]:

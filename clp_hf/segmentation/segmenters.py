@@ -33,6 +33,7 @@ from transformers.utils import logging
 from ..causal.masks import trimap
 from ..modeling.identity import model_fingerprint
 from ..utils.connection import hub_failure
+from ..utils.extras import require
 from .centre_prior import CENTRE_SIDE, GRABCUT_ITERATIONS, GRABCUT_LEAST, GRABCUT_SIDE, centre_box, grabcut
 
 GRABCUT_PIXELS = 256  # of the longer side: its time grows with the area, its outline hardly gets better
@@ -88,12 +89,14 @@ def load_segmenter(
 
     Raises:
         ConnectionError: the Hub cannot be reached and the model is not in the cache.
+        ImportError: GrabCut without OpenCV.
         ValueError: no segmentation model, unknown or missing foreground labels, or one that needs remote code.
     """
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if name == "grabcut":
         if foreground:
             raise ValueError(f"GrabCut knows no labels: leave out foreground={list(foreground)}, or name a model.")
+        require("GrabCut", "cv2")
         segmenter = GrabCut()
     else:
         hub_kwargs = {"trust_remote_code": trust_remote_code, **hub_kwargs}

@@ -6,13 +6,12 @@ from pathlib import Path
 from PIL import Image
 
 from ..data.embedded import embedded_birds
+from ..utils.extras import needed_by
 from ..utils.text import one_line
 from .explanation import Explainer, check_same_labels
 
-try:
+with needed_by("The demo"):
     import gradio as gr
-except ImportError as error:
-    raise ImportError("The demo needs Gradio: pip install 'clp-hf[app]'.") from error
 
 INTRODUCTION = """# What does it look at?
 

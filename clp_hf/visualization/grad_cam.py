@@ -20,15 +20,14 @@ from ..causal.masks import maskable, prepare_masks
 from ..modeling.head import find_classifier_head, forward_with_features
 from ..modeling.identity import architecture_name
 from ..modeling.modes import evaluation_mode
+from ..utils.extras import needed_by
 
-try:
+with needed_by("Grad-CAM"):
     from matplotlib import pyplot
     from matplotlib.figure import Figure
     from pytorch_grad_cam import GradCAM
     from pytorch_grad_cam.utils.image import show_cam_on_image
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
-except ImportError as error:
-    raise ImportError("Grad-CAM needs the grad-cam library and matplotlib: pip install 'clp-hf[viz]'.") from error
 
 MOST_PREFIX_TOKENS = 16  # a class token, registers
 SHORT_SIDE = 384  # pixels, at least, of an overlay
@@ -267,7 +266,7 @@ def attribution_metrics(
     check_has_masks(dataset)
     device = next(model.parameters()).device
     attribution, shares, areas, groups = None, [], [], []
-    for batch in tqdm(DataLoader(dataset, batch_size, collate_fn=default_data_collator), desc="Grad-CAM"):
+    for batch in tqdm(DataLoader(dataset, batch_size, collate_fn=default_data_collator), desc="Grad-CAM", disable=None):
         pixel_values = batch["pixel_values"].to(device)
         attribution = attribution or Attribution(model, pixel_values)
         shares.append(attribution_shares(attribution(pixel_values)[0], batch["mask"]))

@@ -6,13 +6,13 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 
-try:
+from ..utils.extras import needed_by
+
+with needed_by("A picture"):
     from matplotlib import rc_context
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
-except ImportError as error:
-    raise ImportError("Pictures need matplotlib: pip install 'clp-hf[viz]'.") from error
 
 Points = Sequence[tuple[float, float]]
 

@@ -1,0 +1,39 @@
+"""What a run needs beyond what `pip install clp-hf` brings: asked for before data are read, and told by the extra."""
+
+from collections.abc import Sequence
+
+from transformers import TrainingArguments
+from transformers.utils import logging
+
+from ..base.requirements import check_installed
+from ..utils.extras import missing
+from .arguments import DataArguments, ModelArguments
+
+logger = logging.get_logger(__name__)
+
+
+def check_packages(runs: Sequence[TrainingArguments], data: DataArguments, model: ModelArguments) -> None:
+    """Refuse what would fail after minutes for a package that is not there; say what it will go without.
+
+    Args:
+        runs: the arguments of all that will be trained, one after the other.
+        data, model: of the recipe.
+
+    Raises:
+        ImportError: names the package, and the extra that has it.
+        ValueError: as `check_installed`.
+    """
+    for args in runs:
+        check_installed(args)
+    for name in ("meta_boxes", "train_boxes"):
+        if getattr(data, name) == "grabcut":
+            _need(f"--{name} grabcut", "cv2")
+    if model.attribution:
+        _need("--attribution", "pytorch_grad_cam", "matplotlib")
+    elif runs[0].should_log and (problem := missing("A card with pictures", "matplotlib")):
+        logger.warning(problem)
+
+
+def _need(what: str, *modules: str) -> None:
+    if problem := missing(what, *modules):
+        raise ImportError(problem)
