@@ -1,10 +1,14 @@
 """Groups where none are known: found from the features of a frozen backbone, with how sure each is."""
 
-from .groups import WAYS, DiscoveredGroups, agreement, discover_groups, is_shortcut, with_groups
-from .views import Backbone, views_of
+from typing import TYPE_CHECKING
+
+from ..utils.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from .groups import DiscoveredGroups, agreement, discover_groups, is_shortcut, with_groups
+    from .views import Backbone, views_of
 
 __all__ = [
-    "WAYS",
     "Backbone",
     "DiscoveredGroups",
     "agreement",
@@ -13,3 +17,16 @@ __all__ = [
     "views_of",
     "with_groups",
 ]
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "Backbone": ".views",
+        "DiscoveredGroups": ".groups",
+        "agreement": ".groups",
+        "discover_groups": ".groups",
+        "is_shortcut": ".groups",
+        "views_of": ".views",
+        "with_groups": ".groups",
+    },
+)

@@ -14,8 +14,8 @@ from torch import Tensor
 from ..data.groups import group_names
 from ..features import CausalFeatures
 from .probe import CrossValidatedHeads, folds, told_above_chance
+from .ways import WAYS
 
-WAYS = ("discover", "background", "errors")
 MOST_GROUPS = 6  # of a class, that are tried
 SMALLEST = 10  # training images: what is rarer can be neither balanced nor measured
 # Of what the image tells of the class, by how much the background has to tell as well to be a shortcut.

@@ -12,6 +12,9 @@ from ..discovery.groups import is_shortcut
 from ..discovery.probe import CrossValidatedHeads, best_other, folds, margin, told_above_chance
 from ..features import CausalFeatures
 
+# Objects that are cut out by a guess keep some of their old background.
+WITHOUT_MASKS = 1.0
+
 
 @dataclass(frozen=True)
 class SuspectLabels:
@@ -45,7 +48,11 @@ class SuspectLabels:
 
 
 def suspect_labels(
-    images: CausalFeatures, num_classes: int, swapped: Callable[[Tensor], Tensor], seed: int = 0
+    images: CausalFeatures,
+    num_classes: int,
+    swapped: Callable[[Tensor], Tensor],
+    caution: float = 0.0,
+    seed: int = 0,
 ) -> SuspectLabels:
     """Judge every label by heads that have not seen it.
 
@@ -59,6 +66,8 @@ def suspect_labels(
         images: features of the images and of their backgrounds.
         num_classes: C.
         swapped: from places (n,) to features (n, d) of every object before the background of another place.
+        caution: by how much, in log-odds, more has to speak against the label of an image whose background is that of
+            another class; `WITHOUT_MASKS`, where there are none.
         seed: of the folds.
     """
     labels, features = images.labels, images.images.features
@@ -73,6 +82,8 @@ def suspect_labels(
     second = CrossValidatedHeads(views, labels, num_classes, fold, trusted).logits
     right = margin(second, labels)
     contradicted = margin(first, labels) < 0
+    if shortcut:
+        right = right + caution * (places != labels)
     return SuspectLabels(
         torch.sigmoid(-(torch.maximum(right, margin(first, labels)) if shortcut else right)),
         best_other(second, labels).indices,
