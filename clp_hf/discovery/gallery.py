@@ -28,7 +28,7 @@ class Section:
 
     title: str
     text: str
-    tiles: list[tuple[str, list[str]]] = field(default_factory=list)
+    tiles: list[tuple[Markup, list[str]]] = field(default_factory=list)
 
 
 def write_gallery(
@@ -38,7 +38,7 @@ def write_gallery(
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader([FOLDER, FOLDER.parent / "report"]),
         autoescape=True,
-        finalize=lambda value: one_line(value, LONGEST) if type(value) is str and value[:5] != "data:" else value,
+        finalize=lambda value: one_line(value, LONGEST) if type(value) is str else value,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

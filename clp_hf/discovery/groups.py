@@ -72,17 +72,15 @@ def discover_groups(
         seed: of folds and k-means.
 
     Raises:
-        ValueError: another way or number, or fewer training images than groups.
+        ValueError: another way, or number of groups.
     """
     if by not in WAYS:
         raise ValueError(f"Groups are found by one of {', '.join(WAYS)}; found {by!r}.")
     train = splits["train"]
     labels, classes = train.labels, len(label_names)
-    fewest = int(torch.bincount(labels, minlength=classes).clamp(min=0)[labels.unique()].min())
-    if per_class is not None and not 2 <= per_class <= fewest:
+    if per_class is not None and not 2 <= per_class <= len(labels) // 2:
         raise ValueError(
-            f"groups_per_class is {per_class}; expected 2 or more, and no more than the rarest class has images, "
-            f"{fewest}."
+            f"groups_per_class is {per_class}; expected 2 … {len(labels) // 2}, half of the {len(labels)} training images."
         )
     fold = folds(labels, seed)
     heads = {
@@ -97,7 +95,7 @@ def discover_groups(
         name: heads[seen].logits if name == "train" else heads[seen](_features(split, seen))
         for name, split in splits.items()
     }
-    numbers = [per_class] if per_class else range(2, min(MOST_GROUPS, fewest) + 1)
+    numbers = [per_class] if per_class else range(2, min(MOST_GROUPS, max(2, len(labels) // 2)) + 1)
     tried = {number: _Clusters(points["train"].numpy(), number, seed) for number in numbers}
     best = max(tried, key=lambda number: tried[number].silhouette)
     found = {name: tried[best](points[name].numpy()) for name in splits}

@@ -7,6 +7,7 @@ import io
 
 from datasets import DatasetDict
 from datasets import Image as ImageFeature
+from markupsafe import Markup
 from PIL import Image
 
 from ..data.columns import Columns
@@ -44,9 +45,9 @@ def file_names(splits: DatasetDict) -> list[str]:
     return names
 
 
-def thumbnail(image: Image.Image) -> str:
+def thumbnail(image: Image.Image) -> Markup:
     """A small JPEG as a data URI."""
     small, buffer = to_rgb(image), io.BytesIO()
     small.thumbnail((SIDE, SIDE))
     small.save(buffer, "JPEG", quality=85)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return Markup(f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}")

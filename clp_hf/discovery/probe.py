@@ -16,7 +16,7 @@ RIDGE = 1e-3  # in units of the mean squared length of a standardised feature ve
 
 def folds(labels: Tensor, seed: int) -> Tensor:
     """The fold of every image, (n,): as many as the rarest class has images, between two and five, stratified."""
-    count = int(min(FOLDS, max(2, torch.bincount(labels).clamp(min=1).min())))
+    count = int(torch.unique(labels, return_counts=True)[1].min().clamp(2, FOLDS))
     fold = torch.empty(len(labels), dtype=torch.long)
     splitter = StratifiedKFold(count, shuffle=True, random_state=seed)
     for number, (_, left_out) in enumerate(splitter.split(np.zeros(len(labels)), labels)):
