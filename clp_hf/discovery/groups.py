@@ -80,7 +80,7 @@ def discover_groups(
     labels, classes = train.labels, len(label_names)
     if per_class is not None and not 2 <= per_class <= len(labels) // 2:
         raise ValueError(
-            f"groups_per_class is {per_class}; expected 2 … {len(labels) // 2}, half of the {len(labels)} training images."
+            f"groups_per_class is {per_class}; expected 2 … {len(labels) // 2}, half as many as training images."
         )
     fold = folds(labels, seed)
     heads = {

@@ -24,8 +24,8 @@ class SuspectLabels:
         suspicion: (n,), in [0, 1]: above 0.5 the label is taken to be wrong.
         should_be: (n,), the best other class.
         loss: (n,), cross-entropy of the label, cross-validated, by a head that sees the whole image.
-        rare: bool (n,), the whole image speaks against its label, and the object, seen before another background, for
-            it: an image that is rare in its class. Nothing is, where the background is no shortcut.
+        rare: bool (n,), image and background speak against the label, and the object, seen before another background,
+            for it: an image that is rare in its class. None is, where the background is no shortcut.
         told: how well background and image tell the class, above chance.
     """
 
@@ -80,15 +80,18 @@ def suspect_labels(
     views = [features, swapped(places)] if shortcut else [features]
     trusted = _two_of_each((places if shortcut else first.argmax(1)) == labels, labels, fold)
     second = CrossValidatedHeads(views, labels, num_classes, fold, trusted).logits
-    right = margin(second, labels)
-    contradicted = margin(first, labels) < 0
+    spoken_for = margin(second, labels)
+    elsewhere = places != labels
+    rare = torch.zeros_like(elsewhere)
     if shortcut:
-        right = right + caution * (places != labels)
+        by_image = margin(first, labels)
+        rare = elsewhere & (by_image < 0) & (spoken_for >= 0)
+        spoken_for = torch.maximum(spoken_for + caution * elsewhere, by_image)
     return SuspectLabels(
-        torch.sigmoid(-(torch.maximum(right, margin(first, labels)) if shortcut else right)),
+        torch.sigmoid(-spoken_for),
         best_other(second, labels).indices,
         torch.nn.functional.cross_entropy(first, labels, reduction="none"),
-        contradicted & (right >= 0) if shortcut else torch.zeros_like(contradicted),
+        rare,
         told,
     )
 
