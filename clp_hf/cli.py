@@ -7,6 +7,7 @@ import inspect
 import textwrap
 from collections.abc import Callable
 from dataclasses import fields
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -125,8 +126,8 @@ def masks(arguments: Annotated[list[str] | None, typer.Argument()] = None):
         run_here("make_masks", arguments or ["--help"], command_of("make_masks"))
 
 
-def _with_column_flags(command: Callable) -> Callable:
-    """Give a command an option for every field of `Columns` that evaluation needs; it takes them as `**columns`."""
+def _with_column_flags(command: Callable, ignored: tuple[str, ...] = ("mask", "box")) -> Callable:
+    """Give a command an option for every field of `Columns` that it needs; it takes them as `**columns`."""
     signature = inspect.signature(command)
     own = [parameter for parameter in signature.parameters.values() if parameter.kind != parameter.VAR_KEYWORD]
     flags = [
@@ -137,8 +138,8 @@ def _with_column_flags(command: Callable) -> Callable:
             annotation=Annotated[item.type, typer.Option(f"--{item.name}", help=f"{item.metadata['help']}{once}")],
         )
         for item in fields(Columns)
-        if not item.name.startswith(("mask", "box"))
-        for once in [" Once for each." if item.name.endswith("names") else ""]
+        if not item.name.startswith(ignored or "-")
+        for once in [" Once for each." if item.name.endswith(("names", "value")) else ""]
     ]
     command.__signature__ = signature.replace(parameters=[*own, *flags])
     command.__annotations__ |= {flag.name: flag.annotation for flag in flags}
@@ -201,6 +202,97 @@ def evaluate(
         write_evaluations(evaluations, output)
         typer.echo(f"\n{evaluations[0].split} split of {dataset_name}, all metrics in {output}\n")
         typer.echo(format_evaluations(evaluations))
+
+
+DatasetPath = Annotated[str, typer.Argument(metavar="DATA", help="A Hub name, a folder, a parquet file, or embedded.")]
+DatasetConfig = Annotated[str | None, typer.Option("--dataset_config_name", help="Configuration of a Hub data set.")]
+Features = Annotated[
+    str, typer.Option("--model_name_or_path", help="Pretrained classifier whose features are looked at.")
+]
+ImageSize = Annotated[int, typer.Option("--image_size", min=16, help="Pixels.")]
+
+
+@app.command(short_help="Groups inside classes, where none are known.", no_args_is_help=True)
+@partial(_with_column_flags, ignored=())
+def groups(
+    data: DatasetPath,
+    output_dir: Annotated[
+        str | None, typer.Option("--output_dir", help="Folder of the new data set; by default the name with -groups.")
+    ] = None,
+    by: Annotated[
+        str, typer.Option("--by", help="background, errors (of a head), or discover, which chooses.")
+    ] = "discover",
+    groups_per_class: Annotated[
+        int | None, typer.Option("--groups_per_class", help="By default the number of the best silhouette.")
+    ] = None,
+    model_name_or_path: Features = "tf_efficientnet_lite0",
+    image_size: ImageSize = 96,
+    dataset_config_name: DatasetConfig = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of folds and k-means.")] = 0,
+    **columns: Any,
+):
+    """Find groups inside the classes of a data set, and write it with a column of them, which any recipe reads.
+
+    \b
+      clp-hf groups path/to/images
+      clp-hf train waterbirds --dataset_name path/to/images-groups
+
+    Groups are told by what the background alone says of the class: of masks where there are any, else of the rim of
+    the image. Where that says little, by the classes that a cross-validated classifier takes images for. groups.html in
+    the new folder shows images of every group. clp-hf train … --groups discover is the same inside a recipe.
+    """
+    with user_errors():
+        from .discovery.command import write_groups
+
+        report = write_groups(
+            data,
+            output_dir,
+            by=by,
+            per_class=groups_per_class,
+            model_name_or_path=model_name_or_path,
+            image_size=image_size,
+            columns=Columns(**columns),
+            config_name=dataset_config_name,
+            seed=seed,
+        )
+        typer.echo(f"\n{report}\n\nLook at {report.folder}/groups.html, then train with --dataset_name {report.folder}")
+
+
+@app.command(short_help="Labels that are probably wrong.", no_args_is_help=True)
+@partial(_with_column_flags, ignored=("group", "attribute"))
+def labels(
+    data: DatasetPath,
+    output: Annotated[str, typer.Option("--output", help="CSV file; a page of the same name shows the images.")] = (
+        "suspect_labels.csv"
+    ),
+    model_name_or_path: Features = "tf_efficientnet_lite0",
+    image_size: ImageSize = 96,
+    dataset_config_name: DatasetConfig = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of the folds.")] = 0,
+    **columns: Any,
+):
+    """List the labels that are probably wrong, the most suspect first, each with the class that it should be.
+
+    \b
+      clp-hf labels path/to/images
+      clp-hf labels path/to/images --output birds.csv     and birds.html
+
+    Judged by classifiers that have not seen the image. An image that looks wrong only for its background is not listed,
+    but shown on the page as rare. With masks (clp-hf masks makes them) fewer of these are taken for errors.
+    """
+    with user_errors():
+        from .suspect_labels.command import write_suspect_labels
+
+        report = write_suspect_labels(
+            data,
+            output,
+            model_name_or_path=model_name_or_path,
+            image_size=image_size,
+            columns=Columns(group_column="none", attribute_column="none", **columns),
+            config_name=dataset_config_name,
+            seed=seed,
+        )
+        typer.echo(f"\n{report}")
 
 
 @app.command(short_help="One HTML page about runs.", no_args_is_help=True)

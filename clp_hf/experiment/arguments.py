@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..data.columns import Columns
+from ..discovery.ways import WAYS
 from ..segmentation.boxes import METHODS as BOX_METHODS
 from ..utils.names import did_you_mean
 from .console import ConsoleArguments
@@ -33,6 +34,17 @@ class DataArguments(Columns):
         default=None, metadata={"help": "Name of the validation split; by default validation, val, valid or dev."}
     )
     test_split: str | None = field(default=None, metadata={"help": "Name of the test split; by default test."})
+    groups: str | None = field(
+        default=None,
+        metadata={
+            "help": "Find groups inside the classes before training, and go by these: by what the background says of "
+            "the class, by what a head takes an image for (errors), or discover, which chooses.",
+            "choices": list(WAYS),
+        },
+    )
+    groups_per_class: int | None = field(
+        default=None, metadata={"help": "How many to find; by default the number of the best silhouette."}
+    )
     image_size: int | None = field(default=None, metadata={"help": "Pixels; by default the size of the model."})
     crop_scale: float = field(default=0.7, metadata={"help": "Smallest share of the area that a random crop keeps."})
     crop_padding: int | None = field(

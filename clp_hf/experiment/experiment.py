@@ -1,6 +1,7 @@
 """Data and model of a recipe, and runs of methods that can be compared."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from ..data.meta_set import meta_indices
 from ..data.scenarios.pseudo_attributes import add_pseudo_attributes
 from ..data.sources import read_splits
 from ..data.transforms import PaddedCropTransform, ProcessorTransform, TrainTransform
+from ..discovery import Backbone
 from ..features.extraction import extract_features
 from ..hub.card import CardDetails
 from ..hub.history import selection_of, told_selection
@@ -32,6 +34,7 @@ from ..segmentation.reports import mask_counts
 from ..trainer import CLPTrainer
 from ..training_args import CLPTrainingArguments
 from .arguments import DataArguments, ModelArguments
+from .grouping import with_discovered_groups
 from .methods import configured
 
 logger = logging.get_logger(__name__)
@@ -90,7 +93,7 @@ class Experiment:
         source = splits or read_splits(data_args.dataset_name, data_args.dataset_config_name, model_args.cache_dir)
         splits = load_classification_dataset(
             source,
-            data_args,
+            replace(data_args, group_column="none", attribute_column="none") if data_args.groups else data_args,
             known_classes=known_classes,
             train_split=data_args.train_split,
             validation_split=data_args.validation_split,
@@ -99,9 +102,7 @@ class Experiment:
             validation_images=data_args.validation_images,
         )
         hides_test = (data_args.test_split or "test") in source and "test" not in splits
-        features = splits["train"].features
-        self.label_names = features["label"].names
-        self.group_names = features["group"].names if "group" in features else None
+        self.label_names = splits["train"].features["label"].names
         self.hub_kwargs = hub_kwargs(model_args)
         self.image_size = data_args.image_size
         model = self.build_model()
@@ -119,6 +120,14 @@ class Experiment:
             train_transform = PaddedCropTransform(size, *normalisation, padding=data_args.crop_padding)
         eval_transform = ProcessorTransform(self.processor, settings)
 
+        found = None
+        if data_args.groups:
+            backbone, args = Backbone(model, eval_transform, training_args), training_args
+            splits, found = with_discovered_groups(
+                splits, data_args, backbone, args.output_dir, args.seed, args.should_save
+            )
+        features = splits["train"].features
+        self.group_names = features["group"].names if "group" in features else None
         has_groups = self.group_names is not None
         split = data_args.meta_split
         self.validation_pool = splits["validation"]
@@ -157,11 +166,11 @@ class Experiment:
         self.test = (
             ImageClassificationDataset(splits["test"], eval_transform, name="test") if "test" in splits else None
         )
-        self._tell_about_data(data_args, hides_test)
+        self._tell_about_data(data_args, hides_test, found)
         if model_args.attribution:
             self._check_attribution(model)
 
-    def _tell_about_data(self, data_args: DataArguments, hides_test: bool) -> None:
+    def _tell_about_data(self, data_args: DataArguments, hides_test: bool, groups: str | None) -> None:
         """Count the masks of every split, refuse them where none is of use, and say it in log, card and record."""
         parts = {"train": self.train, "validation": self.validation, "test": self.test, "meta set": self.meta}
         reports = {
@@ -172,6 +181,8 @@ class Experiment:
         notes = list(filter(None, (mask_sentence(name, report) for name, report in reports.items())))
         if hides_test:
             notes.append("The test split hides its labels, so nothing was tested on it.")
+        if groups:
+            notes.append(groups)
         for note in notes:
             logger.warning(note)
         self.card_details.notes = notes

@@ -145,7 +145,7 @@ def _make_masks(args: MaskArguments) -> dict[str, SplitReport]:
         if args.max_images is None:
             masked[name] = _with_masks(split, masks)
     if args.max_images is None:
-        _write(DatasetDict(masked), output)
+        write_splits(DatasetDict(masked), output)
     else:
         output = output / PREVIEW
         output.mkdir(exist_ok=True)
@@ -307,7 +307,7 @@ def _png(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def _write(splits: DatasetDict, output: Path) -> None:
+def write_splits(splits: DatasetDict, output: Path) -> None:
     """Replace the parquet files by those of `splits`, all at once."""
     staged = output / STAGED
     shutil.rmtree(staged, ignore_errors=True)

@@ -1,0 +1,139 @@
+"""Suspect labels: of those that were made wrong how many are found, and how many others are taken for wrong.
+
+    python benchmarks/suspect_labels.py --cifar10 PATH/TO/cifar10 --waterbirds PATH/TO/waterbirds_like \\
+        --features FOLDER --results benchmarks/results/suspect_labels
+
+CIFAR-10: 5,000 training images, 40 % of their labels flipped to one of the two most similar classes. waterbirds_like:
+the training images, 10 % of the labels flipped at random; minority images are those of a right label and the other
+place. Features are of one frozen backbone. Beside it cleanlab, where it is installed (pip install cleanlab), on
+the same features: `find_label_issues` of the cross-validated probabilities of scikit-learn's logistic regression, as
+its documentation has it. Precision and recall are of what is flagged, each method by its own rule.
+"""
+
+import argparse
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from common import mean_and_spread, seed_records, write_record
+from datasets import Dataset
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import cross_val_predict
+from torch import Tensor
+
+from clp_hf.data import flip_noise, load_classification_dataset, similar_classes
+from clp_hf.data.dataset import CLEAN_LABEL
+from clp_hf.data.scenarios.label_noise import thumbnail_confusion
+from clp_hf.discovery import Backbone
+from clp_hf.features import CausalFeatures
+from clp_hf.suspect_labels import suspect_labels
+from clp_hf.suspect_labels.suspects import WITHOUT_MASKS
+
+try:
+    from cleanlab.filter import find_label_issues
+except ImportError:
+    find_label_issues = None
+IMAGES = 5000  # of CIFAR-10
+
+
+def cifar10(path: str, seed: int) -> Dataset:
+    train = load_classification_dataset(path)["train"].shuffle(seed=seed).select(range(IMAGES))
+    train = train.select_columns(["image", "label"]).flatten_indices()
+    return flip_noise(train, 0.4, similar_classes(thumbnail_confusion(train)), seed=seed)
+
+
+def waterbirds(path: str, seed: int) -> Dataset:
+    train = load_classification_dataset(path)["train"]
+    return flip_noise(train, 0.1, {0: 1, 1: 0}, seed=seed)
+
+
+def ours(backbone: Backbone, noisy: Dataset, seed: int) -> tuple[Tensor, CausalFeatures]:
+    images = backbone.images(noisy, "train")
+    views = backbone.views(images)
+    caution = 0.0 if "mask" in images.dataset.column_names else WITHOUT_MASKS
+    classes = noisy.features["label"].num_classes
+    return suspect_labels(views, classes, partial(backbone.swapped, images), caution, seed).flagged, views
+
+
+def cleanlab(views: CausalFeatures) -> Tensor:
+    features, labels = views.images.features.numpy(), views.labels.numpy()
+    head = LogisticRegression(max_iter=1000)
+    probabilities = cross_val_predict(head, features, labels, cv=5, method="predict_proba")
+    return torch.from_numpy(find_label_issues(labels, probabilities))
+
+
+def measured(flagged: Tensor, noisy: Dataset) -> dict[str, float | int]:
+    clean, labels = (torch.tensor(noisy[name][:]) for name in (CLEAN_LABEL, "label"))
+    wrong = clean != labels
+    found = {
+        "flagged": int(flagged.sum()),
+        "precision": wrong[flagged].float().mean().item(),
+        "recall": flagged[wrong].float().mean().item(),
+    }
+    if "place" in noisy.column_names:
+        minority = (clean != torch.tensor(noisy["place"][:])) & ~wrong
+        found["minority_flagged"] = flagged[minority].float().mean().item()
+    return found
+
+
+def record_of(options: argparse.Namespace, backbone: Backbone, seed: int) -> dict:
+    cases = {"CIFAR-10, 40 % flipped": cifar10(options.cifar10, seed)}
+    birds = waterbirds(options.waterbirds, seed)
+    cases |= {"waterbirds_like, 10 % flipped": birds.remove_columns("mask")}
+    cases |= {"waterbirds_like, 10 % flipped, with masks": birds}
+    record = {"seed": seed, "model": options.model_name_or_path, "image_size": options.image_size, "rows": {}}
+    for name, noisy in cases.items():
+        flagged, views = ours(backbone, noisy, seed)
+        record["rows"][name] = {"clp-hf labels": measured(flagged, noisy)}
+        if find_label_issues is not None and not name.endswith("masks"):
+            record["rows"][name]["cleanlab"] = measured(cleanlab(views), noisy)
+    return record
+
+
+def write_table(results: Path) -> str:
+    """Mean ± standard deviation over seeds, as Markdown in `table.md`."""
+    records = seed_records(results)
+    lines = [
+        f"Percent, mean ± standard deviation over seeds {', '.join(str(record['seed']) for record in records)} of "
+        "images, flips and folds.",
+        "",
+        "| labels | by | precision | recall | minority images flagged |",
+        "|---|---|---:|---:|---:|",
+    ]
+    for case, methods in records[0]["rows"].items():
+        for method in methods:
+            of = [record["rows"][case][method] for record in records]
+            keys = ("precision", "recall", "minority_flagged")
+            cells = [mean_and_spread([row[key] for row in of]) if key in of[0] else "–" for key in keys]
+            lines.append(f"| {case} | {method} | {' | '.join(cells)} |")
+    table = "\n".join(lines)
+    (results / "table.md").write_text(table + "\n")
+    return table
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cifar10", required=True, help="the data set")
+    parser.add_argument("--waterbirds", required=True, help="waterbirds_like, with places and masks")
+    parser.add_argument("--features", required=True, help="folder of the features")
+    parser.add_argument("--results", type=Path, required=True, help="folder of the result files")
+    parser.add_argument("--model_name_or_path", default="tf_efficientnet_lite0", help="pretrained backbone")
+    parser.add_argument("--image_size", type=int, default=96, help="pixels")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of images, flips and folds")
+    options = parser.parse_args()
+    if find_label_issues is None:
+        print("cleanlab is not installed: its rows are left out.")
+    backbone = Backbone.load(options.model_name_or_path, options.image_size, options.features)
+    options.results.mkdir(parents=True, exist_ok=True)
+    for seed in options.seeds:
+        path = options.results / f"seed-{seed}.json"
+        if not path.exists():
+            write_record(path, record_of(options, backbone, seed))
+    print(write_table(options.results))
+
+
+if __name__ == "__main__":
+    np.random.seed(0)
+    torch.set_num_threads(1)
+    main()

@@ -1,0 +1,3 @@
+"""How groups can be found, by name; read by help, which waits for no heavy import."""
+
+WAYS = ("discover", "background", "errors")

@@ -1,0 +1,127 @@
+"""A list of suspect labels, and a page that shows them: `clp-hf labels`."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from datasets import Dataset, concatenate_datasets
+
+from ..data.columns import Columns
+from ..discovery.gallery import Section, write_gallery
+from ..discovery.images import file_names, labelled_splits, thumbnail
+from ..discovery.views import IMAGE_SIZE, Backbone
+from ..utils.files import write_whole
+from .suspects import WITHOUT_MASKS, SuspectLabels, suspect_labels
+
+MOST_SHOWN = 120  # suspects on the page
+MOST_RARE = 36
+
+
+@dataclass(frozen=True)
+class SuspectsReport:
+    """What `write_suspect_labels` made: the list, the page, and what it found of how many images."""
+
+    table: Path
+    page: Path
+    found: SuspectLabels
+    rows: list[dict[str, object]]
+
+    def __str__(self) -> str:
+        images, flagged, rare = len(self.found.suspicion), len(self.rows), int(self.found.rare.sum())
+        lines = [f"{flagged:,} of {images:,} labels are suspect, the most suspect first: {self.table}, {self.page}"]
+        for row in self.rows[:10]:
+            where = row["file"] or f"{row['split']}, index {row['index']}"
+            lines.append(f"  {row['suspicion']:.2f}  {row['label']} → {row['should_be']}  {where}")
+        if rare:
+            lines.append(
+                f"{rare:,} more look mislabelled only for their background: rare in their class, not suspect. The page "
+                "shows some."
+            )
+        return "\n".join(lines)
+
+
+def write_suspect_labels(
+    data: str,
+    output: str | Path = "suspect_labels.csv",
+    *,
+    model_name_or_path: str = "tf_efficientnet_lite0",
+    image_size: int | None = IMAGE_SIZE,
+    columns: Columns | None = None,
+    config_name: str | None = None,
+    seed: int = 0,
+) -> SuspectsReport:
+    """Judge the labels of all splits; write the suspect ones as CSV, and beside it a page of HTML that shows them.
+
+    Columns of the list: `rank`, `split`, `index`, `file`, `label`, `should_be`, `suspicion` in (0.5, 1], and `loss`:
+    the cross-validated cross-entropy of the label.
+
+    Args:
+        data, columns, config_name: as for `load_classification_dataset`.
+        output: the CSV file; the page has its name with .html.
+        model_name_or_path, image_size, seed: as for `write_groups`.
+
+    Raises:
+        ValueError: as `load_classification_dataset`.
+    """
+    splits = labelled_splits(data, columns or Columns(group_column="none", attribute_column="none"), config_name)
+    where = [(name, index) for name, split in splits.items() for index in range(len(split))]
+    together = concatenate_datasets(list(splits.values()))
+    backbone = Backbone.load(model_name_or_path, image_size)
+    images = backbone.images(together, "all splits")
+    names = together.features["label"].names
+    caution = 0.0 if {"mask", "box"} & set(together.column_names) else WITHOUT_MASKS
+    found = suspect_labels(backbone.views(images), len(names), partial(backbone.swapped, images), caution, seed)
+    files, labels = file_names(splits), images.labels.tolist()
+    rows = [
+        {
+            "rank": rank,
+            "split": where[index][0],
+            "index": where[index][1],
+            "file": files[index],
+            "label": names[labels[index]],
+            "should_be": names[found.should_be[index]],
+            "suspicion": round(float(found.suspicion[index]), 4),
+            "loss": round(float(found.loss[index]), 4),
+        }
+        for rank, index in enumerate(found.ranked.tolist(), 1)
+    ]
+    table = Path(output)
+    with write_whole(table) as part, part.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, ["rank", "split", "index", "file", "label", "should_be", "suspicion", "loss"])
+        writer.writeheader()
+        writer.writerows(rows)
+    facts = [
+        ("Images", f"{len(together):,}, in {', '.join(splits)}"),
+        ("Suspect labels", f"{len(rows):,}"),
+        ("What tells the class", ", ".join(f"{name} {value:.2f}" for name, value in found.told.items())),
+    ]
+    sections = _sections(together, found, rows, where, [names[label] for label in labels])
+    page = write_gallery(table.with_suffix(".html"), "Suspect labels", Path(data).name, facts, sections)
+    return SuspectsReport(table, page, found, rows)
+
+
+def _sections(
+    images: Dataset, found: SuspectLabels, rows: list[dict], where: list[tuple[str, int]], labels: list[str]
+) -> list[Section]:
+    shown = found.ranked[:MOST_SHOWN].tolist()
+    more = f" The first {len(shown)} are shown, the list has all." if len(rows) > len(shown) else ""
+    suspects = Section("Suspect labels", f"The most suspect first: look at them before you change anything.{more}")
+    for index, row in zip(shown, rows, strict=False):
+        caption = [f"{row['label']} → {row['should_be']}", f"{row['split']}, index {row['index']}"]
+        suspects.tiles.append((thumbnail(images[index]["image"]), [*caption, f"suspicion {row['suspicion']:.2f}"]))
+    rare = found.rare.nonzero()[:, 0]
+    if not len(rare):
+        return [suspects]
+    rare = rare[found.loss[rare].argsort(descending=True)]
+    text = (
+        f"{len(rare):,} images whose background speaks for another class and whose object speaks for their label. They "
+        "are worth the most to training: do not remove them."
+    )
+    section = Section("Rare, not suspect", text)
+    for index in rare[:MOST_RARE].tolist():
+        split, position = where[index]
+        section.tiles.append((thumbnail(images[index]["image"]), [labels[index], f"{split}, index {position}"]))
+    return [suspects, section]
