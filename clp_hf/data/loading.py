@@ -41,7 +41,7 @@ def load_classification_dataset(
     train_split: str = "train",
     validation_split: str | None = None,
     test_split: str | None = None,
-    validation_fraction: float = 0.2,
+    validation_fraction: float | None = 0.2,
     seed: int = 0,
     cache_dir: str | None = None,
     **fields: Any,
@@ -62,7 +62,7 @@ def load_classification_dataset(
             its name), the first of `validation`, `val`, `valid`, `dev` there is, and `test` if there is one and it does
             not hide its labels.
         validation_fraction: share of the training split that becomes the validation split if the source has none
-            (stratified by group, else by label, drawn with `seed`).
+            (stratified by group, else by label, drawn with `seed`); None leaves it without one.
         **fields: of `Columns`, in place of those of `columns`.
 
     Returns:
@@ -76,10 +76,8 @@ def load_classification_dataset(
     if label_names is not None:
         fields["class_names"] = label_names
     columns = replace(columns or Columns(), **fields)
-    splits = _select_splits(
-        read_splits(name_or_path, config_name, cache_dir), train_split, validation_split, test_split
-    )
-    sources, attribute = _columns_of(splits["train"].column_names, columns)
+    splits = select_splits(read_splits(name_or_path, config_name, cache_dir), train_split, validation_split, test_split)
+    sources, attribute = find_columns(splits["train"].column_names, columns)
     if "test" in splits and labels_are_hidden(splits["test"], sources["label"]):
         logger.warning(
             f"The test split hides its labels ({len(splits['test'])} images, all -1, missing or without the column "
@@ -111,15 +109,19 @@ def load_classification_dataset(
     elif attribute:
         splits = add_groups(splits, attribute, separator="_" if attribute == "attribute" else "_on_")
 
-    if "validation" not in splits:
+    if "validation" not in splits and validation_fraction is not None:
         splits = split_validation(splits, validation_fraction, seed)
     if "group" in splits["train"].column_names:
         check_groups(splits)
     return splits
 
 
-def _columns_of(found: Sequence[str], columns: Columns) -> tuple[dict[str, str | None], str | None]:
-    """What plays which role, of the columns there are, and the attribute."""
+def find_columns(found: Sequence[str], columns: Columns) -> tuple[dict[str, str | None], str | None]:
+    """Which of the columns `found` plays which role, None where none does, and which is the attribute.
+
+    Raises:
+        ValueError: a column that was asked for, or one that is needed, is not there; or one plays two roles.
+    """
 
     def column(requested: str | None, role: str, defaults: Sequence[str] = (), required: bool = False) -> str | None:
         if requested is None:
@@ -146,7 +148,12 @@ def _columns_of(found: Sequence[str], columns: Columns) -> tuple[dict[str, str |
     return sources, column(columns.attribute_column, "attribute", ATTRIBUTE_COLUMNS)
 
 
-def _select_splits(splits: DatasetDict, train: str, validation: str | None, test: str | None) -> DatasetDict:
+def select_splits(splits: DatasetDict, train: str, validation: str | None, test: str | None) -> DatasetDict:
+    """The splits of a source in their roles, `train`, `validation` and `test`, as far as there are such.
+
+    Raises:
+        ValueError: a split that was asked for is not there, or has no images.
+    """
     if train not in splits and len(splits) == 1 and not {validation, test} - {None}:
         train = next(iter(splits))  # nothing else can be meant
     wanted = {
