@@ -295,6 +295,66 @@ def labels(
         typer.echo(f"\n{report}")
 
 
+@app.command(name="inspect", short_help="A data set before training: duplicates, shortcuts.", no_args_is_help=True)
+@partial(_with_column_flags, ignored=())
+def inspect_data(
+    dataset: Annotated[
+        str, typer.Argument(metavar="DATA", help="A folder, a parquet file, a Hub name, or embedded (generated birds).")
+    ],
+    dataset_config_name: Annotated[
+        str | None, typer.Option("--dataset_config_name", help="Configuration of a Hub data set.")
+    ] = None,
+    train_split: Annotated[
+        str, typer.Option("--train_split", help="Name of the training split; of one split, any.")
+    ] = "train",
+    validation_split: Annotated[
+        str | None, typer.Option("--validation_split", help="By default validation, val, valid or dev.")
+    ] = None,
+    test_split: Annotated[str | None, typer.Option("--test_split", help="By default test.")] = None,
+    max_images: Annotated[
+        int, typer.Option("--max_images", min=1, help="Training images that the shortcut audit looks at.")
+    ] = 2000,
+    max_opened: Annotated[
+        int, typer.Option("--max_opened", min=1, help="Images of all splits that are opened.")
+    ] = 20_000,
+    model_name_or_path: Annotated[
+        str, typer.Option("--model_name_or_path", help="Pretrained model that looks at the images.")
+    ] = "tf_efficientnet_lite0",
+    seed: Annotated[int, typer.Option("--seed", help="Of the images drawn, folds and intervals.")] = 0,
+    output: Annotated[str, typer.Option("--output", help="HTML file to write.")] = "inspection.html",
+    **columns: Any,
+):
+    """Look through a data set before anything is trained on it: a page of HTML, and the same in the terminal.
+
+    \b
+      clp-hf inspect path/to/folder
+      clp-hf inspect birds.parquet --attribute_column place
+      clp-hf inspect embedded                    the generated birds
+
+    What was read and how; images that cannot be read, are odd, or are there twice, across splits above all; and the
+    shortcut audit: how well the class is told by the background alone, by colour, brightness, the size of the object,
+    the resolution, the file, and every other column, beside what the whole image tells, cross-validated on features
+    of a pretrained model. It ends with the commands to run next. Of large data sets a part is looked at: --max_images.
+    """
+    with user_errors():
+        from .inspection import format_inspection, inspect_dataset, write_page
+
+        inspection = inspect_dataset(
+            dataset,
+            Columns(**columns),
+            model=model_name_or_path,
+            max_images=max_images,
+            max_opened=max_opened,
+            seed=seed,
+            config_name=dataset_config_name,
+            train_split=train_split,
+            validation_split=validation_split,
+            test_split=test_split,
+        )
+        typer.echo(format_inspection(inspection))
+        typer.echo(f"\nWith pictures: {write_page(inspection, output)}")
+
+
 @app.command(short_help="One HTML page about runs.", no_args_is_help=True)
 def report(
     runs: Annotated[

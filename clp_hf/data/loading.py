@@ -41,7 +41,7 @@ def load_classification_dataset(
     train_split: str = "train",
     validation_split: str | None = None,
     test_split: str | None = None,
-    validation_fraction: float = 0.2,
+    validation_fraction: float | None = 0.2,
     validation_images: int = 0,
     seed: int = 0,
     cache_dir: str | None = None,
@@ -63,7 +63,7 @@ def load_classification_dataset(
             its name), the first of `validation`, `val`, `valid`, `dev` there is, and `test` if there is one and it does
             not hide its labels.
         validation_fraction: share of the training split that becomes the validation split if the source has none
-            (stratified by group, else by label, drawn with `seed`).
+            (stratified by group, else by label, drawn with `seed`); None leaves it without one.
         validation_images: images of every group, else of every class, that are held out at least, as far as two fifths
             of it go.
         **fields: of `Columns`, in place of those of `columns`.
@@ -79,9 +79,7 @@ def load_classification_dataset(
     if label_names is not None:
         fields["class_names"] = label_names
     columns = replace(columns or Columns(), **fields)
-    splits = _select_splits(
-        read_splits(name_or_path, config_name, cache_dir), train_split, validation_split, test_split
-    )
+    splits = select_splits(read_splits(name_or_path, config_name, cache_dir), train_split, validation_split, test_split)
     sources, attribute = columns_of(splits["train"].column_names, columns)
     if "test" in splits and labels_are_hidden(splits["test"], sources["label"]):
         logger.warning(
@@ -95,7 +93,7 @@ def load_classification_dataset(
             f"The training split has images of one class only, of {splits['train'].features['label'].names}: "
             "at least two are needed."
         )
-    if "validation" not in splits:
+    if "validation" not in splits and validation_fraction is not None:
         splits = split_validation(splits, validation_fraction, seed, validation_images)
     if "group" in splits["train"].column_names:
         check_groups(splits)
@@ -188,7 +186,12 @@ def columns_of(found: Sequence[str], columns: Columns) -> tuple[dict[str, str | 
     return sources, column(columns.attribute_column, "attribute", ATTRIBUTE_COLUMNS)
 
 
-def _select_splits(splits: DatasetDict, train: str, validation: str | None, test: str | None) -> DatasetDict:
+def select_splits(splits: DatasetDict, train: str, validation: str | None, test: str | None) -> DatasetDict:
+    """The splits of a source in their roles, `train`, `validation` and `test`, as far as there are such.
+
+    Raises:
+        ValueError: a split that was asked for is not there, or has no images.
+    """
     if train not in splits and len(splits) == 1 and not {validation, test} - {None}:
         train = next(iter(splits))  # nothing else can be meant
     wanted = {

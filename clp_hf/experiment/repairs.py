@@ -126,7 +126,7 @@ def run_repair(
         | {"output_dir": os.path.join(args.output_dir, "backbone")}
     )
     with quiet(recipe.verbose):
-        return _run(method, recipe, prepare(data), model, args, training)
+        return _run(method, recipe, prepare(data), model, args, training, defaults.get("image_size"))
 
 
 def _run(
@@ -136,6 +136,7 @@ def _run(
     model: ModelArguments,
     args: HeadArguments,
     training: CLPTrainingArguments,
+    trained_size: int | None,
 ) -> tuple[Experiment, dict[str, dict[str, float]]]:
     repair, source = REPAIRS[method], model.model_name_or_path
     check_packages([args], data, model)
@@ -146,7 +147,7 @@ def _run(
         experiment = Experiment(data, model, training, squeezed=False)
         classifier = experiment.build_model()
     elif recipe.train_backbone:
-        data = replace(data, image_size=data.image_size or defaults.get("image_size"))
+        data = replace(data, image_size=data.image_size or trained_size)
         experiment = Experiment(data, model, training)
         experiment.run(METHODS[recipe.train_backbone], training.output_dir)
         source = training.output_dir
