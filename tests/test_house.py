@@ -136,8 +136,6 @@ def test_what_a_package_exports_is_there(path):
 def test_the_guide_names_every_folder():
     folders = {path.parent.relative_to(ROOT / "clp_hf").as_posix() for path in PACKAGES} - {"."} | {"evaluate_metrics"}
     assert not {folder for folder in folders if f"`{folder}/`" not in GUIDE}
-    readme = (ROOT / "README.md").read_text(encoding="utf-8").split("## The house")[1]
-    assert not {folder for folder in folders if f"{folder.split('/')[-1]}/" not in readme}
 
 
 def test_the_files_that_the_guide_names_are_there():

@@ -9,7 +9,7 @@ import torch
 from clp_hf import load_image_classifier
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "docs" / "guides" / "python.md"]
+PAGES = [ROOT / "README.md", ROOT / "docs" / "guides" / "python.md"]
 # what a user could write in the place of it: another checkpoint, fewer and smaller birds, less training
 TINY = {
     '"tf_efficientnet_lite0"': '"backbone"',
