@@ -76,6 +76,8 @@ def clear_output_folder(folder: str, overwrite: bool) -> None:
         folder: `output_dir` of a run.
         overwrite: also its model and checkpoints. Files that no trainer writes stay in any case.
     """
+    if not Path(folder).is_dir():
+        return
     if not (Path(folder) / RECORD_FILE).is_file() and not (overwrite and get_last_checkpoint(folder)):
         return  # no run
     for pattern in WRITTEN if overwrite else RESULTS:

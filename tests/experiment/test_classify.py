@@ -217,6 +217,7 @@ def test_a_method_is_known_by_its_settings():
 def test_a_run_that_has_not_ended_and_what_stays_when_a_folder_is_cleared(tmp_path):
     folder = str(tmp_path)
     check_output_folder(str(tmp_path / "new"), "erm", overwrite=False, resumed=False)
+    clear_output_folder(str(tmp_path / "new"), overwrite=True)
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / "erm").mkdir()
     check_output_folder(folder, "erm", overwrite=False, resumed=False)
