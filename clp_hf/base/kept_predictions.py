@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 from torch.utils.data import Dataset
-from transformers.trainer_utils import EvalLoopOutput
+from transformers.trainer_utils import EvalLoopOutput, has_length
 
 from ..data.identities import image_identities
 from ..hub.history import split_names
@@ -48,7 +48,7 @@ class KeptPredictions:
     def of(self, weights: int, has_groups: bool) -> tuple[Predictions, Dataset] | None:
         """The predictions of these weights on the test split, else on validation, else on any; None without any.
 
-        None too where they are not those of a classifier: (n, C) logits for n images with one label each.
+        None too where they are not (n, C) logits of the n images of a data set, each with a label in 0 ... C - 1.
         """
         found = [prefix for prefix, kept in self._kept.items() if kept.weights == weights]
         if not found:
@@ -60,8 +60,10 @@ class KeptPredictions:
         logits, labels, groups = logits_labels_groups(
             SimpleNamespace(predictions=output.predictions, label_ids=output.label_ids)
         )
+        if np.ndim(logits) != 2 or np.shape(labels) != (len(logits),) or not has_length(dataset):
+            return None
         size = len(labels)
-        if np.ndim(logits) != 2 or np.ndim(labels) != 1 or len(logits) != size or size != len(dataset):
+        if size != len(dataset) or not np.isin(labels, range(logits.shape[1])).all():
             return None
         groups = groups if has_groups else None
         split = split_names([prefix])[prefix]

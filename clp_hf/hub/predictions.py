@@ -59,7 +59,7 @@ class Predictions:
         cls, split: str, logits: np.ndarray, labels: np.ndarray, groups: np.ndarray | None, ids: Sequence[str], names
     ) -> Predictions:
         """Of logits (n, C) of any precision; the others as the attributes."""
-        logits = np.asarray(logits, np.float64)
+        logits = np.asarray(logits, np.float32)
         shifted = logits - logits.max(1, keepdims=True)
         rows = np.arange(len(labels))
         losses = np.log(np.exp(shifted).sum(1)) - shifted[rows, labels]

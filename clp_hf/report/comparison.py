@@ -11,7 +11,7 @@ from ..utils.text import one_line_each
 from ..visualization.pictures import Picture, alt_text
 from ..visualization.training import accuracies_figure, lines_figure, logged
 from .bootstrap import Interval, differences
-from .methods import ERM, method_of
+from .methods import ERM, method_of, selected
 from .rows import NONE, SEEDS, Row, measure_keys
 from .run import told_data
 from .table import Cell, Table
@@ -43,12 +43,14 @@ class Comparison:
 
     Attributes:
         data: it in words.
+        kept: (row, which weights it kept, and by what).
         tables: results, cells, differences, settings; without rows they are left out.
         notes: which rows are not paired, and why, or which of their seeds alone, a sentence each.
         pictures: of all rows.
     """
 
     data: str
+    kept: list[tuple[str, str]]
     tables: list[Table]
     notes: list[str] = field(default_factory=list)
     pictures: list[Picture] = field(default_factory=list)
@@ -60,6 +62,7 @@ def compare(rows: Sequence[Row]) -> Comparison:
     gains, notes = _gains(rows, split)
     return Comparison(
         told_data(rows[0].first),
+        [(row.title, "; ".join(dict.fromkeys(selected(run.record) for run in row.runs))) for row in rows],
         [_results(rows), *_cells(rows, split), *gains, _settings(rows)],
         notes,
         _pictures(rows, split),

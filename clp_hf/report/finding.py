@@ -11,7 +11,8 @@ from pathlib import Path
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import get_last_checkpoint
 
-from ..hub.record import FIGURES_FOLDER, RECORD_FILE
+from ..base.checkpoints import CHECKPOINT
+from ..hub.record import RECORD_FILE
 from ..utils.locks import LOCK
 from ..utils.text import one_line
 
@@ -82,7 +83,7 @@ def _walked(top: Path) -> list[str]:
     """The folder and all below it, in the order of their names, without those that are parts of a run."""
     folders = []
     for folder, names, _ in os.walk(top):
-        names[:] = sorted(name for name in names if not name.startswith(("_", ".", "checkpoint-", FIGURES_FOLDER)))
+        names[:] = sorted(name for name in names if not (name.startswith(("_", ".")) or CHECKPOINT.fullmatch(name)))
         folders.append(folder)
     return folders
 

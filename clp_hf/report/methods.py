@@ -1,5 +1,6 @@
-"""What methods are called in a report."""
+"""What methods are called in a report, and which of their weights were kept."""
 
+from ..hub.history import told_selection
 from ..hub.record import RunRecord
 from ..utils.text import one_line
 
@@ -25,3 +26,15 @@ def method_of(record: RunRecord) -> str:
     if infills := facts.get("train_infills"):
         told.append(f"training images before other backgrounds ({', '.join(infills)})")
     return ", ".join(told)
+
+
+def selected(record: RunRecord) -> str:
+    """Which weights a run kept, and by what."""
+    facts = record.facts
+    if "rule" in facts:
+        tried = f"of {facts['trials']} setting{'s' if facts['trials'] > 1 else ''}"
+        if "epochs" not in facts:
+            return f"{tried} by {facts['rule']}"
+        epochs = " and ".join(map(str, facts["epochs"]))
+        return f"{tried} and their epochs by validation ({facts['rule']}), at epoch {epochs}"
+    return told_selection(record.selection)

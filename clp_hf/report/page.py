@@ -11,14 +11,13 @@ from matplotlib.figure import Figure
 from transformers.utils import logging
 
 from .. import __version__
-from ..hub.history import told_selection
 from ..hub.record import RunRecord
 from ..utils.text import one_line
 from ..visualization.pictures import CURVES, GRAD_CAM_CAPTION, Picture, run_pictures
 from ..visualization.style import to_svg
 from .comparison import SUMMARY, Comparison, compare, interval_text, plain
 from .gallery import Tile, cells_without_pictures, gallery
-from .methods import method_of
+from .methods import method_of, selected
 from .rows import NONE, Row, percent, rows_of
 from .run import data_of, load_runs, told_data
 from .table import Cell, Table
@@ -155,10 +154,10 @@ def _run_facts(row: Row) -> list[tuple[str, str]]:
     started = one_line(record.model or NONE)
     told = [("Method", method_of(record)), ("Started from", started)]
     if len(row.runs) == 1:
-        told.append(("Checkpoint", _selected(record)))
+        told.append(("Checkpoint", selected(record)))
     else:
         told.append(("Seeds", ", ".join(map(str, row.seeds))))
-        told += [(f"Checkpoint, seed {run.seed}", _selected(run.record)) for run in row.runs]
+        told += [(f"Checkpoint, seed {run.seed}", selected(run.record)) for run in row.runs]
     if "meta_size" in facts:
         unusable = facts["meta_unmaskable"]
         without = f"; {unusable} of them without a usable mask, left out of the augmentation" if unusable else ""
@@ -178,17 +177,6 @@ def _run_facts(row: Row) -> list[tuple[str, str]]:
             )
         )
     return told
-
-
-def _selected(record: RunRecord) -> str:
-    facts = record.facts
-    if "rule" in facts:
-        tried = f"of {facts['trials']} setting{'s' if facts['trials'] > 1 else ''}"
-        if "epochs" not in facts:
-            return f"{tried} by {facts['rule']}"
-        epochs = " and ".join(map(str, facts["epochs"]))
-        return f"{tried} and their epochs by validation ({facts['rule']}), at epoch {epochs}"
-    return told_selection(record.selection)
 
 
 def _tables(row: Row) -> list[Table]:
@@ -255,6 +243,7 @@ def _settings(record: RunRecord) -> list[Table]:
 def _comparison(found: Comparison) -> dict[str, Any]:
     return {
         "data": found.data,
+        "kept": found.kept,
         "tables": found.tables,
         "notes": found.notes,
         "pictures": [_inlined(picture) for picture in found.pictures],
