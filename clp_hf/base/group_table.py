@@ -80,7 +80,7 @@ def group_table(found: Sequence[Mapping[str, Any]], best: int | None, metric: st
     at = f"; best is step {best}" if chosen else ""
     head = _name(f"{split}, step {now['step']} of {last_step}{loss}{at}", "bold")
     table = Table(box=None, padding=(0, 2, 0, 0))
-    table.add_column("accuracy, %" if kind or "accuracy" in now else "")  # what is cut where there is no room
+    table.add_column(_name("accuracy, %" if kind or "accuracy" in now else ""))  # is cut where there is no room
     for heading, style in (("before", "dim"), ("now", "bold"), ("best", "green")):
         table.add_column(heading, justify="right", no_wrap=True, min_width=len("100.0"), style=style)
     for name in shown:

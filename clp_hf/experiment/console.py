@@ -63,12 +63,13 @@ class _Heard(logging.Filter):
         self.is_main = os.environ.get("RANK", "0") == "0"
 
     def filter(self, record):
-        message = record.getMessage()
-        new = (record.name, message) not in self.told
-        self.told.add((record.name, message))
-        if record.levelno >= logging.ERROR:
-            return True
-        return new and self.is_main and not message.startswith(UNHEARD)
+        if not hasattr(record, "is_news"):  # of several handlers the first decides
+            message = record.getMessage()
+            record.is_news = (record.name, message) not in self.told and self.is_main
+            record.is_news &= not message.startswith(UNHEARD)
+            record.is_news |= record.levelno >= logging.ERROR
+            self.told.add((record.name, message))
+        return record.is_news
 
 
 class _Stderr:

@@ -1,6 +1,7 @@
 """Publishing a folder: what of it goes to the Hub, what has to be in it, and what is said when it fails."""
 
 import glob
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -64,6 +65,8 @@ def upload(trainer: Trainer, folder: str | Path, files: Sequence[str], message: 
         **kwargs: for `huggingface_hub.upload_folder`: `path_in_repo`, `run_as_future`; `token` and `revision` in place
             of those of the trainer's arguments.
     """
+    if not sys.stderr.isatty():  # Trainer switches bars on when a training ends, also where they cannot be drawn
+        huggingface_hub.utils.disable_progress_bars()
     where = {"token": trainer.args.hub_token, "revision": trainer.args.hub_revision} | kwargs
     return huggingface_hub.upload_folder(
         repo_id=trainer.hub_model_id,
