@@ -51,7 +51,7 @@ def within_classes(points: Tensor, labels: Tensor, seed: int) -> Tensor:
     for label in labels.unique():
         members = labels == label
         clusters = KMeans(2, n_init=10, random_state=seed).fit_predict(points[members].numpy())
-        found[members] = 2 * label + torch.from_numpy(clusters)
+        found[members] = 2 * label + torch.from_numpy(clusters).long()
     return found
 
 

@@ -25,7 +25,7 @@ def drawn(n, classes=2, places=None, agree=0.9, seed=0, object_noise=0.3):
 
 @pytest.mark.parametrize("classes", [2, 3])
 def test_the_background_that_tells_the_class_makes_the_groups(classes):
-    (train, place), (test, elsewhere) = drawn(600, classes), drawn(120, classes, agree=1 / classes, seed=1)
+    (train, place), (test, elsewhere) = drawn(1200, classes), drawn(240, classes, agree=1 / classes, seed=1)
     found = discover_groups({"train": train, "test": test}, NAMES[:classes])
     assert found.by == "background"
     assert found.names[:2] == ["crow_on_background_of_crow", "crow_on_background_of_duck"]
