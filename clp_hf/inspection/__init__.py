@@ -1,4 +1,4 @@
-"""A look through a data set before any training: what it holds, what is wrong with it, and what gives the class away."""
+"""A data set before any training: what it holds, what is wrong with it, and what gives the class away."""
 
 from .audit import Audit, Inspection, inspect_dataset
 from .findings import Finding, find, next_commands

@@ -127,7 +127,7 @@ class Inspection:
 
 
 def inspect_dataset(
-    name: str,
+    name: str | DatasetDict,
     columns: Columns | None = None,
     *,
     model: str = "tf_efficientnet_lite0",
@@ -230,7 +230,7 @@ def _audit(inspection: Inspection, model: str, seed: int, hub_kwargs: dict) -> A
     clusters = same[positions]
     whole = predict_by(eyes.whole(np.stack([photo.pixels for photo in sample])), labels, clusters, deep=True, seed=seed)
     columns, columns_left = column_cues(source, sample)
-    found = [*columns, *pixel_cues(sample, eyes), *file_cues(sample)]  # of equals, what has a name comes first
+    found = [*columns, *pixel_cues(sample, eyes), *file_cues(sample)]  # what has a name, and what is simple, first
     measured = [_measure(cue, labels, whole, clusters, seed) for cue in found]
     return Audit(
         sample,
@@ -239,9 +239,15 @@ def _audit(inspection: Inspection, model: str, seed: int, hub_kwargs: dict) -> A
         left_out,
         eyes.title,
         compare(whole, whole, labels, seed).accuracy,
-        sorted(filter(None, measured), key=lambda one: (one.is_tied, not one.is_shortcut, -one.comparison.share.low)),
+        sorted(filter(None, measured), key=_rank),
         columns_left,
     )
+
+
+def _rank(measured: Measured) -> tuple:
+    """Shortcuts first, the strongest before others; of about equals the first that was measured."""
+    low = measured.comparison.share.low
+    return measured.is_tied, not measured.is_shortcut, -round(low, 1)
 
 
 def _measure(cue: Cue, labels: np.ndarray, whole: np.ndarray, clusters: np.ndarray, seed: int) -> Measured | None:

@@ -53,9 +53,10 @@ def pixel_cues(photos: Sequence[Photo], backbone: Backbone) -> list[Cue]:
     if not len(rows):
         features = backbone.background(pixels, border_masks(len(pixels)))
         note = (
-            "the outer eighth of the image, tiled over its middle: there are no masks, so it may hold parts of objects"
+            "the outer eighth of the image on every side, tiled over its middle: there are no masks, so it may hold "
+            "parts of objects"
         )
-        return [Cue("background", "the background", features, deep=True, note=note), *cues]
+        return [*cues, Cue("background", "the background", features, deep=True, note=note)]
     masks = np.stack([photos[index].mask for index in rows])
     usable = has_background(masks)
     rows, masks = rows[usable], masks[usable]
@@ -67,8 +68,8 @@ def pixel_cues(photos: Sequence[Photo], backbone: Backbone) -> list[Cue]:
         (covered.sum(axis) * np.arange(covered.shape[1])).sum(1) / covered.sum((1, 2)) for axis in (1, 2)
     ]  # of columns, of rows
     return [
-        Cue("background", "the background", features, deep=True, rows=rows, note=note),
         *cues,
+        Cue("background", "the background", features, deep=True, rows=rows, note=note),
         Cue("size", "the size of the object", area[:, None], rows=rows, note="share of the image that its mask covers"),
         Cue("position", "the position of the object", np.stack(middle, 1), rows=rows, note="centre of its mask"),
     ]
@@ -80,10 +81,11 @@ def file_cues(photos: Sequence[Photo]) -> list[Cue]:
     sizes = np.array([photo.size for photo in photos], dtype=float)
     resolution = np.array([(photo.width, photo.height) for photo in photos], dtype=float)
     exif = [[photo.exif.get(name, "") for photo in photos] for name in ("EXIF", "camera", "software")]
+    kinds = _codes([photo.format for photo in photos], [photo.mode for photo in photos])
     cues = [
         Cue("resolution", "the resolution", resolution, note="width and height in pixels"),
         Cue(
-            "format", "the format of the file", _codes([photo.format for photo in photos], [photo.mode for photo in photos]),
+            "format", "the format of the file", kinds,
             note="JPEG, PNG …, and the mode: grey, colour, transparent",
         ),
         Cue(
@@ -118,7 +120,7 @@ def column_cues(source: Source, photos: Sequence[Photo]) -> tuple[list[Cue], dic
         else:
             numbers = all(isinstance(value, (int, float)) for value in values if value is not None)
             table = _numbers(values) if numbers else _codes(values)
-            cues.append(Cue(name, f"the column {name}", table, kind="column", note=f"{distinct:,} values"))
+            cues.append(Cue(name, f"the column {name}", table, kind="column", note=f"its {distinct:,} values"))
     return cues, left
 
 

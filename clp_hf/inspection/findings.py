@@ -23,9 +23,10 @@ LEVELS = {
 }
 EXAMPLES = 12
 NAMED = 8
-TINY = 16  # pixels of the shorter side
+TINY, SMALLER = 16, 8  # pixels of the shorter side; times smaller than is usual
 ELONGATED = 4.0  # longer by shorter side
 CONSTANT = 1.0  # spread of the pixels, of 255
+SAME = 0.5  # of the images that a shortcut misleads about are given the same class by another: it is the same one
 IMBALANCED = 5.0  # images of the largest class by those of the smallest
 
 
@@ -137,8 +138,10 @@ def _plural(count: int, word: str) -> str:
 def _odd(inspection: Inspection) -> Iterable[Finding]:
     photos = [photo for photo in inspection.opened if photo.problem is None]
     usual_modes = Counter(photo.mode for photo in photos).most_common(1)[0][0] if photos else "RGB"
+    usual_side = float(np.median([min(photo.width, photo.height) for photo in photos] or [0]))
+    least = max(TINY, round(usual_side / SMALLER))
     sides = {
-        "tiny": [photo for photo in photos if min(photo.width, photo.height) < TINY],
+        "tiny": [photo for photo in photos if min(photo.width, photo.height) < least],
         "elongated": [
             photo
             for photo in photos
@@ -152,7 +155,7 @@ def _odd(inspection: Inspection) -> Iterable[Finding]:
         "animated": [photo for photo in photos if photo.frames > 1],
     }
     titles = {
-        "tiny": (f"less than {TINY} pixels wide or high", "What is upscaled that far is blurred."),
+        "tiny": (f"less than {least} pixels wide or high", "Scaled up to the size of the others they are blurred."),
         "elongated": (f"more than {ELONGATED:g} times as long as wide", "They are squeezed to a square."),
         "constant": ("of one colour", "They show nothing, and a label cannot be learned from them."),
         "mode": (
@@ -248,16 +251,19 @@ def _shortcut(inspection: Inspection, measured: Measured, before: Sequence[Measu
     )
     if wrong.any() and None not in measured.right:
         text += (
-            f": of these a plain classifier of the whole image gets {100 * measured.right[1]:.0f} % right, of the others "
-            f"{100 * measured.right[0]:.0f} %, and gives the class of the shortcut to {100 * measured.followed:.0f} %"
+            f": of these a plain classifier of the whole image gets {100 * measured.right[1]:.0f} % right, of the "
+            f"others {100 * measured.right[0]:.0f} %, and to {100 * measured.followed:.0f} % it gives the class that "
+            "the shortcut points to"
         )
-    text += ". " if wrong.any() else ": not one image tells it apart from the class, so no training on these can. "
+    text += ". " if wrong.any() else ": no image tells the two apart, so no training on these can. "
     text += f"Measured on {measured.cue.note}."
-    if before and (alike := same_shortcut(measured, before[0])) is not None and alike >= 0.5:
+    alike = same_shortcut(measured, before[0]) if before else None
+    if alike is not None and alike >= SAME:
         text += (
-            f" Where {before[0].cue.title} misleads, it says the same in {100 * alike:.0f} %: the same shortcut, seen in "
-            "something else."
+            f" Where {before[0].cue.title} misleads, it says the same in {100 * alike:.0f} %: the same shortcut, "
+            "seen in something else."
         )
+        return Finding("shortcut", title, text)
     chosen = np.flatnonzero(wrong)[:: max(1, int(wrong.sum()) // EXAMPLES)][:EXAMPLES]
     photos = [audit.sample[index] for index in measured.photos[chosen]]
     captions = [
@@ -282,7 +288,10 @@ def audit_sentence(inspection: Inspection) -> str:
     )
     if audit.features == PIXEL_STATISTICS:
         text += ", no pretrained weights could be had, so little is seen"
-    text += ". A cue is a shortcut if alone it tells more than half as much beyond chance, at the low end of its 95 % interval."
+    text += (
+        ". A cue is a shortcut if alone it tells more than half as much beyond chance, at the low end of its 95 % "
+        "interval."
+    )
     if audit.left_out:
         text += f" Left out, with less than {FEWEST} images: {', '.join(map(one_line, audit.left_out[:NAMED]))}."
     return text

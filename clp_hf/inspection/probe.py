@@ -15,6 +15,7 @@ from sklearn.preprocessing import StandardScaler
 FOLDS = 5
 FEWEST = 10  # images of a class that is asked for
 MOST_COMPONENTS = 256  # of features
+TREES = 50
 DRAWS, CLASS_DRAWS = 2000, 500  # of the bootstrap
 ONE_CLASS = 0.8  # of the F1 that the whole image has for a class
 INTERVAL = (2.5, 97.5)  # percentiles
@@ -50,7 +51,7 @@ def predict_by(values: np.ndarray, labels: np.ndarray, clusters: np.ndarray, dee
         )
         probe = make_pipeline(StandardScaler(), PCA(components, random_state=seed), discriminants)
     else:
-        probe = RandomForestClassifier(100, min_samples_leaf=5, class_weight="balanced", random_state=seed)
+        probe = RandomForestClassifier(TREES, min_samples_leaf=5, class_weight="balanced", random_state=seed)
     folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
     return cross_val_predict(probe, values, labels, groups=clusters, cv=folds)
 

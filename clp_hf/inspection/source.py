@@ -12,6 +12,7 @@ from ..data.columns import Columns
 from ..data.loading import LABEL_COLUMNS, columns_of, load_classification_dataset, select_splits
 from ..data.sources import read_splits
 
+IN_MEMORY = "DATA"
 NO_LABELS = "no column of labels was found: name it with --label_column"
 
 
@@ -20,7 +21,7 @@ class Source:
     """Splits in their roles, and what is known of their images.
 
     Attributes:
-        name: as the user gave it.
+        name: as the user gave it; `DATA` for splits that were loaded already.
         splits: `train` and maybe `validation` and `test`, with the columns of the source; images are not decoded.
         names: role -> what the source calls the split.
         unused: splits of the source that recipes do not read, with their sizes.
@@ -54,7 +55,7 @@ class Source:
 
 
 def read_source(
-    name: str,
+    name: str | DatasetDict,
     columns: Columns | None = None,
     *,
     config_name: str | None = None,
@@ -81,7 +82,7 @@ def read_source(
     has_labels = columns.label_column is not None or any(label in present for label in LABEL_COLUMNS)
     roles, attribute = columns_of(present, columns if has_labels else replace(columns, label_column="none"))
     roles = {role: column for role, column in {**roles, "attribute": attribute}.items() if column}
-    source = Source(name, splits, names, unused, roles)
+    source = Source(name if isinstance(name, str) else IN_MEMORY, splits, names, unused, roles)
     if not has_labels:
         source.problem = NO_LABELS
         return source

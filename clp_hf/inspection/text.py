@@ -44,7 +44,10 @@ def facts(inspection: Inspection) -> list[tuple[str, str]]:
     """What was read, and how."""
     source = inspection.source
     told = [
-        ("Columns", ", ".join(f"{column} (as {role})" for role, column in source.roles.items())),
+        (
+            "Columns",
+            ", ".join(column if column == role else f"{column} ({role})" for role, column in source.roles.items()),
+        ),
         ("Splits", ", ".join(_split(inspection, role) for role in source.splits)),
     ]
     if others := [name for name in source.other_columns() if name not in source.roles.values()]:
