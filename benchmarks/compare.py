@@ -61,6 +61,7 @@ from variants import (  # noqa: E402
 from clp_hf import CLPTrainingArguments  # noqa: E402
 from clp_hf.data.groups import counts  # noqa: E402
 from clp_hf.experiment import PRESETS, DataArguments, ModelArguments, configured, parse_arguments  # noqa: E402
+from clp_hf.experiment.help import asked_for  # noqa: E402
 
 
 @dataclass
@@ -197,7 +198,7 @@ def scenario_arguments(own: type, description: str, **defaults: Any) -> tuple:
     first.add_argument("--scenario", choices=list(SCENARIOS))
     scenario = first.parse_known_args()[0].scenario
     if scenario is None:
-        if {"-h", "--help"} & set(sys.argv[1:]):
+        if asked_for(sys.argv[1:]):
             print_help(own, description)
             sys.exit()
         raise ValueError(f"Which scenario? Give --scenario with one of {', '.join(SCENARIOS)}.")

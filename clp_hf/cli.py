@@ -11,16 +11,36 @@ from functools import partial
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from . import __version__
 from .data.columns import Columns
 from .experiment.console import quiet
 from .experiment.launch import command_of, launch_recipe, recipes, run_here, user_errors
+from .experiment.words import GROUPS
 
 HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
 # What follows is for the recipe, or for accelerate, and is not read here.
 PASSED_ON = {"ignore_unknown_options": True, "allow_interspersed_args": False}
 Verbose = Annotated[bool, typer.Option("--verbose", help="Every warning of the libraries, and their bars.")]
+
+
+class _Grouped(TyperCommand):
+    """A command whose help has the groups that recipes' have."""
+
+    def format_options(self, ctx, formatter):
+        """Write them: what stands in no group first."""
+        placed = {name: title for title, group in GROUPS.items() for names in group for name in names}
+        sections = {"Arguments": [], "Options": [], **{title: [] for title in GROUPS}}
+        for parameter in self.get_params(ctx):
+            if record := parameter.get_help_record(ctx):
+                outer = "Arguments" if parameter.param_type_name == "argument" else "Options"
+                sections[placed.get(parameter.name, outer)].append(record)
+        for title, records in sections.items():
+            if records:
+                with formatter.section(title):
+                    formatter.write_dl(records)
+
 
 app = typer.Typer(
     rich_markup_mode=None, no_args_is_help=True, pretty_exceptions_enable=False, context_settings=HELP_OPTIONS
@@ -146,7 +166,7 @@ def _with_column_flags(command: Callable, ignored: tuple[str, ...] = ("mask", "b
     return command
 
 
-@app.command(short_help="Accuracy of checkpoints in every group.", no_args_is_help=True)
+@app.command(cls=_Grouped, short_help="Accuracy of checkpoints in every group.", no_args_is_help=True)
 @_with_column_flags
 def evaluate(
     checkpoints: Annotated[list[str], typer.Argument(metavar="CHECKPOINT", help="Folders or Hub names.")],

@@ -88,6 +88,16 @@ def test_a_recipes_own_help(run, words, program):
     assert "(default: " in done.stdout
 
 
+def test_evaluation_has_the_groups_of_recipes(run):
+    text = run("evaluate", "--help").stdout
+    for group, option in {
+        "Options:": "--batch_size",
+        "data:": "--label_column",
+        "output and hub:": "--revision",
+    }.items():
+        assert 0 < text.index(f"\n{group}\n") < text.index(option)
+
+
 def test_completion():
     assert "_clp_hf_completion" in command(_CLP_HF_COMPLETE="source_bash").stdout
     words = {"_CLP_HF_COMPLETE": "complete_bash", "COMP_CWORD": "2"}
