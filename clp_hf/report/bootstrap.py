@@ -60,28 +60,32 @@ def resampled(sides: Sequence[Sequence[Scores]], generator: Generator) -> np.nda
         sides: what is compared, each a list of runs that differ by the seed.
         generator: of random numbers.
 
+    The worst of many cells that are about as bad is lower in draws than it is in the images: the draws of the worst are
+    moved until their median is the lowest of the cells' medians, which moves nothing where one cell is the worst.
+
     Returns:
         (cells + 2, draws, runs of all sides), of every group (class without groups) with images in order of its index,
-        of the worst of these, and the average over all images.
+        of the worst of these, and of all images.
     """
     runs = [run for side in sides for run in side]
     added = np.array([np.repeat(right, [len(side) for side in sides]) for right in product((0, 1), repeat=len(sides))])
     cells = np.unique(np.concatenate([run.cells for run in runs]))
-    drawn, sizes = np.full((len(cells), DRAWS, len(runs)), np.nan), np.zeros((len(cells), 1, len(runs)))
+    drawn = np.full((len(cells) + 1, DRAWS, len(runs)), np.nan)
     for images in dict.fromkeys(run.images for run in runs):
         these = [number for number, run in enumerate(runs) if run.images == images]
-        correct = np.stack([runs[number].correct for number in these], 1).astype(int)
-        for row, cell in enumerate(cells):
-            inside = correct[runs[these[0]].cells == cell]
-            if size := len(inside):
-                patterns, counts = np.unique(inside, axis=0, return_counts=True)
+        correct = np.stack([runs[number].correct for number in these], 1).astype(float)
+        found = runs[these[0]].cells
+        for row, inside in enumerate([*(found == cell for cell in cells), np.full(len(found), True)]):
+            if size := inside.sum():
+                patterns, counts = np.unique(correct[inside], axis=0, return_counts=True)
                 patterns = np.concatenate([patterns, added[:, these]])
                 weights = np.append(counts, np.full(len(added), 0.5))
                 times = generator.multinomial(size, weights / weights.sum(), size=DRAWS)
                 drawn[row][:, these] = times @ patterns / size
-                sizes[row, 0, these] = size
-    average = (np.nan_to_num(drawn) * sizes).sum(0) / sizes.sum(0)
-    return np.concatenate([drawn, np.nanmin(drawn, 0)[None], average[None]])
+    of_cells, of_all = drawn[:-1], drawn[-1:]
+    worst = np.nanmin(of_cells, 0)
+    worst += np.nanmin(np.median(of_cells, 1), 0) - np.median(worst, 0)
+    return np.concatenate([of_cells, worst[None].clip(0, 1), of_all])
 
 
 def _seed_shares(number: int, generator: Generator) -> np.ndarray:

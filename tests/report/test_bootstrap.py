@@ -46,10 +46,19 @@ def test_a_difference_on_the_same_images_is_told_where_that_on_others_is_not():
 def test_the_worst_group_is_the_worst_of_every_draw_and_the_average_counts_images():
     cells = [0] * 10 + [1] * 90
     found = intervals([scores([True] * 5 + [False] * 5 + [True] * 90, cells)])
-    assert found[2].low <= found[0].low
-    assert found[2].high <= found[0].high
+    assert found[2] == found[0]
     assert found[3].low < 0.95 < found[3].high < 1
     assert found[3].low > 0.85
+
+
+def test_intervals_of_many_small_groups_lie_around_their_figures():
+    generator = np.random.default_rng(0)
+    cells = np.repeat(np.arange(100), 20)
+    correct = generator.random(2000) < 0.9
+    *_, worst, average = intervals([scores(correct, cells)])
+    lowest = correct.reshape(100, 20).mean(1).min()
+    assert worst.low < lowest < worst.high
+    assert (average.low + average.high) / 2 == pytest.approx(correct.mean(), abs=0.003)
 
 
 def test_seeds_that_differ_widen_an_interval():
