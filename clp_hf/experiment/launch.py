@@ -5,6 +5,7 @@
 
 import ast
 import importlib
+import os
 import subprocess
 import sys
 import traceback
@@ -94,6 +95,12 @@ def _help_is_known(name: str, arguments: Sequence[str], command: str) -> bool:
     return any(show_known(key, command, words) for key in [*keys, (name,)])
 
 
+def cpp_log_level(words: Sequence[str]) -> dict[str, str]:
+    """Have PyTorch's C++ be silent in what is started, as `quiet` cannot: it warns of DDP's own defaults."""
+    heard = {"--verbose", "TORCH_CPP_LOG_LEVEL"} & {*words, *os.environ}
+    return {} if heard else {"TORCH_CPP_LOG_LEVEL": "ERROR"}
+
+
 def launch_recipe(arguments: Sequence[str]) -> None:
     """Run a recipe as `accelerate launch` runs a script: with the user's accelerate configuration, in its processes.
 
@@ -129,7 +136,7 @@ def launch_recipe(arguments: Sequence[str]) -> None:
         return main(own)
     args.module, args.training_script, args.training_script_args = True, "clp_hf.experiment.launch", own
     try:
-        with patch_environment(**start_all(args)):
+        with patch_environment(**start_all(args), **cpp_log_level(own)):
             return launch_command(args)
     except subprocess.CalledProcessError as error:
         raise SystemExit(error.returncode) from error

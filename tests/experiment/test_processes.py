@@ -57,6 +57,9 @@ def test_two_processes_train_on_a_machine_without_gpus(folder, tmp_path):
     assert record["command"].startswith("clp-hf train --num_processes 2 waterbirds ")
     assert done.stdout.count("| accuracy, %") == 1  # one of them speaks
     assert "no multiple of the 8 of 2 processes' batches" in done.stderr
+    assert done.stderr.count("Training 2 steps, ") == 1
+    assert "[W" not in done.stderr  # of PyTorch's C++
+    assert "OMP_NUM_THREADS" not in done.stderr
 
 
 def asked(*words) -> Namespace:
