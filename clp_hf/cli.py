@@ -3,43 +3,29 @@
 Its docstrings are its help; lines after a backspace are shown as they are.
 """
 
-import inspect
 import textwrap
-from collections.abc import Callable
-from dataclasses import fields
 from functools import partial
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 
 from . import __version__
 from .data.columns import Columns
+from .experiment.command_options import (
+    DatasetConfig,
+    DatasetPath,
+    Features,
+    GroupedCommand,
+    ImageSize,
+    Verbose,
+    with_column_flags,
+)
 from .experiment.console import quiet
 from .experiment.launch import command_of, launch_recipe, recipes, run_here, user_errors
-from .experiment.words import GROUPS
 
 HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
 # What follows is for the recipe, or for accelerate, and is not read here.
 PASSED_ON = {"ignore_unknown_options": True, "allow_interspersed_args": False}
-Verbose = Annotated[bool, typer.Option("--verbose", help="Every warning of the libraries, and their bars.")]
-
-
-class _Grouped(TyperCommand):
-    """A command whose help has the groups that recipes' have."""
-
-    def format_options(self, ctx, formatter):
-        """Write them: what stands in no group first."""
-        placed = {name: title for title, group in GROUPS.items() for names in group for name in names}
-        sections = {"Arguments": [], "Options": [], **{title: [] for title in GROUPS}}
-        for parameter in self.get_params(ctx):
-            if record := parameter.get_help_record(ctx):
-                outer = "Arguments" if parameter.param_type_name == "argument" else "Options"
-                sections[placed.get(parameter.name, outer)].append(record)
-        for title, records in sections.items():
-            if records:
-                with formatter.section(title):
-                    formatter.write_dl(records)
 
 
 app = typer.Typer(
@@ -146,28 +132,8 @@ def masks(arguments: Annotated[list[str] | None, typer.Argument()] = None):
         run_here("make_masks", arguments or ["--help"], command_of("make_masks"))
 
 
-def _with_column_flags(command: Callable, ignored: tuple[str, ...] = ("mask", "box")) -> Callable:
-    """Give a command an option for every field of `Columns` that it needs; it takes them as `**columns`."""
-    signature = inspect.signature(command)
-    own = [parameter for parameter in signature.parameters.values() if parameter.kind != parameter.VAR_KEYWORD]
-    flags = [
-        inspect.Parameter(
-            item.name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=item.default,
-            annotation=Annotated[item.type, typer.Option(f"--{item.name}", help=f"{item.metadata['help']}{once}")],
-        )
-        for item in fields(Columns)
-        if not item.name.startswith(ignored or "-")
-        for once in [" Once for each." if item.name.endswith(("names", "value")) else ""]
-    ]
-    command.__signature__ = signature.replace(parameters=[*own, *flags])
-    command.__annotations__ |= {flag.name: flag.annotation for flag in flags}
-    return command
-
-
-@app.command(cls=_Grouped, short_help="Accuracy of checkpoints in every group.", no_args_is_help=True)
-@_with_column_flags
+@app.command(cls=GroupedCommand, short_help="Accuracy of checkpoints in every group.", no_args_is_help=True)
+@with_column_flags
 def evaluate(
     checkpoints: Annotated[list[str], typer.Argument(metavar="CHECKPOINT", help="Folders or Hub names.")],
     dataset_name: Annotated[
@@ -224,16 +190,8 @@ def evaluate(
         typer.echo(format_evaluations(evaluations))
 
 
-DatasetPath = Annotated[str, typer.Argument(metavar="DATA", help="A Hub name, a folder, a parquet file, or embedded.")]
-DatasetConfig = Annotated[str | None, typer.Option("--dataset_config_name", help="Configuration of a Hub data set.")]
-Features = Annotated[
-    str, typer.Option("--model_name_or_path", help="Pretrained classifier whose features are looked at.")
-]
-ImageSize = Annotated[int, typer.Option("--image_size", min=16, help="Pixels.")]
-
-
 @app.command(short_help="Groups inside classes, where none are known.", no_args_is_help=True)
-@partial(_with_column_flags, ignored=())
+@partial(with_column_flags, ignored=())
 def groups(
     data: DatasetPath,
     output_dir: Annotated[
@@ -249,6 +207,7 @@ def groups(
     image_size: ImageSize = 96,
     dataset_config_name: DatasetConfig = None,
     seed: Annotated[int, typer.Option("--seed", help="Of folds and k-means.")] = 0,
+    verbose: Verbose = False,
     **columns: Any,
 ):
     """Find groups inside the classes of a data set, and write it with a column of them, which any recipe reads.
@@ -261,7 +220,7 @@ def groups(
     the image. Where that says little, by the classes that a cross-validated classifier takes images for. groups.html in
     the new folder shows images of every group. clp-hf train … --groups discover is the same inside a recipe.
     """
-    with user_errors():
+    with user_errors(), quiet(verbose):
         from .discovery.command import write_groups
 
         report = write_groups(
@@ -279,7 +238,7 @@ def groups(
 
 
 @app.command(short_help="Labels that are probably wrong.", no_args_is_help=True)
-@partial(_with_column_flags, ignored=("group", "attribute"))
+@partial(with_column_flags, ignored=("group", "attribute"))
 def labels(
     data: DatasetPath,
     output: Annotated[str, typer.Option("--output", help="CSV file; a page of the same name shows the images.")] = (
@@ -289,6 +248,7 @@ def labels(
     image_size: ImageSize = 96,
     dataset_config_name: DatasetConfig = None,
     seed: Annotated[int, typer.Option("--seed", help="Of the folds.")] = 0,
+    verbose: Verbose = False,
     **columns: Any,
 ):
     """List the labels that are probably wrong, the most suspect first, each with the class that it should be.
@@ -300,7 +260,7 @@ def labels(
     Judged by classifiers that have not seen the image. An image that looks wrong only for its background is not listed,
     but shown on the page as rare. With masks (clp-hf masks makes them) fewer of these are taken for errors.
     """
-    with user_errors():
+    with user_errors(), quiet(verbose):
         from .suspect_labels.command import write_suspect_labels
 
         report = write_suspect_labels(
@@ -316,14 +276,10 @@ def labels(
 
 
 @app.command(name="inspect", short_help="A data set before training: duplicates, shortcuts.", no_args_is_help=True)
-@partial(_with_column_flags, ignored=())
+@partial(with_column_flags, ignored=())
 def inspect_data(
-    dataset: Annotated[
-        str, typer.Argument(metavar="DATA", help="A folder, a parquet file, a Hub name, or embedded (generated birds).")
-    ],
-    dataset_config_name: Annotated[
-        str | None, typer.Option("--dataset_config_name", help="Configuration of a Hub data set.")
-    ] = None,
+    data: DatasetPath,
+    dataset_config_name: DatasetConfig = None,
     train_split: Annotated[
         str, typer.Option("--train_split", help="Name of the training split; of one split, any.")
     ] = "train",
@@ -337,11 +293,10 @@ def inspect_data(
     max_opened: Annotated[
         int, typer.Option("--max_opened", min=1, help="Images of all splits that are opened.")
     ] = 20_000,
-    model_name_or_path: Annotated[
-        str, typer.Option("--model_name_or_path", help="Pretrained model that looks at the images.")
-    ] = "tf_efficientnet_lite0",
+    model_name_or_path: Features = "tf_efficientnet_lite0",
     seed: Annotated[int, typer.Option("--seed", help="Of the images drawn, folds and intervals.")] = 0,
     output: Annotated[str, typer.Option("--output", help="HTML file to write.")] = "inspection.html",
+    verbose: Verbose = False,
     **columns: Any,
 ):
     """Look through a data set before anything is trained on it: a page of HTML, and the same in the terminal.
@@ -356,11 +311,11 @@ def inspect_data(
     the resolution, the file, and every other column, beside what the whole image tells, cross-validated on features
     of a pretrained model. It ends with the commands to run next. Of large data sets a part is looked at: --max_images.
     """
-    with user_errors():
+    with user_errors(), quiet(verbose):
         from .inspection import format_inspection, inspect_dataset, write_page
 
         inspection = inspect_dataset(
-            dataset,
+            data,
             Columns(**columns),
             model=model_name_or_path,
             max_images=max_images,

@@ -24,6 +24,7 @@ from clp_hf.experiment import (
     DataArguments,
     MethodArguments,
     ModelArguments,
+    quiet,
     read_arguments,
     run_on_own_data,
 )
@@ -65,7 +66,8 @@ DEFAULTS = {
 def main():
     classes = (RecipeArguments, DataArguments, ModelArguments, CLPTrainingArguments)
     arguments, given = read_arguments(classes, __doc__, DEFAULTS, PRESETS)
-    run_on_own_data(*arguments, given)
+    with quiet(arguments[0].verbose):
+        run_on_own_data(*arguments, given)
 
 
 if __name__ == "__main__":

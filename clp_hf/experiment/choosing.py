@@ -6,6 +6,7 @@ figures are those of the tables of `benchmarks/results`.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -36,6 +37,7 @@ class Found:
         masks: whether images have masks or boxes.
         suspect: whether labels are suspected to be wrong.
         test: whether there is a test split.
+        looked_for: how groups will be found before training, in the place of known ones; None where they will not.
     """
 
     images: dict[str, int]
@@ -44,12 +46,13 @@ class Found:
     masks: bool = False
     suspect: bool = False
     test: bool = False
+    looked_for: str | None = None
 
     @classmethod
-    def of(cls, splits: DatasetDict, suspect: bool = False) -> Found:
+    def of(cls, splits: DatasetDict, suspect: bool = False, looked_for: str | None = None) -> Found:
         """Of the splits of `load_classification_dataset`."""
         train, columns = splits["train"], splits["train"].column_names
-        grouped = "group" in columns
+        grouped = "group" in columns and looked_for is None
         return cls(
             counts(train, "label"),
             counts(train) if grouped else None,
@@ -57,6 +60,7 @@ class Found:
             masks=bool({"mask", "box"} & set(columns)),
             suspect=suspect,
             test="test" in splits,
+            looked_for=looked_for,
         )
 
     @property
@@ -79,6 +83,8 @@ class Found:
         if self.groups is not None:
             known.append(f"the groups of all images ({_listed(self.groups)})")
         parts.append("with " + " and ".join(known) if known else "labels only")
+        if self.looked_for:
+            parts.append(f"groups to be found (--groups {self.looked_for})")
         if self.suspect:
             parts.append("wrong labels suspected")
         if self.ratio >= LONG_TAIL:
@@ -108,7 +114,7 @@ def choices(found: Found) -> list[Choice]:
     if found.suspect:
         reason = f"a loss that wrong labels pull less at{swapped}; nothing clean is needed"
         known.append(Choice("generalised_cross_entropy", swap, reason))
-    if found.groups is not None:
+    if found.groups is not None or found.looked_for:
         known.append(Choice("group_reweighting", swap, f"every group equally often{swapped}"))
     elif found.ratio >= LONG_TAIL:
         reason = f"the loss takes the class frequencies into account{swapped}"
@@ -150,10 +156,10 @@ def learns_from_meta_set(choice: Choice, given: Mapping[str, Any]) -> bool:
 
 def more(found: Found, dataset_name: str) -> str:
     """What would add to the data, and how to get it, in one line."""
-    known = []
+    known, dataset_name = [], shlex.quote(dataset_name)
     if not found.masks:
         known.append(f"masks, to swap backgrounds (clp-hf masks --dataset_name {dataset_name})")
-    if found.groups is None:
+    if found.groups is None and not found.looked_for:
         known.append(
             "groups, what goes along with the class such as place or camera (a column named by --attribute_column, or "
             f"clp-hf groups {dataset_name})"

@@ -54,7 +54,7 @@ def run_on_own_data(
         validation_fraction=data.validation_fraction,
         validation_images=data.validation_images,
     )
-    found = Found.of(splits, recipe.suspect_noise)
+    found = Found.of(splits, recipe.suspect_noise, data.groups)
     choice = choose(found, recipe.method, given)
     recipe = replace(recipe, method=choice.method)
     per_cell = training.meta_samples

@@ -150,6 +150,7 @@ ENOUGH = {"a": 30, "b": 20}
         (Found(LONG, None, ENOUGH, masks=True), "logit_adjustment", {"train_infills": ["mix_rand"]}),
         (Found({"a": 499, "b": 50}, None, ENOUGH), "clp", {}),
         (Found(LONG, GROUPS, GROUPS, suspect=True), "generalised_cross_entropy", {}),
+        (Found(BALANCED, None, ENOUGH, looked_for="discover"), "group_reweighting", {}),
     ],
 )
 def test_the_method_follows(found, method, settings):
