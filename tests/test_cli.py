@@ -155,7 +155,7 @@ def test_repair_is_its_recipe_and_has_an_overview(run, launched):
     run("repair", "--method", "dfr", "--on", "meta")
     assert launched[0].training_script_args == ["repair", "--method", "dfr", "--on", "meta"]
     overview = run("repair", "--help").stdout
-    assert all(f"\n    {name} " in overview for name in REPAIRS)
+    assert all(f" {name} (" in overview for name in REPAIRS)
     assert "--on {validation,meta}" in run("repair", "--method", "dfr", "--help").stdout
 
 

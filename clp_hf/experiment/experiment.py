@@ -23,7 +23,7 @@ from ..discovery import Backbone
 from ..features.extraction import extract_features
 from ..hub.card import CardDetails
 from ..hub.history import selection_of, told_selection
-from ..hub.record import GRAD_CAM_FILE, command_line, plain_settings
+from ..hub.record import command_line, plain_settings
 from ..metrics import GroupMetrics, format_group_table
 from ..modeling.identity import parameter_count
 from ..modeling.loading import load_image_classifier
@@ -35,11 +35,10 @@ from ..trainer import CLPTrainer
 from ..training_args import CLPTrainingArguments
 from .arguments import DataArguments, ModelArguments
 from .grouping import with_discovered_groups
+from .looking import attribution_of, save_grad_cam
 from .methods import configured
 
 logger = logging.get_logger(__name__)
-
-MOST_GRAD_CAMS = 6  # rows of the picture that is saved
 
 
 def hub_kwargs(model_args: ModelArguments) -> dict[str, Any]:
@@ -298,34 +297,12 @@ class Experiment:
             if dataset is not None:
                 found = trainer.evaluate(dataset, metric_key_prefix=prefix)
                 if self.model_args.attribution:
-                    found |= self._attribution(trainer, dataset, prefix)
+                    found |= attribution_of(trainer, dataset, prefix, self.group_names)
                 trainer.save_metrics(prefix, found)
                 metrics |= found
         if self.model_args.attribution and trainer.args.should_save:
-            self._save_grad_cam(trainer)
+            save_grad_cam(trainer, self.validation if self.test is None else self.test, self.label_names)
         return metrics
-
-    def _attribution(self, trainer: Trainer, dataset: ImageClassificationDataset, prefix: str) -> dict[str, float]:
-        from ..visualization.grad_cam import attribution_metrics
-
-        model, batch_size = trainer.accelerator.unwrap_model(trainer.model), trainer.args.eval_batch_size
-        found = attribution_metrics(model, dataset, group_names=self.group_names, batch_size=batch_size)
-        found = {f"{prefix}_{name}": value for name, value in found.items()}
-        trainer.state.log_history[-1].update(found)  # the entry of the evaluation before: the card is made of it
-        return found
-
-    def _save_grad_cam(self, trainer: Trainer) -> None:
-        """A small picture beside the model: where it looks on the first image of every group or class."""
-        from ..visualization.grad_cam import grad_cam_figure
-
-        dataset = self.validation if self.test is None else self.test
-        cells = (dataset.labels if dataset.group is None else dataset.group).tolist()
-        first = [cells.index(cell) for cell in sorted(set(cells))][:MOST_GRAD_CAMS]
-        model = trainer.accelerator.unwrap_model(trainer.model)
-        figure = grad_cam_figure({"predicted": model}, dataset, first, self.label_names)
-        path = Path(trainer.args.output_dir) / GRAD_CAM_FILE
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=100, metadata={"Software": None})
 
     def table(self, results: Mapping[str, Mapping[str, float]]) -> str:
         """Group accuracies of several methods side by side, on the test split (on validation, where there is none)."""

@@ -19,19 +19,20 @@ GROUPS = {
         ("method", "preset", "compare", "on"),
         (
             "train_sampling", "training_loss", "training_loss_options", "meta_network", "train_infills",
-            "train_infill_share", "lr_decay_at", "on_nonfinite",
+            "train_infill_share", "lr_decay_at", "on_nonfinite", "overwrite_output_dir", "verbose",
         ),
     ),
     "data": Group(
         (
             "dataset_name", "label_column", "attribute_column", "mask_column", "class_names", "image_size",
-            "meta_samples", "meta_split",
+            "meta_samples", "meta_split", "groups",
         ),
         (
             "dataset_config_name", "train_split", "validation_split", "test_split", "validation_fraction",
             "max_train_samples", "image_column", "group_column", "mask_value", "box_column", "box_format",
             "attribute_names", "crop_scale", "crop_padding", "train_boxes", "meta_images", "meta_clusters",
-            "meta_cluster_model", "meta_boxes", "meta_batch_size", "meta_in_training_mode",
+            "meta_cluster_model", "meta_boxes", "meta_batch_size", "meta_in_training_mode", "groups_per_class",
+            "validation_images",
         ),
     ),
     "model": Group(("model_name_or_path", "pretrained"), ("freeze_batch_norm", "attribution")),
@@ -45,7 +46,7 @@ GROUPS = {
     "perturbation": Group(
         ("evidence", "perturbed_logits", "perturbation_learning_rate"),
         (
-            "perturbation_bound", "class_prior", "condition_on_label", "characteristics", "evidence_every",
+            "perturbation_bound", "class_prior", "condition_on_label", "characteristics", "evidence_every", "evidence_network",
             "perturbation_hidden_size", "perturbation_activation", "perturbation_optim", "perturbation_weight_decay",
             "perturbation_follows_schedule", "perturbation_start",
         ),
@@ -85,6 +86,7 @@ SHORT = {
     "class_names": "Of integer labels, in their order.",
     "meta_samples": "Images of every group (or class) in the meta set.",
     "meta_split": "What the meta set is taken out of.",
+    "groups": "Find groups inside the classes first, and go by these.",
     "model_name_or_path": "A folder, a Hub or timm name.",
     "pretrained": "From pretrained weights.",
     "counterfactual_infills": 'What fills the foreground, label "not y"; or none.',
@@ -132,6 +134,8 @@ CHOICES = {
         "dfr": "trains on as many images of every group",
         "gsr": "weights the training images by groups",
         "afr": "trains on what it is unsure of",
+        "jtt": "trains on what a first head gets wrong",
+        "regression": "classes, or groups, count alike",
     },
     "train_sampling": {
         "random": "each once an epoch",
