@@ -15,9 +15,9 @@ from .head import HeadResult, Settings, check, fold, select, standardiser
 # their first network is stopped after epochs of its own training, and they penalise the weights of a network.
 DEFAULT_SETTINGS = [
     {"steps": steps, "upweight": upweight, "penalty": penalty}
-    for steps in (1, 10, 100)
+    for steps in (10, 100, 300)
     for upweight in (5.0, 20.0, 100.0)
-    for penalty in (1e-2, 1e-1)
+    for penalty in (1e-2, 1e-1, 1.0)
 ]
 
 
@@ -31,7 +31,9 @@ def jtt(
 
         min_θ  Σ_i w_i CE_i(θ) / Σ_i w_i + penalty ‖θ‖²,
 
-    where w_i is `upweight` for the training samples that the first gets wrong, its error set, and 1 for the others.
+    where w_i is `upweight` for the training samples that the first gets wrong, its error set, and 1 for the others,
+    divided by the size of the class. Classes count alike, as for the other methods: of a rare class more samples are
+    wrong, and to raise these would be to favour the class.
 
     It is not the published method, which trains a network twice: here the backbone stays, and both trainings are of the
     last layer. (LaBonte et al. 2023, "Towards last-layer retraining for group robustness with fewer annotations",
@@ -60,8 +62,9 @@ def jtt(
     steps, upweight, penalty = (
         inputs.new_tensor([setting[name] for setting in settings]) for name in ("steps", "upweight", "penalty")
     )
-    errors = _error_sets(inputs, train.labels, train.num_classes, steps, seed)
-    weights = torch.where(errors, upweight[:, None], 1.0)
+    stops, stop = steps.unique(return_inverse=True)
+    errors = _error_sets(inputs, train.labels, train.num_classes, stops, seed)[stop]
+    weights = torch.where(errors, upweight[:, None], 1.0) / torch.bincount(train.labels)[train.labels]
     regression = SoftmaxRegression(inputs, train.labels, train.num_classes)
     none = inputs.new_zeros(*weights.shape, train.num_classes)
     solution = regression.solve(none, weights / weights.mean(1, keepdim=True), 2 * penalty)
