@@ -145,10 +145,11 @@ class Predictions:
             ("labels", found.labels, num_labels),
             ("predicted classes", found.predicted, num_labels),
             ("groups", found.groups, num_groups),
-            ("logits", np.array([found.logits.shape[1] - 1]), num_labels),
         ):
             if (values is None) != (size is None) or (values is not None and not _within(values, size)):
                 raise ValueError(f"{path} is of another run: its {name} are not those of the run's classes or groups.")
+        if found.logits.shape[1] != num_labels:
+            raise ValueError(f"{path} is of another run: it has {found.logits.shape[1]} classes, the run {num_labels}.")
         return found
 
 
