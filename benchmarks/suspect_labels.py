@@ -11,10 +11,10 @@ its documentation has it. Precision and recall are of what is flagged, each meth
 """
 
 import argparse
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 
-import numpy as np
 import torch
 from common import mean_and_spread, seed_records, write_record
 from datasets import Dataset
@@ -23,7 +23,7 @@ from sklearn.model_selection import cross_val_predict
 from torch import Tensor
 
 from clp_hf.data import flip_noise, load_classification_dataset, similar_classes
-from clp_hf.data.dataset import CLEAN_LABEL
+from clp_hf.data.dataset import CLEAN_LABEL, ImageClassificationDataset
 from clp_hf.data.scenarios.label_noise import thumbnail_confusion
 from clp_hf.discovery import Backbone
 from clp_hf.features import CausalFeatures
@@ -37,23 +37,27 @@ except ImportError:
 IMAGES = 5000  # of CIFAR-10
 
 
-def cifar10(path: str, seed: int) -> Dataset:
-    train = load_classification_dataset(path)["train"].shuffle(seed=seed).select(range(IMAGES))
-    train = train.select_columns(["image", "label"]).flatten_indices()
-    return flip_noise(train, 0.4, similar_classes(thumbnail_confusion(train)), seed=seed)
+@dataclass(frozen=True)
+class Images:
+    """Training images with right labels, seen once: labels change with the seed, images do not."""
 
+    backbone: Backbone
+    clean: Dataset
 
-def waterbirds(path: str, seed: int) -> Dataset:
-    train = load_classification_dataset(path)["train"]
-    return flip_noise(train, 0.1, {0: 1, 1: 0}, seed=seed)
+    @cached_property
+    def seen(self) -> tuple[ImageClassificationDataset, CausalFeatures]:
+        images = self.backbone.images(self.clean, "train")
+        return images, self.backbone.views(images)
 
+    def labelled(self, noisy: Dataset) -> CausalFeatures:
+        views = self.seen[1]
+        return replace(views, images=replace(views.images, labels=torch.tensor(noisy["label"][:])))
 
-def ours(backbone: Backbone, noisy: Dataset, seed: int) -> tuple[Tensor, CausalFeatures]:
-    images = backbone.images(noisy, "train")
-    views = backbone.views(images)
-    caution = 0.0 if "mask" in images.dataset.column_names else WITHOUT_MASKS
-    classes = noisy.features["label"].num_classes
-    return suspect_labels(views, classes, partial(backbone.swapped, images), caution, seed).flagged, views
+    def suspects(self, noisy: Dataset, seed: int) -> Tensor:
+        caution = 0.0 if "mask" in self.clean.column_names else WITHOUT_MASKS
+        classes = noisy.features["label"].num_classes
+        swapped = partial(self.backbone.swapped, self.seen[0])
+        return suspect_labels(self.labelled(noisy), classes, swapped, caution, seed=seed).flagged
 
 
 def cleanlab(views: CausalFeatures) -> Tensor:
@@ -77,18 +81,20 @@ def measured(flagged: Tensor, noisy: Dataset) -> dict[str, float | int]:
     return found
 
 
-def record_of(options: argparse.Namespace, backbone: Backbone, seed: int) -> dict:
-    cases = {"CIFAR-10, 40 % flipped": cifar10(options.cifar10, seed)}
-    birds = waterbirds(options.waterbirds, seed)
-    cases |= {"waterbirds_like, 10 % flipped": birds.remove_columns("mask")}
-    cases |= {"waterbirds_like, 10 % flipped, with masks": birds}
-    record = {"seed": seed, "model": options.model_name_or_path, "image_size": options.image_size, "rows": {}}
-    for name, noisy in cases.items():
-        flagged, views = ours(backbone, noisy, seed)
-        record["rows"][name] = {"clp-hf labels": measured(flagged, noisy)}
-        if find_label_issues is not None and not name.endswith("masks"):
-            record["rows"][name]["cleanlab"] = measured(cleanlab(views), noisy)
-    return record
+def record_of(cifar: Images, masked: Images, bare: Images, seed: int) -> dict:
+    similar = similar_classes(thumbnail_confusion(cifar.clean))
+    flipped = flip_noise(masked.clean, 0.1, {0: 1, 1: 0}, seed=seed)
+    cases = {
+        "CIFAR-10, 40 % flipped": (cifar, flip_noise(cifar.clean, 0.4, similar, seed=seed)),
+        "waterbirds_like, 10 % flipped": (bare, flipped),
+        "waterbirds_like, 10 % flipped, with masks": (masked, flipped),
+    }
+    rows = {}
+    for name, (images, noisy) in cases.items():
+        rows[name] = {"clp-hf labels": measured(images.suspects(noisy, seed), noisy)}
+        if find_label_issues is not None and images is not masked:
+            rows[name]["cleanlab"] = measured(cleanlab(images.labelled(noisy)), noisy)
+    return {"seed": seed, "rows": rows}
 
 
 def write_table(results: Path) -> str:
@@ -96,7 +102,7 @@ def write_table(results: Path) -> str:
     records = seed_records(results)
     lines = [
         f"Percent, mean ± standard deviation over seeds {', '.join(str(record['seed']) for record in records)} of "
-        "images, flips and folds.",
+        "flips and folds.",
         "",
         "| labels | by | precision | recall | minority images flagged |",
         "|---|---|---:|---:|---:|",
@@ -120,20 +126,23 @@ def main():
     parser.add_argument("--results", type=Path, required=True, help="folder of the result files")
     parser.add_argument("--model_name_or_path", default="tf_efficientnet_lite0", help="pretrained backbone")
     parser.add_argument("--image_size", type=int, default=96, help="pixels")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of images, flips and folds")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of flips and folds")
     options = parser.parse_args()
     if find_label_issues is None:
         print("cleanlab is not installed: its rows are left out.")
     backbone = Backbone.load(options.model_name_or_path, options.image_size, options.features)
+    train = load_classification_dataset(options.cifar10)["train"].select_columns(["image", "label"])
+    cifar = Images(backbone, train.shuffle(seed=0).select(range(IMAGES)).flatten_indices())
+    birds = load_classification_dataset(options.waterbirds)["train"]
+    masked, bare = Images(backbone, birds), Images(backbone, birds.remove_columns("mask"))
     options.results.mkdir(parents=True, exist_ok=True)
     for seed in options.seeds:
         path = options.results / f"seed-{seed}.json"
         if not path.exists():
-            write_record(path, record_of(options, backbone, seed))
+            write_record(path, record_of(cifar, masked, bare, seed))
     print(write_table(options.results))
 
 
 if __name__ == "__main__":
-    np.random.seed(0)
     torch.set_num_threads(1)
     main()

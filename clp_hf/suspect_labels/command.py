@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import torch
 from datasets import Dataset, concatenate_datasets
 
 from ..data.columns import Columns
@@ -73,7 +74,9 @@ def write_suspect_labels(
     images = backbone.images(together, "all splits")
     names = together.features["label"].names
     caution = 0.0 if {"mask", "box"} & set(together.column_names) else WITHOUT_MASKS
-    found = suspect_labels(backbone.views(images), len(names), partial(backbone.swapped, images), caution, seed)
+    views, swapped = backbone.views(images), partial(backbone.swapped, images)
+    learn_from = torch.tensor([split == "train" for split, _ in where])
+    found = suspect_labels(views, len(names), swapped, caution, learn_from, seed)
     files, labels = file_names(splits), images.labels.tolist()
     rows = [
         {

@@ -52,6 +52,7 @@ def suspect_labels(
     num_classes: int,
     swapped: Callable[[Tensor], Tensor],
     caution: float = 0.0,
+    learn_from: Tensor | None = None,
     seed: int = 0,
 ) -> SuspectLabels:
     """Judge every label by heads that have not seen it.
@@ -68,17 +69,24 @@ def suspect_labels(
         swapped: from places (n,) to features (n, d) of every object before the background of another place.
         caution: by how much, in log-odds, more has to speak against the label of an image whose background is that of
             another class; `WITHOUT_MASKS`, where there are none.
+        learn_from: bool (n,), the training images, by default all: a shortcut is theirs, and balanced test images among
+            them would hide it. Other images are judged alone.
         seed: of the folds.
     """
     labels, features = images.labels, images.images.features
+    learn_from = torch.ones_like(labels, dtype=torch.bool) if learn_from is None else learn_from
     fold = folds(labels, seed)
-    first = CrossValidatedHeads([features], labels, num_classes, fold).logits
-    background = CrossValidatedHeads([images.background], labels, num_classes, fold).logits
-    told = {"image": told_above_chance(first, labels), "background": told_above_chance(background, labels)}
+    first = CrossValidatedHeads([features], labels, num_classes, fold, learn_from).logits
+    background = CrossValidatedHeads([images.background], labels, num_classes, fold, learn_from).logits
+    told = {
+        name: told_above_chance(logits[learn_from], labels[learn_from])
+        for name, logits in (("image", first), ("background", background))
+    }
     shortcut = is_shortcut(told)
     places = background.argmax(1)
     views = [features, swapped(places)] if shortcut else [features]
-    trusted = _two_of_each((places if shortcut else first.argmax(1)) == labels, labels, fold)
+    agreed = (places if shortcut else first.argmax(1)) == labels
+    trusted = _enough(agreed & learn_from, learn_from, labels, fold)
     second = CrossValidatedHeads(views, labels, num_classes, fold, trusted).logits
     spoken_for = margin(second, labels)
     elsewhere = places != labels
@@ -96,11 +104,11 @@ def suspect_labels(
     )
 
 
-def _two_of_each(trusted: Tensor, labels: Tensor, fold: Tensor) -> Tensor:
-    """All images of a class of which too few are trusted to be learned from without any fold."""
+def _enough(trusted: Tensor, learn_from: Tensor, labels: Tensor, fold: Tensor) -> Tensor:
+    """With all training images of a class of which too few are trusted to learn from when any fold is left out."""
     found = trusted.clone()
     for label in labels.unique():
         members = labels == label
         if len(fold[members & trusted].unique()) < 2:
-            found |= members
+            found |= members & learn_from
     return found

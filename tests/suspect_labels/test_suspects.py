@@ -71,3 +71,24 @@ def test_where_the_background_is_no_shortcut_nothing_is_swapped_and_nothing_is_r
 def test_clean_labels_are_hardly_suspect():
     images, *_, swapped = drawn(wrong=0.0)
     assert suspect_labels(images, 2, swapped).flagged.float().mean() < 0.02
+
+
+def test_balanced_test_images_do_not_hide_the_shortcut():
+    images, _, _, flipped, swapped = drawn()
+    others, *_, their_swapped = drawn(agree=0.5, wrong=0.0, seed=1)
+
+    def joined(name):
+        return torch.cat([getattr(images.images, name), getattr(others.images, name)])
+
+    both = CausalFeatures(
+        FeatureSet(joined("features"), joined("logits"), joined("labels")),
+        torch.cat([images.maskable, others.maskable]),
+        torch.cat([images.background, others.background]),
+    )
+    train = torch.arange(len(both)) < len(images)
+    found = suspect_labels(
+        both, 2, lambda places: torch.cat([swapped(places[train]), their_swapped(places[~train])]), learn_from=train
+    )
+    assert found.told["background"] > 0.75 * found.told["image"]
+    assert found.flagged[train][flipped].float().mean() > 0.85
+    assert found.flagged[~train].float().mean() < 0.05
