@@ -325,6 +325,7 @@ def inspect_data(
             train_split=train_split,
             validation_split=validation_split,
             test_split=test_split,
+            tell=partial(typer.echo, err=True),
         )
         typer.echo(format_inspection(inspection))
         typer.echo(f"\nWith pictures: {write_page(inspection, output)}")

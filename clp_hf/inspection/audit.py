@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,9 +18,8 @@ from .photos import Photo, add_boxes, add_masks, open_photos
 from .probe import FEWEST, Comparison, Estimate, compare, compare_classes, predict_by
 from .source import Source, read_source
 
-SHORTCUT = (
-    0.5  # of what the whole image tells, beyond chance, that a cue tells by itself, at the low end of its interval
-)
+# Of what the whole image tells beyond chance: what a shortcut tells by itself, at the low end of its interval.
+SHORTCUT = 0.5
 
 
 @dataclass
@@ -135,6 +135,7 @@ def inspect_dataset(
     max_opened: int = 20_000,
     seed: int = 0,
     hub_kwargs: dict | None = None,
+    tell: Callable[[str], object] = lambda text: None,
     **reading,
 ) -> Inspection:
     """Look through a data set before anything is trained on it.
@@ -148,6 +149,7 @@ def inspect_dataset(
         max_opened: images of all splits that are opened, drawn at random.
         seed: of what is drawn, of folds and intervals.
         hub_kwargs: for `load_image_classifier`.
+        tell: is called with what is being done, which may take a minute.
         **reading: names of splits, configuration and cache, as for `read_source`.
 
     Raises:
@@ -164,6 +166,7 @@ def inspect_dataset(
         role: np.sort(rng.permutation(len(split))[: int(np.ceil(share * len(split)))])
         for role, split in source.splits.items()
     }
+    tell(f"Opening {sum(map(len, rows.values())):,} of {total:,} images …")
     closely = _draw(source.labels["train"][rows["train"]], max_images, rng) if source.labels else []
     photos = {
         role: open_photos(source, role, rows[role].tolist(), rows[role][closely].tolist() if role == "train" else ())
@@ -173,6 +176,7 @@ def inspect_dataset(
         source, columns, photos, *find_duplicates([p for part in photos.values() for p in part]), Audit()
     )
     _read_objects(inspection)
+    tell(f"Asking what tells the class in {len(closely):,} training images …")
     inspection.audit = _audit(inspection, model, seed, hub_kwargs or {})
     return inspection
 
@@ -217,11 +221,13 @@ def _audit(inspection: Inspection, model: str, seed: int, hub_kwargs: dict) -> A
     if not source.labels:
         return Audit(impossible="the labels are not known")
     labels = source.labels["train"][[opened[index].row for index in positions]].astype(int)
-    counts = np.bincount(labels, minlength=len(source.class_names))
+    counts = _pictures(labels, same[positions], len(source.class_names))
     kept = np.flatnonzero(counts >= FEWEST)
     left_out = [name for name, count in zip(source.class_names, counts, strict=True) if 0 < count < FEWEST]
     if len(kept) < 2:
-        return Audit(left_out=left_out, impossible=f"fewer than two classes have {FEWEST} images that can be read")
+        return Audit(
+            left_out=left_out, impossible=f"fewer than two classes have {FEWEST} different images that can be read"
+        )
     keep = np.isin(labels, kept)
     positions = np.asarray(positions)[keep]
     labels = np.searchsorted(kept, labels[keep])
@@ -254,7 +260,7 @@ def _measure(cue: Cue, labels: np.ndarray, whole: np.ndarray, clusters: np.ndarr
     """None for a cue that too few images have."""
     rows = np.arange(len(labels)) if cue.rows is None else cue.rows
     own, whole = labels[rows], whole[rows]
-    if np.bincount(own, minlength=labels.max() + 1).min() < FEWEST:
+    if _pictures(own, clusters[rows], labels.max() + 1).min() < FEWEST:
         return None
     predicted = predict_by(cue.values, own, clusters[rows], cue.deep, seed)
     wrong, right = predicted != own, whole == own
@@ -269,6 +275,12 @@ def _measure(cue: Cue, labels: np.ndarray, whole: np.ndarray, clusters: np.ndarr
         compare_classes(predicted, whole, own, seed) if labels.max() > 1 else {},
         cue.kind == "column" and _is_tied(cue.values[:, 0], own),
     )
+
+
+def _pictures(labels: np.ndarray, clusters: np.ndarray, classes: int) -> np.ndarray:
+    """How many different ones every class has."""
+    pairs = np.unique(np.stack([labels, clusters], 1), axis=0)
+    return np.bincount(pairs[:, 0], minlength=classes)
 
 
 def _is_tied(values: np.ndarray, labels: np.ndarray) -> bool:

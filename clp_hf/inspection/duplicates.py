@@ -10,10 +10,10 @@ import numpy as np
 from .photos import Photo
 
 NEAR_BITS = 6  # of the 63 of a perceptual hash may differ,
-NEAR_CORRELATION = 0.985  # and the small pictures agree at least so much,
+NEAR_CORRELATION = 0.99  # and the small pictures, in grey, agree at least so much,
 NEAR_DIFFERENCE = 10.0  # and differ at most so much in the mean, of 255
 PLAIN = 4.0  # spread, of 255: pictures of one colour, whose hash says nothing
-BLOCK = 4096
+BLOCK, PAIRS = 4096, 1024  # compared at once: photos, and small pictures
 
 
 def find_duplicates(photos: Sequence[Photo]) -> tuple[list[list[int]], list[list[int]]]:
@@ -52,7 +52,7 @@ def _near_pairs(photos: Sequence[Photo], chosen: list[int]) -> list[tuple[int, i
         return []
     signs = np.stack([photos[index].hash for index in chosen]).astype(np.float32) * 2 - 1
     bits = signs.shape[1]
-    small = np.stack([photos[index].small for index in chosen]).reshape(len(chosen), -1)
+    small = np.stack([photos[index].small for index in chosen]).reshape(len(chosen), -1, 3)
     pairs = []
     for top in range(0, len(chosen), BLOCK):
         for left in range(top, len(chosen), BLOCK):
@@ -66,10 +66,11 @@ def _near_pairs(photos: Sequence[Photo], chosen: list[int]) -> list[tuple[int, i
 
 def _confirmed(small: np.ndarray, here: np.ndarray, there: np.ndarray) -> list[tuple[int, int]]:
     found = []
-    for start in range(0, len(here), BLOCK):
-        one, other = here[start : start + BLOCK], there[start : start + BLOCK]
+    for start in range(0, len(here), PAIRS):
+        one, other = here[start : start + PAIRS], there[start : start + PAIRS]
         first, second = small[one].astype(np.float32), small[other].astype(np.float32)
-        apart = np.abs(first - second).mean(1)
+        apart = np.abs(first - second).mean((1, 2))
+        first, second = (values.mean(2) for values in (first, second))  # grey: compression spares it
         first, second = (values - values.mean(1, keepdims=True) for values in (first, second))
         scale = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
         alike = (first * second).sum(1) >= NEAR_CORRELATION * scale

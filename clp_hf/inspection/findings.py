@@ -6,6 +6,7 @@ import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 
 import numpy as np
 
@@ -244,7 +245,7 @@ def _shortcut(inspection: Inspection, measured: Measured, before: Sequence[Measu
     if measured.tells_all:
         title = f"{_capital(measured.cue.title)} alone tells the class: {accuracy}, chance {100 * audit.chance:.0f} %"
     else:
-        title = f"{_capital(measured.cue.title)} alone tells {_plural(len(measured.classes), 'class')}: {names}"
+        title = f"{_capital(measured.cue.title)} alone tells {names} from all other classes"
     text = f"That is {percent(share)} of what the whole image tells beyond chance. " if measured.tells_all else ""
     text += (
         f"It points to the wrong class in {int(wrong.sum()):,} of {_images(len(wrong))} ({100 * wrong.mean():.1f} %)"
@@ -282,8 +283,10 @@ def audit_sentence(inspection: Inspection) -> str:
     audit = inspection.audit
     if audit.impossible:
         return f"There is no shortcut audit: {audit.impossible}."
+    asked, known = len(audit.classes) + len(audit.left_out), len(np.unique(inspection.source.labels["train"]))
+    drawn = f" (drawn from {known:,})" if asked < known else ""
     text = (
-        f"{_images(len(audit.sample))} of {len(audit.classes)} classes; the whole image tells the class in "
+        f"{_images(len(audit.sample))} of {len(audit.classes)} classes{drawn}; the whole image tells the class in "
         f"{percent(audit.image)} of them (classes count alike; features of {one_line(audit.features)}, cross-validated)"
     )
     if audit.features == PIXEL_STATISTICS:
@@ -328,17 +331,21 @@ def next_commands(inspection: Inspection) -> list[tuple[str, str]]:
     source, shortcuts = inspection.source, inspection.audit.shortcuts
     if not source.labels:
         return [("clp-hf inspect --help", "how to name the columns; then inspect again")]
-    given, data = _flags(inspection.columns), shlex.quote(source.name)
-    commands, folder = [], source.name
+    given, data, commands = _flags(inspection.columns), source.name, []
     in_pixels = any(found.cue.kind == "pixels" and found.cue.key != "size" for found in shortcuts)
     if in_pixels and not {"mask", "box"} & set(source.roles):
-        commands.append((f"clp-hf masks --dataset_name {data}", "masks: what is object and what is background"))
-        if source.name != "embedded":
-            folder = f"{source.name.rstrip('/')}-masks"
+        image = _flags(Columns(image_column=inspection.columns.image_column))
+        made = "masks: what is object and what is background"
+        commands.append((f"clp-hf masks --dataset_name {shlex.quote(data)}{image}", made))
+        data = f"{data if Path(data).exists() else Path(data).name}-masks"
     if shortcuts and not source.groups:
-        commands.append((f"clp-hf groups {data}{given}", "groups: which images the shortcut misleads about"))
-    commands.append((f"clp-hf labels {data}{given}", "labels that may be wrong, told apart from minorities"))
-    commands.append((f"clp-hf train classify --dataset_name {shlex.quote(folder)}{given}", "train"))
+        made = "groups: which images the shortcut misleads about"
+        commands.append((f"clp-hf groups {shlex.quote(data)}{given}", made))
+        data = f"{data}-groups"
+    commands.append(
+        (f"clp-hf labels {shlex.quote(data)}{given}", "labels that may be wrong, told apart from minorities")
+    )
+    commands.append((f"clp-hf train classify --dataset_name {shlex.quote(data)}{given}", "train"))
     return commands
 
 

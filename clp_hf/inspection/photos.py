@@ -18,9 +18,8 @@ from ..data.mask_values import box_mask, to_grey
 from ..data.pixels import UNREADABLE, to_rgb
 
 SIDE = 96  # pixels of what is kept of an image, squeezed; recipes see as many by default
-SMALL = 16  # of what tells near duplicates
-HASHED = 32  # of what a perceptual hash is made of
-FREQUENCIES = 8  # in each direction, of that hash
+SMALL = 32  # of what tells near duplicates
+FREQUENCIES = 8  # in each direction, of a perceptual hash
 BATCH = 256  # files whose content is in memory at once
 USUAL_MODES = ("RGB", "L")
 
@@ -96,12 +95,14 @@ def add_masks(photos: list[Photo], source, mask_value: list[int] | None = None) 
         encoded = source.encoded(part[0].split, column).select([photo.row for photo in part])
         for photo, stored in zip(part, encoded[column][:], strict=True):
             try:
-                mask = to_grey(_decoded(stored)[0], mask_value)
-            except UNREADABLE as error:
+                mask = to_grey(_decoded(stored), mask_value)
+            except Exception as error:  # likewise
                 photo.mask_problem = str(error)
                 continue
             if mask.size != (photo.width, photo.height):
-                photo.mask_problem = f"{mask.width} × {mask.height} pixels, its image {photo.width} × {photo.height}"
+                photo.mask_problem = (
+                    f"{mask.width} × {mask.height} pixels, and its image {photo.width} × {photo.height}"
+                )
             else:
                 photo.mask = np.asarray(mask.resize((SIDE, SIDE), Image.Resampling.BILINEAR))
 
@@ -117,7 +118,7 @@ def read_image(source, photo: Photo) -> Image.Image | None:
     """The image itself, turned as its EXIF data say; None where it cannot be read."""
     column = source.roles["image"]
     try:
-        image = ImageOps.exif_transpose(_decoded(source.encoded(photo.split, column)[photo.row][column])[0])
+        image = ImageOps.exif_transpose(_decoded(source.encoded(photo.split, column)[photo.row][column]))
         image.load()
     except UNREADABLE:
         return None
@@ -134,10 +135,8 @@ def _content(stored: dict | None) -> bytes:
     return Path(stored["path"]).read_bytes() if stored["bytes"] is None else stored["bytes"]
 
 
-def _decoded(stored: dict | None) -> tuple[Image.Image, bytes]:
-    content = _content(stored)
-    image = Image.open(io.BytesIO(content))
-    return image, content
+def _decoded(stored: dict | None) -> Image.Image:
+    return Image.open(io.BytesIO(_content(stored)))
 
 
 def _open(split: str, row: int, stored: dict | None, closely: bool) -> Photo:
@@ -150,14 +149,13 @@ def _open(split: str, row: int, stored: dict | None, closely: bool) -> Photo:
             _read_header(photo, image)
             image.draft(None, (2 * SIDE, 2 * SIDE))  # a JPEG is decoded no larger than it is needed
             rgb = to_rgb(ImageOps.exif_transpose(image))
-    except UNREADABLE as error:
+    except Exception as error:  # whatever a decoder raises on what was no image
         photo.problem = str(error) or type(error).__name__
         return photo
     squeezed = rgb.resize((SIDE, SIDE), Image.Resampling.BILINEAR, reducing_gap=3.0)
     photo.spread = float(np.asarray(squeezed, np.float32).std((0, 1)).max())
-    grey = np.asarray(squeezed.resize((HASHED, HASHED), Image.Resampling.BOX).convert("L"), np.float32)
-    photo.hash = perceptual_hash(grey)
-    photo.small = np.asarray(squeezed.resize((SMALL, SMALL), Image.Resampling.BOX))
+    small = squeezed.resize((SMALL, SMALL), Image.Resampling.BOX)
+    photo.small, photo.hash = np.asarray(small), perceptual_hash(np.asarray(small.convert("L"), np.float32))
     if closely:
         photo.pixels = np.asarray(squeezed)
     return photo
@@ -180,8 +178,8 @@ def _read_header(photo: Photo, image: Image.Image) -> None:
 
 
 def _cosines() -> np.ndarray:
-    """(FREQUENCIES, HASHED): rows of the discrete cosine transform."""
-    angles = np.outer(np.arange(FREQUENCIES), 2 * np.arange(HASHED) + 1) * np.pi / (2 * HASHED)
+    """(FREQUENCIES, SMALL): rows of the discrete cosine transform."""
+    angles = np.outer(np.arange(FREQUENCIES), 2 * np.arange(SMALL) + 1) * np.pi / (2 * SMALL)
     return np.cos(angles).astype(np.float32)
 
 
@@ -192,7 +190,7 @@ def perceptual_hash(grey: np.ndarray) -> np.ndarray:
     """Which of the lowest frequencies of a grey image are above their median: (63,) bool; brightness does not count.
 
     Args:
-        grey: (HASHED, HASHED).
+        grey: (SMALL, SMALL).
     """
     frequencies = (COSINES @ grey @ COSINES.T).ravel()[1:]
     return frequencies > np.median(frequencies)
