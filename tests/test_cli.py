@@ -154,7 +154,7 @@ def test_hsfm_is_its_recipe(run, launched):
 def test_repair_is_its_recipe_and_has_an_overview(run, launched):
     run("repair", "--method", "dfr", "--on", "meta")
     assert launched[0].training_script_args == ["repair", "--method", "dfr", "--on", "meta"]
-    overview = run("repair", "--help").stdout
+    overview = " ".join(run("repair", "--help").stdout.split())  # however wide the terminal is
     assert all(f" {name} (" in overview for name in REPAIRS)
     assert "--on {validation,meta}" in run("repair", "--method", "dfr", "--help").stdout
 

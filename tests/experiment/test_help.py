@@ -70,7 +70,7 @@ def test_the_short_help_is_short_and_tells_of_every_option_of_our_own(pages):
     own = {item.name for part in (DataArguments, ModelArguments, MethodArguments) for item in fields(part)}
     own |= set(own_fields(CLPTrainingArguments)) - set(CLPTrainingArguments.DEPRECATED)
     for name in set(recipes()) - {"repair", "hsfm"}:
-        text = render(pages[name])
+        text = render(pages[name], width=120)
         assert len(text.splitlines()) <= LINES
         words = set(text.split())
         assert {f"--{option}" for option in own} <= words
