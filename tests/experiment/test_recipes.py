@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -72,6 +73,17 @@ def test_cifar_longtail(run, tiny_cifar, tmp_path):
     assert "clp_hf by causal logit perturbation (CLP).\n" in card  # from no other model
     assert "import clp_hf.networks  # registers" in card
     assert {"test_few_shot_accuracy", "test_accuracy_class_class_2", "eval_accuracy"} <= set(results)
+
+
+def test_the_final_table_names_its_split_and_what_was_really_selected(run, tiny_cifar):
+    flags = ("--dataset_name", tiny_cifar, "--imbalance_ratio", "9", "--meta_samples", "2", "--image_size", "16")
+    flags = (*flags, "--model_name_or_path", "cifar_resnet20", "--method", "erm")
+    output, _ = run("cifar_longtail", *flags)
+    assert "\n| accuracy, % (test) " in output
+    assert re.search(r"\nerm: step \d+ of \d+, with the highest validation accuracy, 0\.\d+\n", output)
+    output, _ = run("cifar_longtail", *flags, "--load_best_model_at_end", "false")
+    assert "no checkpoint was selected. Test error: erm" in output
+    assert re.search(r"\nerm: step (\d+) of \1, not selected\n", output)
 
 
 def test_cifar_longtail_refuses_another_split(run, tiny_cifar):
