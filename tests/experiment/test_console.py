@@ -1,6 +1,5 @@
 """What a command prints: each warning that can be acted on, once, and nothing that libraries say of themselves."""
 
-import io
 import logging
 import os
 import re
@@ -27,29 +26,24 @@ CARD = "Repo card metadata block was not found. Setting CardData to empty."
 
 
 @pytest.fixture
-def heard(monkeypatch):
-    """What is written to standard error inside, by libraries' handlers too."""
-    stream = io.StringIO()
-    monkeypatch.setattr(sys, "stderr", stream)
-    library = logging.getLogger("huggingface_hub")
-    handler = logging.StreamHandler()
-    library.addHandler(handler)
-    yield stream
-    library.removeHandler(handler)
+def library(monkeypatch):
+    """Have a library make its handler now, of standard error as it is in the test itself."""
+    return lambda: monkeypatch.setattr(logging.getLogger("huggingface_hub"), "handlers", [logging.StreamHandler()])
 
 
 @pytest.mark.parametrize("verbose", [False, True])
-def test_a_warning_is_heard_once_and_some_not_at_all(heard, verbose):
+def test_a_warning_is_heard_once_and_some_not_at_all(library, capsys, verbose):
+    library()
     with quiet(verbose):
         for _ in range(3):
             logging.getLogger("huggingface_hub.repocard").warning(CARD)
             logging.getLogger("huggingface_hub.repocard").warning("The disk is nearly full.")
-    lines = [line for line in heard.getvalue().splitlines() if line]
+    lines = [line for line in capsys.readouterr().err.splitlines() if line]
     assert lines.count("The disk is nearly full.") == (3 if verbose else 1)
     assert lines.count(CARD) == (3 if verbose else 0)
 
 
-def test_a_python_warning_is_a_sentence(heard):
+def test_a_python_warning_is_a_sentence(capsys):
     def warn(message, category=UserWarning):
         warnings.warn(message, category, stacklevel=1)
 
@@ -64,18 +58,19 @@ def test_a_python_warning_is_a_sentence(heard):
                 warn("Fewer images than asked for.")
                 warn("`torch.jit.script` is deprecated. Please switch to `torch.compile`.", FutureWarning)
                 warn("'pin_memory' argument is set as true but no accelerator is found, then …")
-    assert heard.getvalue() == "Warning: Fewer images than asked for.\n"
+    assert capsys.readouterr().err == "Warning: Fewer images than asked for.\n"
 
 
-def test_other_processes_have_errors_alone(heard, monkeypatch):
+def test_other_processes_have_errors_alone(library, capsys, monkeypatch):
+    library()
     monkeypatch.setenv("RANK", "1")
     with quiet():
         logging.getLogger("huggingface_hub.hf_api").warning("Said by the first process.")
         logging.getLogger("huggingface_hub.hf_api").error("The disk is full.")
-    assert heard.getvalue() == "The disk is full.\n"
+    assert capsys.readouterr().err == "The disk is full.\n"
 
 
-def test_all_is_as_before_afterwards(heard):
+def test_all_is_as_before_afterwards():
     def state():
         root = [*logging.getLogger().handlers, logging.lastResort, *logging.getLogger("huggingface_hub").handlers]
         return (
