@@ -110,7 +110,7 @@ class _Images(Dataset):
 
 def _unit(values: np.ndarray) -> Tensor:
     """uint8 (n, h, w, c) to float32 (n, c, h, w) in [0, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(values)).permute(0, 3, 1, 2).float() / 255
+    return torch.from_numpy(np.array(values)).permute(0, 3, 1, 2).float() / 255
 
 
 def _statistics(images: Tensor) -> np.ndarray:
