@@ -111,10 +111,8 @@ def _duplicates(inspection: Inspection) -> Iterable[Finding]:
         files = sum(tuple(same) in exact for same in chosen)
         examples = [photos[index] for same in chosen for index in same[:3]][:EXAMPLES]
         captions = [" · ".join(filter(None, (photo.split, inspection.label(photo), photo.name))) for photo in examples]
-        kinds = f"{files:,} the same file, {len(chosen) - files:,} the same picture in different files"
-        yield Finding(
-            level, title, f"{text} Of these sets are {kinds}. Such as {names_of(examples)}.", examples, captions
-        )
+        kinds = f"{files:,} as the same file, {len(chosen) - files:,} as different files"
+        yield Finding(level, title, f"{text} They are there {kinds}: {names_of(examples)}.", examples, captions)
 
     counted = len({index for same in across for index in same if photos[index].split != "train"})
     yield from finding(

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from ..data.mask_values import box_mask, to_grey
 from ..data.pixels import UNREADABLE, to_rgb
@@ -149,7 +149,10 @@ def _open(split: str, row: int, stored: dict | None, closely: bool) -> Photo:
             _read_header(photo, image)
             image.draft(None, (2 * SIDE, 2 * SIDE))  # a JPEG is decoded no larger than it is needed
             rgb = to_rgb(ImageOps.exif_transpose(image))
-    except Exception as error:  # whatever a decoder raises on what was no image
+    except UnidentifiedImageError:
+        photo.problem = "it is no image of a known format"
+        return photo
+    except Exception as error:  # whatever a decoder raises
         photo.problem = str(error) or type(error).__name__
         return photo
     squeezed = rgb.resize((SIDE, SIDE), Image.Resampling.BILINEAR, reducing_gap=3.0)
