@@ -45,7 +45,7 @@ import plots  # noqa: E402
 import torch  # noqa: E402
 from common import write_record  # noqa: E402
 from frozen_features import freeze  # noqa: E402
-from tables import by_method, caption, table, without_folder  # noqa: E402
+from tables import NOT_OF_THE_SCENARIO, by_method, caption, table, without_folder  # noqa: E402
 from transformers import HfArgumentParser  # noqa: E402
 from transformers.utils.logging import disable_progress_bar  # noqa: E402
 from variants import (  # noqa: E402
@@ -143,7 +143,7 @@ class Comparison:
     def description(self, method: str) -> dict[str, Any]:
         """What a run of this method is, but for its seed and what comes out of it, as JSON has it."""
         recipe, data, model, training = self.arguments
-        scenario = {name: value for name, value in vars(recipe).items() if name not in ("method", "preset", "compare")}
+        scenario = {name: value for name, value in vars(recipe).items() if name not in NOT_OF_THE_SCENARIO}
         settings = {
             **{name: without_folder(value) for name, value in scenario.items()},
             **{name: value for name, value in vars(data).items() if name not in ("dataset_name", "image_size")},

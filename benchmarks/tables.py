@@ -56,13 +56,17 @@ def table(records: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+# Arguments of a recipe that say how it is run, and not on what.
+NOT_OF_THE_SCENARIO = ("method", "preset", "compare", "verbose", "overwrite_output_dir")
+
+
 def caption(comparison: Any, records: Sequence[dict[str, Any]]) -> str:
     """What was compared, the budget, and what selects the checkpoint that is tested."""
     recipe, data, _, training = comparison.arguments
     details = [
         f"{name} {without_folder(value)}"
         for name, value in vars(recipe).items()
-        if name not in ("method", "compare") and value is not None
+        if name not in NOT_OF_THE_SCENARIO and value is not None
     ]
     sizes = sorted({sum(record["class_counts"].values()) for record in records if "class_counts" in record})
     parts = [

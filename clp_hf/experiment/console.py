@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 UNHEARD = (
     "Repo card metadata block was not found",
     "`torch.jit.script` is deprecated",
+    "mtime may not be reliable on this filesystem",
     "'pin_memory' argument is set as true but no accelerator is found",
 )
 LIBRARIES = ("transformers", "datasets", "huggingface_hub", "accelerate", "timm")

@@ -308,7 +308,7 @@ class TestWithoutTheHub:
 
     def test_without_the_package(self, monkeypatch):
         monkeypatch.setattr(timm_models, "PACKAGED_WEIGHTS", "no_such_package")
-        with pytest.raises(ConnectionError, match="the demo extra"):
+        with pytest.raises(ConnectionError, match=r"clp-hf\[demo\]"):
             load_image_classifier("tf_efficientnet_lite0", num_labels=2)
 
 
