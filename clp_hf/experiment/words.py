@@ -46,7 +46,8 @@ GROUPS = {
     "perturbation": Group(
         ("evidence", "perturbed_logits", "perturbation_learning_rate"),
         (
-            "perturbation_bound", "class_prior", "condition_on_label", "characteristics", "evidence_every", "evidence_network",
+            "perturbation_bound", "class_prior", "condition_on_label", "characteristics", "evidence_every",
+            "evidence_network",
             "perturbation_hidden_size", "perturbation_activation", "perturbation_optim", "perturbation_weight_decay",
             "perturbation_follows_schedule", "perturbation_start",
         ),

@@ -193,6 +193,6 @@ def test_it_is_said_once_before_training(run, birds, tmp_path):
     logged = run("--method", "afr")[1]
     assert logged.count("Which one for what you have: 'every group label' and 'masks and ten images a group'.") == 1
     flags = ["--mask_column", "none", "--attribute_column", "none", "--group_column", "none"]
-    logged = run(*flags, "--method", "erm", "--max_steps", "1", "--freeze_batch_norm", "false", "--overwrite_output_dir",
-                 "true", recipe="waterbirds")[1]  # fmt: skip
+    flags += ["--method", "erm", "--max_steps", "1", "--freeze_batch_norm", "false", "--overwrite_output_dir", "true"]
+    logged = run(*flags, recipe="waterbirds")[1]
     assert "Which one for what you have: 'labels only'. What would add to it: masks of the images" in logged
