@@ -7,6 +7,7 @@ A table of every cue in every data set: its class-balanced accuracy and its shar
 """
 
 import argparse
+import json
 import time
 from pathlib import Path
 
@@ -111,7 +112,7 @@ def table(records: list[dict]) -> str:
         named = [cue["cue"] for cue in record["cues"] if cue["shortcut"]]
         lines += [
             "",
-            f"## {record['title'][0].upper()}{record['title'][1:]}",
+            f"## {record['title']}",
             "",
             f"What tells the class: {record['tells the class']}. Named: **{', '.join(named) or 'nothing'}**. "
             f"{record['images']:,} images, {record['classes']} classes; the whole image {percent(record['image'])} %; "
@@ -136,14 +137,17 @@ def main():
     parser.add_argument("--max_opened", type=int, default=4000)
     parser.add_argument("--output", default=str(RESULTS / "shortcut_audit.json"))
     args = parser.parse_args()
-    records = []
+    output = Path(args.output)
+    records = json.loads(output.read_text())["records"] if output.is_file() else []
     for title, truth, splits in data_sets(args):
+        if title in {record["title"] for record in records}:
+            continue  # of a run that was interrupted
         start = time.process_time()
         inspection = inspect_dataset(splits, max_images=args.max_images, max_opened=args.max_opened)
         records.append(record_of(title, truth, inspection, time.process_time() - start))
         print(title, [cue["cue"] for cue in records[-1]["cues"] if cue["shortcut"]], flush=True)
-        write_record(Path(args.output), {"records": records})
-        Path(args.output).with_suffix(".md").write_text(table(records), encoding="utf-8")
+        write_record(output, {"records": records})
+    output.with_suffix(".md").write_text(table(records), encoding="utf-8")
 
 
 if __name__ == "__main__":
