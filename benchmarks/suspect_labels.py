@@ -7,7 +7,8 @@ CIFAR-10: 5,000 training images, 40 % of their labels flipped to one of the two 
 the training images, 10 % of the labels flipped at random; minority images are those of a right label and the other
 place. Features are of one frozen backbone. Beside it cleanlab, where it is installed (pip install cleanlab), on
 the same features: `find_label_issues` of the cross-validated probabilities of scikit-learn's logistic regression, as
-its documentation has it. Precision and recall are of what is flagged, each method by its own rule.
+its documentation has it, and of those of our own heads, which are shrunk more. Precision and recall are of what is
+flagged, each method by its own rule.
 """
 
 import argparse
@@ -26,6 +27,7 @@ from clp_hf.data import flip_noise, load_classification_dataset, similar_classes
 from clp_hf.data.dataset import CLEAN_LABEL, ImageClassificationDataset
 from clp_hf.data.scenarios.label_noise import thumbnail_confusion
 from clp_hf.discovery import Backbone
+from clp_hf.discovery.probe import CrossValidatedHeads, folds
 from clp_hf.features import CausalFeatures
 from clp_hf.suspect_labels import suspect_labels
 from clp_hf.suspect_labels.suspects import WITHOUT_MASKS
@@ -60,11 +62,17 @@ class Images:
         return suspect_labels(self.labelled(noisy), classes, swapped, caution, seed=seed).flagged
 
 
-def cleanlab(views: CausalFeatures) -> Tensor:
-    features, labels = views.images.features.numpy(), views.labels.numpy()
-    head = LogisticRegression(max_iter=1000)
-    probabilities = cross_val_predict(head, features, labels, cv=5, method="predict_proba")
-    return torch.from_numpy(find_label_issues(labels, probabilities))
+def cleanlab(views: CausalFeatures, classes: int, seed: int) -> dict[str, Tensor]:
+    """By the probabilities of scikit-learn's logistic regression, and by those of the heads that ours begins with."""
+    features, labels = views.images.features, views.labels
+    default = LogisticRegression(max_iter=1000)
+    probabilities = cross_val_predict(default, features.numpy(), labels.numpy(), cv=5, method="predict_proba")
+    heads = CrossValidatedHeads([features], labels, classes, folds(labels, seed))
+    same = heads.logits.softmax(-1).numpy()
+    return {
+        "cleanlab": torch.from_numpy(find_label_issues(labels.numpy(), probabilities)),
+        "cleanlab, same heads": torch.from_numpy(find_label_issues(labels.numpy(), same)),
+    }
 
 
 def measured(flagged: Tensor, noisy: Dataset) -> dict[str, float | int]:
@@ -93,7 +101,9 @@ def record_of(cifar: Images, masked: Images, bare: Images, seed: int) -> dict:
     for name, (images, noisy) in cases.items():
         rows[name] = {"clp-hf labels": measured(images.suspects(noisy, seed), noisy)}
         if find_label_issues is not None and images is not masked:
-            rows[name]["cleanlab"] = measured(cleanlab(images.labelled(noisy)), noisy)
+            classes = noisy.features["label"].num_classes
+            for method, flagged in cleanlab(images.labelled(noisy), classes, seed).items():
+                rows[name][method] = measured(flagged, noisy)
     return {"seed": seed, "rows": rows}
 
 
