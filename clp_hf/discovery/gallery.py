@@ -6,14 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import jinja2
 from markupsafe import Markup
 
-from .. import __version__
 from ..utils.files import write_whole
-from ..utils.text import one_line
+from ..utils.page import render_page
 
-FOLDER = Path(__file__).parent
 LONGEST = 1000  # characters of a text
 
 
@@ -35,19 +32,8 @@ def write_gallery(
     path: str | Path, kind: str, title: str, facts: Sequence[tuple[str, str]], sections: Sequence[Section]
 ) -> Path:
     """Write the page; texts are escaped, nothing else is needed to read it."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader([FOLDER, FOLDER.parent / "report"]),
-        autoescape=True,
-        finalize=lambda value: one_line(value, LONGEST) if type(value) is str else value,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    css = environment.loader.get_source(environment, "page.css")[0]
-    page = environment.get_template("gallery.html").render(
-        kind=kind, title=title, facts=facts, sections=sections, css=Markup(css),
-        version=__version__,
-    )  # fmt: skip
+    template = Path(__file__).with_name("gallery.html")
+    page = render_page(template, LONGEST, kind=kind, title=title, facts=facts, sections=sections)
     with write_whole(path) as part:
         part.write_text(page, encoding="utf-8")
     return Path(path)

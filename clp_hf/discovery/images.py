@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
-
 from datasets import DatasetDict
 from datasets import Image as ImageFeature
 from markupsafe import Markup
@@ -14,6 +11,7 @@ from ..data.columns import Columns
 from ..data.loading import VALIDATION_SPLITS, load_classification_dataset
 from ..data.pixels import to_rgb
 from ..data.sources import read_splits
+from ..utils.page import data_uri, jpeg
 
 SIDE = 160  # of a thumbnail, pixels
 
@@ -47,7 +45,6 @@ def file_names(splits: DatasetDict) -> list[str]:
 
 def thumbnail(image: Image.Image) -> Markup:
     """A small JPEG as a data URI."""
-    small, buffer = to_rgb(image), io.BytesIO()
+    small = to_rgb(image)
     small.thumbnail((SIDE, SIDE))
-    small.save(buffer, "JPEG", quality=85)
-    return Markup(f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}")
+    return data_uri(jpeg(small, quality=85), "jpeg")

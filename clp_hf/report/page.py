@@ -1,17 +1,14 @@
 """The report: what runs hold, as tables, pictures and one self-contained page of HTML."""
 
-import base64
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
-from markupsafe import Markup
 from matplotlib.figure import Figure
 from transformers.utils import logging
 
-from .. import __version__
 from ..hub.record import RunRecord
+from ..utils.page import data_uri, render_page
 from ..utils.text import one_line
 from ..visualization.pictures import CURVES, GRAD_CAM_CAPTION, Picture, run_pictures
 from ..visualization.style import to_svg
@@ -25,7 +22,6 @@ from .table import Cell, Table
 logger = logging.get_logger(__name__)
 
 Columns = Mapping[str, Sequence[Mapping[str, float]]]  # title -> the metrics of every run of a row
-LONGEST = 5000  # characters of a text: a command, a setting
 
 
 def write_report(runs: Sequence[str | Path], output: str | Path) -> Path:
@@ -59,17 +55,9 @@ def write_report(runs: Sequence[str | Path], output: str | Path) -> Path:
     by_data: dict[tuple, list[Row]] = {}
     for row in rows:
         by_data.setdefault(data_of(row.first), []).append(row)
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("clp_hf.report", ""),
-        autoescape=True,
-        finalize=lambda value: one_line(value, LONGEST) if type(value) is str else value,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("page.html").render(
+    page = render_page(
+        Path(__file__).with_name("report.html"),
         title=_title(rows),
-        css=environment.loader.get_source(environment, "page.css")[0],
         data=[_data_facts(same[0].first.record, len(by_data) > 1) for same in by_data.values()],
         grad_cam_caption=GRAD_CAM_CAPTION,
         masks=[line for same in by_data.values() for line in _masks(same[0].first.record)],
@@ -77,7 +65,6 @@ def write_report(runs: Sequence[str | Path], output: str | Path) -> Path:
         apart=[told_data(same[0].first) for same in by_data.values()] if len(by_data) > 1 else [],
         comparisons=[_comparison(compare(same)) for same in by_data.values() if len(same) > 1],
         runs=[_section(row, index, rows) for index, row in enumerate(rows)],
-        version=__version__,
     )
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(page, encoding="utf-8")
@@ -144,7 +131,7 @@ def _section(row: Row, index: int, rows: Sequence[Row]) -> dict[str, Any]:
         "without_wall": cells_without_pictures(row) if walls else 0,
         "curves": [_inlined(picture) for picture in pictures if picture.name in CURVES],
         "effects": [_inlined(picture) for picture in pictures if picture.name not in CURVES],
-        "grad_cam": None if run.grad_cam is None else _data_uri(run.grad_cam.read_bytes(), "png"),
+        "grad_cam": None if run.grad_cam is None else data_uri(run.grad_cam.read_bytes(), "png"),
         "settings": _settings(record),
     }
 
@@ -257,7 +244,7 @@ def _tile(tile: Tile) -> dict[str, Any]:
     pictures = [(f"{tile.name}, as the model sees it", tile.picture.image)]
     if tile.picture.grad_cam is not None:
         pictures.append((f"Grad-CAM of the predicted class over {tile.name}", tile.picture.grad_cam))
-    images = [{"src": _data_uri(content, "jpeg"), "alt": alt} for alt, content in pictures]
+    images = [{"src": data_uri(content, "jpeg"), "alt": alt} for alt, content in pictures]
     return {"name": tile.name, "said": tile.said, "images": images}
 
 
@@ -272,8 +259,4 @@ def _inlined(picture: Picture) -> dict[str, str | None]:
 
 
 def _svg_uri(figure: Figure) -> str:
-    return _data_uri(to_svg(figure).encode(), "svg+xml")
-
-
-def _data_uri(content: bytes, kind: str) -> Markup:
-    return Markup(f"data:image/{kind};base64,{base64.b64encode(content).decode()}")
+    return data_uri(to_svg(figure).encode(), "svg+xml")

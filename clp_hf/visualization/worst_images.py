@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 
 import numpy as np
@@ -14,6 +13,7 @@ from torchvision.transforms.functional import to_pil_image
 from transformers import PreTrainedModel, default_data_collator
 
 from ..hub.predictions import Picture, Predictions
+from ..utils.page import jpeg
 from .grad_cam import Attribution, heat_overlay
 
 MOST, MOST_OF_CELL = 48, 6  # pictures in all, and of a group
@@ -81,6 +81,4 @@ def _displayed(pixels: Tensor, dataset: Dataset) -> Tensor:
 def _jpeg(picture: Image.Image) -> bytes:
     picture = picture.copy()
     picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=QUALITY)
-    return buffer.getvalue()
+    return jpeg(picture, QUALITY)
