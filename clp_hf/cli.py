@@ -139,9 +139,7 @@ def evaluate(
     dataset_name: Annotated[
         str, typer.Option("--dataset_name", help="A Hub name, a folder, a parquet file, or embedded (generated birds).")
     ] = "embedded",
-    dataset_config_name: Annotated[
-        str | None, typer.Option("--dataset_config_name", help="Configuration of a Hub data set.")
-    ] = None,
+    dataset_config_name: DatasetConfig = None,
     split: Annotated[
         str | None, typer.Option("--split", help="By default test, else validation, else the only one.")
     ] = None,

@@ -8,7 +8,7 @@ from transformers import Trainer, TrainingArguments
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.utils import logging
 
-from ..utils.extras import is_installed, missing
+from ..utils.extras import is_installed, refuse_missing
 from ..utils.names import did_you_mean
 
 logger = logging.get_logger(__name__)
@@ -36,24 +36,18 @@ def check_installed(args: TrainingArguments) -> None:
             known = list(INTEGRATION_TO_CALLBACK)
             raise ValueError(f"report_to is {name!r}.{did_you_mean(name, known)} Choose of {', '.join(known)}.")
         module = REPORTERS.get(name, name)
-        if name == "tensorboard" and is_installed("tensorboardX"):
-            module = None
-        _need(f"report_to={name!r}", module)
+        if module and not (name == "tensorboard" and is_installed("tensorboardX")):
+            refuse_missing(f"report_to={name!r}", module)
     optimizer = getattr(args.optim, "value", args.optim)
-    _need(f"optim={optimizer!r}", next((module for part, module in OPTIMIZERS.items() if part in optimizer), None))
+    refuse_missing(f"optim={optimizer!r}", *[module for part, module in OPTIMIZERS.items() if part in optimizer][:1])
     if "inpaint" in getattr(args, "counterfactual_infills", ()):
-        _need("The infill 'inpaint'", "cv2" if args.inpainting_model == "telea" else "diffusers")
+        refuse_missing("The infill 'inpaint'", "cv2" if args.inpainting_model == "telea" else "diffusers")
 
 
 def check_search(hp_space=None, compute_objective=None, n_trials=20, direction="minimize", backend=None, **_) -> None:
     """The same before a search of hyper-parameters, whose arguments these are."""
     if backend is None and not any(map(is_installed, SEARCHES)):
-        _need("A search of hyper-parameters", "optuna")
-
-
-def _need(what: str, module: str | None) -> None:
-    if module is not None and (problem := missing(what, module)):
-        raise ImportError(problem)
+        refuse_missing("A search of hyper-parameters", "optuna")
 
 
 def refuse_data_parallel(model: nn.Module | None) -> None:

@@ -11,11 +11,12 @@ from datasets import DatasetDict
 
 from ..data.columns import Columns
 from ..data.groups import counts
+from ..data.loading import load_classification_dataset
 from ..segmentation.masked_dataset import CARD, DATA, write_splits
 from ..utils.locks import only_one
 from .gallery import Section, write_gallery
 from .groups import DiscoveredGroups, agreement, discover_groups, with_groups
-from .images import labelled_splits, thumbnail
+from .images import thumbnail
 from .views import IMAGE_SIZE, Backbone, views_of
 
 REPORT, PAGE = "groups.json", "groups.html"
@@ -83,7 +84,7 @@ def write_groups(
     output = Path(output_dir or f"{path if path.exists() else path.name}-groups")
     if (output / DATA).exists() and not (output / REPORT).exists():
         raise ValueError(f"{output} holds data that clp-hf groups has not made: choose another --output_dir.")
-    splits = labelled_splits(data, columns or Columns(), config_name)
+    splits = load_classification_dataset(data, columns, config_name=config_name, validation_fraction=None)
     backbone = Backbone.load(model_name_or_path, image_size)
     views = views_of(backbone, splits)
     names = splits["train"].features["label"].names

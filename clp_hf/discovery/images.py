@@ -7,31 +7,10 @@ from datasets import Image as ImageFeature
 from markupsafe import Markup
 from PIL import Image
 
-from ..data.columns import Columns
-from ..data.loading import VALIDATION_SPLITS, load_classification_dataset
 from ..data.pixels import to_rgb
-from ..data.sources import read_splits
 from ..utils.page import data_uri, jpeg
 
 SIDE = 160  # of a thumbnail, pixels
-
-
-def labelled_splits(data: str, columns: Columns, config_name: str | None = None) -> DatasetDict:
-    """The splits of a data set that have labels, whole and in their order: nothing is held out for validation.
-
-    Args:
-        data, columns, config_name: as for `load_classification_dataset`.
-
-    Raises:
-        ValueError, ConnectionError: as that one.
-    """
-    source = read_splits(data, config_name)
-    train = "train" if "train" in source or len(source) > 1 else next(iter(source))
-    validation = next((name for name in VALIDATION_SPLITS if name in source and name != train), None)
-    splits = load_classification_dataset(source, columns, train_split=train, validation_split=validation or train)
-    if validation is None:
-        del splits["validation"]
-    return splits
 
 
 def file_names(splits: DatasetDict) -> list[str]:

@@ -6,7 +6,7 @@ from transformers import TrainingArguments
 from transformers.utils import logging
 
 from ..base.requirements import check_installed
-from ..utils.extras import missing
+from ..utils.extras import missing, refuse_missing
 from .arguments import DataArguments, ModelArguments
 
 logger = logging.get_logger(__name__)
@@ -27,13 +27,8 @@ def check_packages(runs: Sequence[TrainingArguments], data: DataArguments, model
         check_installed(args)
     for name in ("meta_boxes", "train_boxes"):
         if getattr(data, name) == "grabcut":
-            _need(f"--{name} grabcut", "cv2")
+            refuse_missing(f"--{name} grabcut", "cv2")
     if model.attribution:
-        _need("--attribution", "pytorch_grad_cam", "matplotlib")
+        refuse_missing("--attribution", "pytorch_grad_cam", "matplotlib")
     elif runs[0].should_log and (problem := missing("A card with pictures", "matplotlib")):
         logger.warning(problem)
-
-
-def _need(what: str, *modules: str) -> None:
-    if problem := missing(what, *modules):
-        raise ImportError(problem)

@@ -10,11 +10,10 @@ import numpy as np
 import torch
 
 from ..hub.predictions import Predictions
+from ..utils.extras import needed_by
 
-try:
+with needed_by("A report"):
     from torchmetrics.functional.classification import binary_auroc, binary_f1_score
-except ImportError as error:
-    raise ImportError("Reports need torchmetrics: pip install 'clp-hf[viz]'.") from error
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ import torch
 from datasets import Dataset, concatenate_datasets
 
 from ..data.columns import Columns
+from ..data.loading import load_classification_dataset
 from ..discovery.gallery import Section, write_gallery
-from ..discovery.images import file_names, labelled_splits, thumbnail
+from ..discovery.images import file_names, thumbnail
 from ..discovery.views import IMAGE_SIZE, Backbone
 from ..utils.files import write_whole
 from .suspects import WITHOUT_MASKS, SuspectLabels, suspect_labels
@@ -67,7 +68,8 @@ def write_suspect_labels(
     Raises:
         ValueError: as `load_classification_dataset`.
     """
-    splits = labelled_splits(data, columns or Columns(group_column="none", attribute_column="none"), config_name)
+    columns = columns or Columns(group_column="none", attribute_column="none")
+    splits = load_classification_dataset(data, columns, config_name=config_name, validation_fraction=None)
     where = [(name, index) for name, split in splits.items() for index in range(len(split))]
     together = concatenate_datasets(list(splits.values()))
     backbone = Backbone.load(model_name_or_path, image_size)

@@ -38,6 +38,7 @@ EXTRAS = {
     "optuna": Extra("Optuna", "search"),
     "pytorch_grad_cam": Extra("grad-cam", "viz"),
     "tensorboard": Extra("TensorBoard", package="tensorboard"),
+    "torchmetrics": Extra("torchmetrics", "viz"),
     "trackio": Extra("Trackio", "tracking"),
     "wandb": Extra("Weights & Biases", package="wandb"),
 }
@@ -86,8 +87,8 @@ def needed_by(what: str) -> Iterator[None]:
         raise
 
 
-def require(what: str, *modules: str) -> ModuleType:
-    """The first of these modules, when all are installed.
+def refuse_missing(what: str, *modules: str) -> None:
+    """Find out whether these modules are installed, without importing any.
 
     Args:
         what, *modules: as for `missing`.
@@ -97,4 +98,9 @@ def require(what: str, *modules: str) -> ModuleType:
     """
     if problem := missing(what, *modules):
         raise ImportError(problem)
+
+
+def require(what: str, *modules: str) -> ModuleType:
+    """The first of these modules; arguments and errors as for `refuse_missing`."""
+    refuse_missing(what, *modules)
     return import_module(modules[0])
