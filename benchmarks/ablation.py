@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import torch
-from information import RIDGES, Knowledge, clp, judged, run
+from information import RIDGES, Knowledge, clp, run
 from strength import learned_one_step_ahead
 
 from clp_hf.features import Head
@@ -59,7 +59,7 @@ def one_step(evidence: tuple[str, ...], **settings) -> Callable[[Knowledge], tup
         for ridge in RIDGES:
             strength = learned_one_step_ahead(of, evidence, ridge, **settings)
             head, _ = clp(evidence, strengths=(strength,), ridges=(ridge,), steps=0, **settings)(of)
-            found.append((judged(head, of.validation), head, {"ridge": ridge, "strength": strength}))
+            found.append((head.accuracy(of.validation), head, {"ridge": ridge, "strength": strength}))
         _, head, chosen = max(found, key=lambda one: one[0])
         return head, chosen
 

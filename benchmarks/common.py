@@ -42,6 +42,17 @@ def seed_records(results: Path) -> list[dict]:
     return [json.loads(path.read_text()) for path in sorted(results.glob("seed-*.json"))]
 
 
+def write_table(results: Path, lines: Sequence[str]) -> str:
+    """Write lines of Markdown as `table.md` into a folder of records.
+
+    Returns:
+        The table.
+    """
+    table = "\n".join(lines)
+    (results / "table.md").write_text(table + "\n")
+    return table
+
+
 def mean_and_spread(shares: Sequence[float]) -> str:
     """Mean ± standard deviation, in percent, of shares in [0, 1]; one share has no deviation."""
     values = [100 * share for share in shares]

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from common import mean_and_spread, seed_records, write_record
+from common import mean_and_spread, seed_records, write_record, write_table
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from torch import Tensor
@@ -141,10 +141,10 @@ def main():
                 split: agreement(groups, truth[split], masked[split].labels) for split, groups in found.items()
             } | {"cpu_seconds": round(time.process_time() - started, 1)}
         write_record(path, record)
-    print(write_table(results))
+    print(table_of(results))
 
 
-def write_table(results: Path) -> str:
+def table_of(results: Path) -> str:
     """Mean ± standard deviation over seeds, as Markdown in `table.md`."""
     records = seed_records(results)
     first = next(iter(records[0]["rows"].values()))["train"]
@@ -162,9 +162,7 @@ def write_table(results: Path) -> str:
         known = all("validation" in row for row in of)
         cells.append(mean_and_spread([row["validation"]["balanced"] for row in of]) if known else "–")
         lines.append(f"| {name} | {' | '.join(cells)} | {np.mean([row['cpu_seconds'] for row in of]):.1f} |")
-    table = "\n".join(lines)
-    (results / "table.md").write_text(table + "\n")
-    return table
+    return write_table(results, lines)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "recipes"))
 
 import waterbirds  # noqa: E402
-from common import mean_and_spread, seed_records, write_record  # noqa: E402
+from common import mean_and_spread, seed_records, write_record, write_table  # noqa: E402
 
 from clp_hf import CLPTrainingArguments  # noqa: E402
 from clp_hf.baselines import afr, dfr, logistic_regression  # noqa: E402
@@ -113,10 +113,10 @@ def main():
                 row = {"test_worst_group": worst, "test_average": average, "settings": settings}
                 record["rows"][f"{name}, {method.upper()} backbone"] = row
         write_record(path, record)
-    print(write_table(results))
+    print(table_of(results))
 
 
-def write_table(results: Path) -> str:
+def table_of(results: Path) -> str:
     """Mean ± standard deviation over seeds of every row, as Markdown in `table.md`."""
     records = seed_records(results)
     seeds = ", ".join(str(record["seed"]) for record in records)
@@ -126,9 +126,7 @@ def write_table(results: Path) -> str:
         for key in ("test_worst_group", "test_average"):
             cells.append(mean_and_spread([record["rows"][name][key] for record in records]))
         lines.append(f"| {name} | {seeds} | {' | '.join(cells)} |")
-    table = "\n".join(lines)
-    (results / "table.md").write_text(table + "\n")
-    return table
+    return write_table(results, lines)
 
 
 if __name__ == "__main__":

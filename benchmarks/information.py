@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import mean_and_spread, seed_records, write_record
+from common import mean_and_spread, seed_records, write_record, write_table
 from compare import scenario_arguments
 from feature_sets import FeatureSets, feature_sets
 from sklearn.linear_model import LogisticRegression
@@ -205,15 +205,20 @@ def main():
     run(__doc__, rows)
 
 
-def run(description: str, methods_of: Callable[[bool], dict]) -> None:
-    """What the command line asks for: the methods of a table, `methods_of(there are masks)`, on every seed."""
+def prepared(description: str) -> tuple[BenchmarkArguments, FeatureSets, Path]:
+    """What the command line asks for: the arguments, the features, and the folder of the results, which is there."""
     benchmark, *arguments = scenario_arguments(
         BenchmarkArguments, description, model_name_or_path="tf_efficientnet_lite0"
     )
     experiment = importlib.import_module(benchmark.scenario).build(*arguments)
-    features = feature_sets(experiment, benchmark.features)
     results = Path(benchmark.results)
     results.mkdir(parents=True, exist_ok=True)
+    return benchmark, feature_sets(experiment, benchmark.features), results
+
+
+def run(description: str, methods_of: Callable[[bool], dict]) -> None:
+    """The methods of a table, `methods_of(there are masks)`, on every seed."""
+    benchmark, features, results = prepared(description)
     methods = methods_of(features.train.background is not None)
     for seed in benchmark.seeds:
         path = results / f"seed-{seed}.json"
@@ -232,10 +237,10 @@ def run(description: str, methods_of: Callable[[bool], dict]) -> None:
                 "validation": head.accuracy(of.validation), "cpu_seconds": round(seconds, 1), "settings": settings,
             }  # fmt: skip
             write_record(path, record)
-    print(write_table(results))
+    print(table_of(results))
 
 
-def write_table(results: Path) -> str:
+def table_of(results: Path) -> str:
     """Mean ± standard deviation over seeds of every row, as Markdown in `table.md`."""
     records = seed_records(results)
     seeds = ", ".join(str(record["seed"]) for record in records)
@@ -251,9 +256,7 @@ def write_table(results: Path) -> str:
         cells.append(mean_and_spread([row["validation"][0] for row in of]))
         cells.append(f"{np.mean([row['cpu_seconds'] for row in of]):.1f}")
         lines.append(f"| {first['information']} | {name} | {' | '.join(cells)} |")
-    table = "\n".join(lines)
-    (results / "table.md").write_text(table + "\n")
-    return table
+    return write_table(results, lines)
 
 
 if __name__ == "__main__":

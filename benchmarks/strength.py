@@ -9,7 +9,6 @@ there, over the strength of the evidence. Writes a file a seed and `strength.png
 looked at.
 """
 
-import importlib
 import json
 from pathlib import Path
 
@@ -17,9 +16,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from common import seed_records, write_record
-from compare import scenario_arguments
-from feature_sets import feature_sets
-from information import BenchmarkArguments, Knowledge, judged, knowledge
+from information import Knowledge, knowledge, prepared
 
 from clp_hf.clp_head import CLPHeadSettings, clp_head
 from clp_hf.clp_head.learning import HeadProblem
@@ -95,16 +92,12 @@ def curves(of: Knowledge, evidence: str) -> dict[str, list[float]]:
     return {
         "one step": [float(of_step.meta_loss(of_step.step(trained, torch.tensor(value)))) for value in STRENGTHS],
         "convergence": [one.meta_loss for one in ended],
-        "worst group": [judged(one.head, of.validation)[0] for one in ended],
+        "worst group": [one.head.accuracy(of.validation)[0] for one in ended],
     }
 
 
 def main():
-    benchmark, *arguments = scenario_arguments(BenchmarkArguments, __doc__, model_name_or_path="tf_efficientnet_lite0")
-    experiment = importlib.import_module(benchmark.scenario).build(*arguments)
-    features = feature_sets(experiment, benchmark.features)
-    results = Path(benchmark.results)
-    results.mkdir(parents=True, exist_ok=True)
+    benchmark, features, results = prepared(__doc__)
     for seed in benchmark.seeds:
         path = results / f"seed-{seed}.json"
         record = json.loads(path.read_text()) if path.exists() else {"seed": seed, "strengths": STRENGTHS}

@@ -17,7 +17,7 @@ from functools import cached_property, partial
 from pathlib import Path
 
 import torch
-from common import mean_and_spread, seed_records, write_record
+from common import mean_and_spread, seed_records, write_record, write_table
 from datasets import Dataset
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_predict
@@ -107,7 +107,7 @@ def record_of(cifar: Images, masked: Images, bare: Images, seed: int) -> dict:
     return {"seed": seed, "rows": rows}
 
 
-def write_table(results: Path) -> str:
+def table_of(results: Path) -> str:
     """Mean ± standard deviation over seeds, as Markdown in `table.md`."""
     records = seed_records(results)
     lines = [
@@ -123,9 +123,7 @@ def write_table(results: Path) -> str:
             keys = ("precision", "recall", "minority_flagged")
             cells = [mean_and_spread([row[key] for row in of]) if key in of[0] else "–" for key in keys]
             lines.append(f"| {case} | {method} | {' | '.join(cells)} |")
-    table = "\n".join(lines)
-    (results / "table.md").write_text(table + "\n")
-    return table
+    return write_table(results, lines)
 
 
 def main():
@@ -150,7 +148,7 @@ def main():
         path = options.results / f"seed-{seed}.json"
         if not path.exists():
             write_record(path, record_of(cifar, masked, bare, seed))
-    print(write_table(options.results))
+    print(table_of(options.results))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`benchmarks/information.py`: every row runs, and sees no more than it says."""
+"""`benchmarks/information.py`, `ablation.py` and `strength.py`: every row runs, and sees no more than it says."""
 
 import json
 import sys
@@ -10,7 +10,9 @@ import torch
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
+import ablation  # noqa: E402
 import information  # noqa: E402
+import strength  # noqa: E402
 from feature_sets import FeatureSets, SplitFeatures  # noqa: E402
 
 from clp_hf.features import FeatureSet  # noqa: E402
@@ -48,13 +50,27 @@ def sets():
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_every_row_gives_a_head(sets):
+@pytest.mark.parametrize("table", [information, ablation], ids=lambda table: table.__name__)
+def test_every_row_gives_a_head(sets, table):
     of = information.knowledge(sets, 5, 0)
-    for name, (_, cut, method) in information.rows(True).items():
+    for name, (_, cut, method) in table.rows(True).items():
         head, settings = method(cut(of))
         assert head.weight.shape == (2, 8), name
         assert torch.isfinite(head.weight).all(), name
         assert json.dumps(settings)
+
+
+def test_curves_are_over_all_strengths(sets, tmp_path):
+    of = information.knowledge(sets, 5, 0)
+    record = {
+        "background": strength.curves(of.nothing_swapped(), "background"),
+        "attribute": strength.curves(of.without_masks(), "attribute"),
+    }
+    for curves in record.values():
+        assert {len(values) for values in curves.values()} == {len(strength.STRENGTHS)}
+        assert all(torch.isfinite(torch.tensor(values)).all() for values in curves.values())
+    strength.draw([record], tmp_path / "strength.png")
+    assert (tmp_path / "strength.png").is_file()
 
 
 def test_what_is_not_known_is_not_there(sets):
