@@ -237,7 +237,9 @@ class _Problem:
         change = self.regression._logits(direction)
         slope = (gradient * direction).sum((1, 2))
         here, length = self._loss(logits, theta), torch.ones_like(slope)
-        rounding = 10 * torch.finfo(here.dtype).eps * here.abs()
+        # a loss near 0 is rounded as the logits that it is the difference of
+        largest = (self.weights[..., 0] * (logits + self.offsets).abs().amax(-1)).sum(1)
+        rounding = 10 * torch.finfo(here.dtype).eps * (here.abs() + largest)
         while True:
             stretched = length[:, None, None]
             there = self._loss(logits + stretched * change, theta + stretched * direction)

@@ -161,6 +161,15 @@ def test_it_converges_also_with_more_features_than_samples(n, d, seed, log_ridge
     assert SoftmaxRegression(features, labels, 2).solve(none, one, ridge).converged.all()
 
 
+def test_it_converges_where_the_loss_is_rounded_as_its_logits():
+    """Thirteen separable samples: the loss is a thousandth, the logits are tens."""
+    features, labels, *_ = problem(2, n=13, d=30)
+    one, none = torch.ones(1, 13, dtype=torch.float64), torch.zeros(1, 13, 2, dtype=torch.float64)
+    solution = SoftmaxRegression(features, labels, 2).solve(none, one, torch.tensor([10.0**-1.875]).double())
+    assert solution.converged.all()
+    assert solution.steps < 20
+
+
 def test_a_head_that_does_not_converge_is_said(monkeypatch):
     monkeypatch.setattr("clp_hf.bilevel.implicit.NEWTON_STEPS", 1)
     features, labels, _, _, u_z, omega = problem()
