@@ -27,7 +27,6 @@ from ..hub.record import command_line, plain_settings
 from ..metrics import GroupMetrics, format_group_table
 from ..modeling.identity import parameter_count
 from ..modeling.loading import load_image_classifier
-from ..modeling.modes import freeze_batch_norm_statistics
 from ..modeling.preprocessing import image_settings, load_image_processor, squash_bilinearly
 from ..segmentation.boxes import add_boxes
 from ..segmentation.reports import mask_counts
@@ -249,10 +248,9 @@ class Experiment:
             id2label=dict(enumerate(self.label_names)),
             image_size=self.image_size,
             pretrained=self.model_args.pretrained,
+            freeze_batch_norm=self.model_args.freeze_batch_norm,
             **self.hub_kwargs,
         )
-        if self.model_args.freeze_batch_norm:
-            freeze_batch_norm_statistics(model)
         return model.to(memory_format=torch.channels_last)  # 1.7 × faster depthwise convolutions on a CPU
 
     def run(self, method: Mapping[str, Any], output_dir: str) -> dict[str, float]:

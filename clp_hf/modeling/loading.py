@@ -20,6 +20,7 @@ from .adoption import adopt, at_image_size, single_label
 from .class_order import in_class_order, stored_names
 from .connection import connection
 from .identity import architecture_name, height_width
+from .modes import freeze_batch_norm_statistics
 from .timm_models import PACKAGED_ARCHITECTURE, hub_name, load_packaged, timm_name
 
 logger = logging.getLogger(__name__)
@@ -33,6 +34,7 @@ def load_image_classifier(
     label2id: Mapping[str, int] | None = None,
     image_size: int | tuple[int, int] | None = None,
     pretrained: bool = True,
+    freeze_batch_norm: bool = False,
     model_args: dict[str, Any] | None = None,
     **hub_kwargs,
 ) -> PreTrainedModel:
@@ -60,6 +62,8 @@ def load_image_classifier(
         image_size: pixels, one number or (height, width), when not the pretrained size; position embeddings of timm
             models are resampled, and the size is saved with a timm model. Give it to `load_image_processor` too.
         pretrained: `False` for random weights; then only the configuration of a Hub name is fetched.
+        freeze_batch_norm: keep the pretrained batch-norm statistics (`freeze_batch_norm_statistics`), as is best where
+            batches are small, or of one background mostly.
         model_args: timm only: arguments for `timm.create_model` (`{"drop_path_rate": 0.1}`), saved in the
             configuration. For an already built timm model: those it was built with, if they change its function.
         **hub_kwargs: for `from_pretrained`: `cache_dir`, `revision`, `token`, `trust_remote_code`, `dtype` (`"auto"`
@@ -81,7 +85,11 @@ def load_image_classifier(
         if not {"dtype", "torch_dtype"} & set(hub_kwargs):
             classifier = _in_float32(classifier, os.fspath(model))
     classifier = single_label(classifier)
-    return classifier if image_size is None else at_image_size(classifier, height_width(image_size))
+    if image_size is not None:
+        classifier = at_image_size(classifier, height_width(image_size))
+    if freeze_batch_norm:
+        freeze_batch_norm_statistics(classifier)
+    return classifier
 
 
 def _in_float32(model: PreTrainedModel, name: str) -> PreTrainedModel:

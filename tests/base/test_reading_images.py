@@ -168,7 +168,7 @@ def test_known_wrong_labels_are_told(make):
     data = flip_noise(elongated(12), 0.5, {"a": "b"})
     noisy = make(train=data, settings={"meta_every": 0}).train_dataset.noisy.tolist()
     assert noisy == [label != clean for label, clean in zip(data["label"], data["clean_label"], strict=True)]
-    assert any(noisy)
+    assert 0 < sum(noisy) < 6
 
 
 def test_columns_of_other_names(make):

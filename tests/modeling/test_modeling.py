@@ -473,6 +473,11 @@ class TestBatchNorm:
         assert not uses_batch_statistics(again)
         assert freeze_batch_norm_statistics(again) == freeze_batch_norm_statistics(model) == 49
 
+    def test_frozen_from_loading_on(self):
+        options = {"num_labels": 2, "pretrained": False, "image_size": 32}
+        loaded = [load_image_classifier("test_resnet", freeze_batch_norm=freeze, **options) for freeze in (True, False)]
+        assert [uses_batch_statistics(model.train()) for model in loaded] == [False, True]
+
     def test_models_without_batch_norm(self):
         model = tiny_model("transformers", "ViT")
         assert not uses_batch_statistics(model)
