@@ -30,7 +30,7 @@ from clp_hf.discovery import Backbone
 from clp_hf.discovery.probe import CrossValidatedHeads, folds
 from clp_hf.features import CausalFeatures
 from clp_hf.suspect_labels import suspect_labels
-from clp_hf.suspect_labels.suspects import WITHOUT_MASKS
+from clp_hf.suspect_labels.suspects import WITH_MASKS, WITHOUT_MASKS
 
 try:
     from cleanlab.filter import find_label_issues
@@ -56,7 +56,7 @@ class Images:
         return replace(views, images=replace(views.images, labels=torch.tensor(noisy["label"][:])))
 
     def suspects(self, noisy: Dataset, seed: int) -> Tensor:
-        caution = 0.0 if "mask" in self.clean.column_names else WITHOUT_MASKS
+        caution = WITH_MASKS if "mask" in self.clean.column_names else WITHOUT_MASKS
         classes = noisy.features["label"].num_classes
         swapped = partial(self.backbone.swapped, self.seen[0])
         return suspect_labels(self.labelled(noisy), classes, swapped, caution, seed=seed).flagged
@@ -134,7 +134,7 @@ def main():
     parser.add_argument("--results", type=Path, required=True, help="folder of the result files")
     parser.add_argument("--model_name_or_path", default="tf_efficientnet_lite0", help="pretrained backbone")
     parser.add_argument("--image_size", type=int, default=96, help="pixels")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of flips and folds")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[3, 4, 5], help="of flips and folds")
     options = parser.parse_args()
     if find_label_issues is None:
         print("cleanlab is not installed: its rows are left out.")

@@ -16,7 +16,7 @@ from ..discovery.gallery import Section, write_gallery
 from ..discovery.images import file_names, thumbnail
 from ..discovery.views import IMAGE_SIZE, Backbone
 from ..utils.files import write_whole
-from .suspects import WITHOUT_MASKS, SuspectLabels, suspect_labels
+from .suspects import WITH_MASKS, WITHOUT_MASKS, SuspectLabels, suspect_labels
 
 MOST_SHOWN = 120  # suspects on the page
 MOST_RARE = 36
@@ -75,7 +75,7 @@ def write_suspect_labels(
     backbone = Backbone.load(model_name_or_path, image_size)
     images = backbone.images(together, "all splits")
     names = together.features["label"].names
-    caution = 0.0 if {"mask", "box"} & set(together.column_names) else WITHOUT_MASKS
+    caution = WITH_MASKS if {"mask", "box"} & set(together.column_names) else WITHOUT_MASKS
     views, swapped = backbone.views(images), partial(backbone.swapped, images)
     learn_from = torch.tensor([split == "train" for split, _ in where])
     found = suspect_labels(views, len(names), swapped, caution, learn_from, seed)

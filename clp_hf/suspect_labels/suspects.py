@@ -12,8 +12,9 @@ from ..discovery.groups import is_shortcut
 from ..discovery.probe import CrossValidatedHeads, best_other, folds, margin, told_above_chance
 from ..features import CausalFeatures
 
-# Objects that are cut out by a guess keep some of their old background.
-WITHOUT_MASKS = 1.0
+# How much more, in log-odds, has to speak against the label of an image before the background of another class. Objects
+# that are cut out by a guess keep some of theirs. Chosen on other flips than those of the results.
+WITH_MASKS, WITHOUT_MASKS = 0.25, 1.25
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def suspect_labels(
     images: CausalFeatures,
     num_classes: int,
     swapped: Callable[[Tensor], Tensor],
-    caution: float = 0.0,
+    caution: float = WITH_MASKS,
     learn_from: Tensor | None = None,
     seed: int = 0,
 ) -> SuspectLabels:
@@ -68,7 +69,7 @@ def suspect_labels(
         num_classes: C.
         swapped: from places (n,) to features (n, d) of every object before the background of another place.
         caution: by how much, in log-odds, more has to speak against the label of an image whose background is that of
-            another class; `WITHOUT_MASKS`, where there are none.
+            another class: `WITH_MASKS` or `WITHOUT_MASKS`.
         learn_from: bool (n,), the training images, by default all: a shortcut is theirs, and balanced test images among
             them would hide it. Other images are judged alone.
         seed: of the folds.
