@@ -1,4 +1,4 @@
-"""Algorithm 1 of CLP, in PyTorch alone: `MetaLearner.training_loss` is the algorithm, read from top to bottom.
+"""Algorithm 1 of CLP, in PyTorch alone: `MetaLearner.training_step` is the algorithm, read from top to bottom.
 
 Notation of the paper: W are the weights of the classifier, U = U(W) its logits, Ω those of the perturbation network,
 g the training characteristics (Table 1), δ = Ω(g) the perturbations of the logits, η the step of the optimizer.
@@ -19,6 +19,7 @@ from .bilevel import (
     ConvergedHead,
     Recording,
     TrainingPass,
+    derivative_in_output,
     dual_attention,
     hypergradient,
     step_sizes,
@@ -93,22 +94,28 @@ class MetaLearner(Objective):
 
     # ---- Algorithm 1 -------------------------------------------------------------------------------------------------
 
-    def training_loss(self, run: Run, batch: Batch) -> tuple[Tensor, bool]:
-        """One batch of Algorithm 1: the loss whose gradient is that of W in Eq. 10. Ω has been updated before it.
+    def training_step(self, run: Run, batch: Batch) -> tuple[Tensor, bool]:
+        """One batch of Algorithm 1: updates Ω, and leaves the gradient of W (Eq. 10).
+
+        The algorithm as printed takes the gradient of W twice, with δ(Ωᵗ) to look ahead, and with δ(Ωᵗ⁺¹) for the step
+        itself. With `reuse_gradient` the first is that of the step too: Ω acts on W one step later, and two of nine
+        passes go.
 
         Args:
             run: where the run is.
             batch: `pixel_values` (n, 3, H, W), `labels` (n,) and what there is of `mask`, `group`, `noisy`, `swapped`.
 
         Returns:
-            A scalar with its graph, and whether an update of Ω was due that could not be made, its gradient not being
-            finite.
+            As of `Objective`: the step has to be left out where an update of Ω was due that could not be made, its
+            gradient not being finite.
         """
         self.classifier.wrapped = run.model
         batch = {**batch, **({"mask": Masks.of(batch["mask"])} if "mask" in batch else {})}
         labels = batch["labels"]
         meta_due = run.steps_now and run.step % self.settings.meta_every == 0  # the last micro-batch stands for all
-        recompute = meta_due and self.settings.recompute_training_forward
+        reuse = meta_due and self.settings.reuse_gradient and self.converged is None
+        frees = self.settings.recompute_training_forward
+        recompute = meta_due and frees and not reuse
 
         U, features, recording = self._training_pass(batch, recompute)
         u_z = self._evidence(run, batch, features)
@@ -119,19 +126,28 @@ class MetaLearner(Objective):
             remember(self.converged, features, labels, g, u_z)
         delta = partial(self.network, g, labels, u_z)  # δ(Ω)
         R = self._saliency(batch)  # λ Eq. 6
-        updated = True
-        if meta_due and self.converged is not None:
-            updated = self._update_at_convergence(run, batch)
-        elif meta_due:
-            training_pass = self.scope.training_pass(self.classifier, batch["pixel_values"], U, features, recording, R)
-            updated = self._update_network(run, training_pass, delta, batch)  # Ωᵗ⁺¹ (Eq. 8, 9)
+
+        def update() -> bool:
+            if self.converged is not None:
+                return self._update_at_convergence(run, batch)
+            pixel_values = batch["pixel_values"]
+            training_pass = self.scope.training_pass(self.classifier, pixel_values, U, features, recording, R)
+            return self._update_network(run, training_pass, delta, batch)
+
+        updated = update() if meta_due and not reuse else True  # Ωᵗ⁺¹ (Eq. 8, 9)
         if recompute:
             U, R = self._recomputed(batch, recording)
         with torch.no_grad():
             fixed = delta()
         loss = self._inner_loss(U, fixed, labels)  # Eq. 10
-        self._record_perturbation(U.detach(), fixed, batch)
-        return unless_finite(loss if R is None else loss + R, U.detach(), g), not updated
+        record_perturbation(self.means, self.network, U.detach(), fixed, batch)
+        loss = unless_finite(loss if R is None else loss + R, U.detach(), g)
+        loss = run.backward(
+            loss, retain_graph=reuse and (not frees or self.settings.hypergradient == "double_backward")
+        )
+        if reuse:
+            updated = update()  # Ωᵗ⁺¹, for the next batch
+        return loss, not updated
 
     def _training_pass(self, batch: Batch, recompute: bool) -> tuple[Tensor, Tensor, Recording]:
         """U and the features of the training batch, recorded; where it is run again later, past the wrapper's hooks."""
@@ -204,13 +220,15 @@ class MetaLearner(Objective):
             list(self.network.parameters()),
             steps,
             engine=settings.hypergradient,
-            keep_graph=not settings.recompute_training_forward,
+            keep_graph=not (settings.reuse_gradient or settings.recompute_training_forward),
             loss_scale=1.0 if run.loss_scale is None else run.loss_scale,
+            gradients=_gradients(looking) if settings.reuse_gradient else None,
         )
         if not self.updates.take(result, run.optimizer, run.step):
             return False
         if result.logit_tangent is not None and "group" in batch:
-            derivative = self._derivative_in_output(training_pass.logits, delta(), labels, result.logit_tangent)
+            inner_loss = partial(self._inner_loss, labels=labels)
+            derivative = derivative_in_output(inner_loss, training_pass.logits, delta(), result.logit_tangent)
             self.means.add_each("signal_group", self.network.signal(derivative, labels), batch["group"])
         return True
 
@@ -257,12 +275,6 @@ class MetaLearner(Objective):
             loss, penalty = meta_loss(logits, labels, batch["counterfactual"]), self._saliency(batch)
         return loss if penalty is None else loss + penalty
 
-    def _derivative_in_output(self, logits: Tensor, output: Tensor, labels: Tensor, tangent: Tensor) -> Tensor:
-        """n times that of the meta loss in the output of Ω, through the look-ahead."""
-        logits, output = logits.detach().requires_grad_(), output.detach().requires_grad_()
-        (q,) = torch.autograd.grad(self._inner_loss(logits, output, labels), logits, create_graph=True)
-        return -len(labels) * torch.autograd.grad((tangent.to(q.dtype) * q).sum(), output)[0]
-
     def keep(self) -> Callable[[], None]:
         """As of `Objective`: Ω with its optimizer and what it remembers, the class means, and the evidence's own."""
         parts = [self.network, self.optimizer, self.statistics]
@@ -278,11 +290,6 @@ class MetaLearner(Objective):
             self.network.recent = recent
 
         return bring_back
-
-    # ---- what is logged ----------------------------------------------------------------------------------------------
-
-    def _record_perturbation(self, logits: Tensor, perturbation: Tensor, batch: Batch) -> None:
-        record_perturbation(self.means, self.network, logits, perturbation, batch)
 
     # ---- checkpoints and cards ---------------------------------------------------------------------------------------
 
@@ -347,6 +354,12 @@ def _check_checkpoint(folder: str, state_file: str, network: MetaNetwork) -> Non
             f"The perturbation network in {folder} was trained with {found}, this run is set to {expected}. Resume "
             "with the settings of the run that wrote the checkpoint."
         )
+
+
+def _gradients(module: nn.Module) -> dict[str, Tensor]:
+    """Those that a backward pass has left, by parameter name."""
+    weights = {name: weight for name, weight in module.named_parameters() if weight.requires_grad}
+    return {name: torch.zeros_like(weight) if weight.grad is None else weight.grad for name, weight in weights.items()}
 
 
 def _donors(batch: Batch) -> Batch | None:

@@ -172,13 +172,20 @@ class CLPTrainer(PublishingTrainer):
         if callable(getattr(self.optimizer, "train", None)):
             self.optimizer.train()
         batch = self._prepare_inputs(inputs)
+        run.backward = partial(self._backward, batch)
         with self.compute_loss_context_manager():
-            loss, failed = self.learner.training_loss(run, batch)
+            loss, failed = self.learner.training_step(run, batch)
+        if failed and run.loss_scale is not None:
+            # An overflow in Ω's gradient must lower the scale and skip the step of W too.
+            for weight in self.model.parameters():
+                if weight.grad is not None:
+                    weight.grad.fill_(torch.inf)
+        return loss
+
+    def _backward(self, batch: dict[str, Any], loss: Tensor, retain_graph: bool = False) -> Tensor:
         loss = self._guard.watch(self._weighed(loss, batch), batch["pixel_values"])
         loss = loss / self.current_gradient_accumulation_steps
-        # An overflow in Ω's gradient must lower the scale and skip the step of W too.
-        overflow = failed and run.loss_scale is not None
-        self.accelerator.backward(loss * torch.inf if overflow else loss)
+        self.accelerator.backward(loss, retain_graph=retain_graph)
         return loss.detach()
 
     def _logits(self, model: nn.Module, pixel_values: Tensor) -> Tensor:

@@ -34,7 +34,7 @@ class CLPTrainingArguments(PerturbationArguments, PublishedArguments):
         training_loss, training_loss_options, meta_network.
 
     Parameters that control the look-ahead and its cost:
-        meta_every, lookahead, lookahead_scope, lookahead_memory, lookahead_ridge, hypergradient,
+        meta_every, lookahead, lookahead_scope, lookahead_memory, lookahead_ridge, hypergradient, reuse_gradient,
         recompute_training_forward, perturb_meta_logits.
 
     Parameters that control the saliency regularisation:
@@ -205,9 +205,19 @@ class CLPTrainingArguments(PerturbationArguments, PublishedArguments):
             "(works with every operator) or double_backward (the textbook way, slow)."
         },
     )
+    reuse_gradient: bool = field(
+        default=True,
+        metadata={
+            "help": "Take the gradient by which the look-ahead steps for the step itself too: two of nine passes less, "
+            "and perturbations act one step later. False is Algorithm 1 as printed."
+        },
+    )
     recompute_training_forward: bool = field(
         default=False,
-        metadata={"help": "Run the training forward pass twice, so that its graph need not outlive the meta pass."},
+        metadata={
+            "help": "Run the training forward pass twice (with reuse_gradient, compute its values again), so that its "
+            "graph need not outlive the meta pass."
+        },
     )
     perturb_meta_logits: bool = field(
         default=False,

@@ -15,6 +15,7 @@ from transformers import AutoModelForImageClassification, EarlyStoppingCallback,
 from clp_hf import CLPTrainer, PerturbationNetwork
 from clp_hf.perturbation import training_characteristics
 from clp_hf.perturbation.optimizers import PERTURBATION_BETAS
+from clp_hf.perturbation.record import record_perturbation
 
 META_LP = {"counterfactual_infills": [], "factual_infills": []}
 SGD = {"optim": "sgd", "lr_scheduler_type": "constant", "max_grad_norm": 0.0}
@@ -45,8 +46,12 @@ class Changed(Squares):
 # ---- the algorithm ---------------------------------------------------------------------------------------------------
 
 
-def test_a_step_is_algorithm_1(make_trainer):
-    """One step in float64, Meta-LP, SGD with momentum, against Eq. 8 to 10 written out with double backward."""
+@pytest.mark.parametrize("reuse", [False, True], ids=["printed", "reuse"])
+def test_a_step_is_algorithm_1(make_trainer, reuse):
+    """One step in float64, Meta-LP, SGD with momentum, against Eq. 8 to 10 written out with double backward.
+
+    With `reuse` Ω does not act before the next step.
+    """
     data = Squares(32)
     meta = Squares(6, start=500)
 
@@ -66,6 +71,7 @@ def test_a_step_is_algorithm_1(make_trainer):
         max_steps=1,
         optim_args="momentum=0.9",
         perturbation_bound=0.0,
+        reuse_gradient=reuse,
         **META_LP,
         **SGD,
     )
@@ -103,6 +109,7 @@ def test_a_step_is_algorithm_1(make_trainer):
     }
     meta_loss = F.cross_entropy(forward(lookahead, meta_batch["pixel_values"])[0].float(), meta_batch["labels"])
     hypergradient = torch.autograd.grad(meta_loss, list(network.parameters()), retain_graph=True)
+    before_its_step = network(inputs, batch["labels"]).detach()
     assert logged(trainer, "meta_loss")[0] == pytest.approx(meta_loss.item(), rel=1e-5)
     norm = torch.cat([part.flatten() for part in hypergradient]).norm().item()
     assert logged(trainer, "hypergradient_indirect")[0] == pytest.approx(norm, rel=1e-4)
@@ -116,7 +123,8 @@ def test_a_step_is_algorithm_1(make_trainer):
     for ours, theirs in zip(network.parameters(), trainer.perturbation_network.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
 
-    final = F.cross_entropy(logits.float() + network(inputs, batch["labels"]).detach(), batch["labels"])
+    delta = before_its_step if reuse else network(inputs, batch["labels"]).detach()
+    final = F.cross_entropy(logits.float() + delta, batch["labels"])
     gradients = torch.autograd.grad(final, list(weights.values()))
     for (name, trained), before, gradient in zip(
         trainer.model.named_parameters(), weights.values(), gradients, strict=True
@@ -128,6 +136,7 @@ def test_a_step_is_algorithm_1(make_trainer):
     "settings",
     [
         {},
+        {"reuse_gradient": False},
         {"lookahead_scope": "head"},
         {"perturb_meta_logits": True},
         {"lookahead": "sgd"},
@@ -172,11 +181,12 @@ def run_weights(make_trainer, model=None, **settings):
     return parameters(trainer.model)
 
 
+@pytest.mark.parametrize("reuse", [False, True], ids=["printed", "reuse"])
 @pytest.mark.parametrize("model", [vit, resnet])
-def test_engines_and_recomputation_train_the_same_model(make_trainer, model):
+def test_engines_and_recomputation_train_the_same_model(make_trainer, model, reuse):
     def run(**settings):
         # plain SGD: Adam's first steps are signs, which turn a rounding error into a step
-        return run_weights(make_trainer, model(), **settings, **SGD)
+        return run_weights(make_trainer, model(), reuse_gradient=reuse, **settings, **SGD)
 
     reference = run()
     torch.testing.assert_close(run(recompute_training_forward=True), reference)
@@ -251,19 +261,19 @@ class SomeNoisy(Squares):
         return super().__getitem__(index) | {"noisy": index % 4 == 0}
 
 
-def test_log_tells_whose_loss_the_perturbation_raises(make_trainer):
+def test_log_tells_whose_loss_the_perturbation_raises(make_trainer, monkeypatch):
     trainer = make_trainer(train_dataset=SomeNoisy(60), max_steps=4, logging_steps=2, eval_dataset=SomeNoisy(24))
-    recorded, record = [], trainer.learner._record_perturbation
+    recorded = []
 
-    def recording(logits, perturbation, batch):
+    def recording(means, network, logits, perturbation, batch):
         losses = [
             torch.nn.functional.cross_entropy(of, batch["labels"], reduction="none")
             for of in (logits, logits + perturbation)
         ]
         recorded.extend(zip(batch["noisy"].tolist(), (losses[1] > losses[0]).tolist(), strict=True))
-        record(logits, perturbation, batch)
+        record_perturbation(means, network, logits, perturbation, batch)
 
-    trainer.learner._record_perturbation = recording
+    monkeypatch.setattr("clp_hf.algorithm.record_perturbation", recording)
     trainer.train()
     trainer.evaluate()  # neither of them is a column of the model
     for step, of_log in enumerate((recorded[:16], recorded[16:])):

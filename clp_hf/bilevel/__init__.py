@@ -5,7 +5,7 @@ from .distributed import all_reduce_mean, all_reduce_sum
 from .dual import Recording, dual_attention
 from .engines import ENGINES, TrainingPass
 from .functional import run_at
-from .hypergradient import Hypergradient, hypergradient
+from .hypergradient import Hypergradient, derivative_in_output, hypergradient
 from .implicit import SoftmaxRegression, Solution, implicit_hypergradient
 from .lookahead import LOOKAHEADS, step_sizes
 from .memory import FeatureMemory
@@ -25,6 +25,7 @@ __all__ = [
     "TrainingPass",
     "all_reduce_mean",
     "all_reduce_sum",
+    "derivative_in_output",
     "dual_attention",
     "hypergradient",
     "implicit_hypergradient",

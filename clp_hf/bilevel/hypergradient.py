@@ -49,6 +49,7 @@ def hypergradient(
     engine: str = "forward",
     keep_graph: bool = True,
     loss_scale: float = 1.0,
+    gradients: Mapping[str, Tensor] | None = None,
 ) -> Hypergradient:
     """The gradient in Ω of `outer_loss` at Ŵ(Ω) = W − s ∘ ∇_W [inner_loss(U, Ω) + penalty].
 
@@ -70,6 +71,9 @@ def hypergradient(
         keep_graph: whether the graph of `training_pass.logits` is used again, for the final backward pass.
         loss_scale: losses are multiplied by it for their backward passes, and what comes of them is divided by it: in
             float16 small gradients and tangents would be lost. A power of two, as of `torch.amp.GradScaler`.
+        gradients: ∇_W of the training loss by parameter name, times `loss_scale` and averaged over processes, where it
+            has been taken already: a backward pass less. The graph of `training_pass.logits` may be gone then, but
+            what it still holds need not be computed again. Only `"double_backward"` takes its own beside it.
 
     Returns:
         The hypergradient, averaged over processes where there are several.
@@ -85,29 +89,29 @@ def hypergradient(
     parameters = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
     hyperparameters = list(hyperparameters)
 
-    loss = inner_loss(training_pass.logits)
-    if training_pass.penalty is not None:
-        loss = loss + training_pass.penalty
-    gradients = torch.autograd.grad(
-        loss * loss_scale,
-        list(parameters.values()),
-        retain_graph=keep_graph or second_order,
-        create_graph=second_order,
-        materialize_grads=True,
-    )
+    graph: tuple[Tensor, ...] = ()  # the gradients with theirs
+    if second_order or gradients is None:
+        loss = inner_loss(training_pass.logits)
+        if training_pass.penalty is not None:
+            loss = loss + training_pass.penalty
+        graph = torch.autograd.grad(
+            loss * loss_scale,
+            list(parameters.values()),
+            retain_graph=keep_graph or second_order,
+            create_graph=second_order,
+            materialize_grads=True,
+        )
+    if gradients is None:
+        gradients = dict(zip(parameters, all_reduce_mean([gradient.detach() for gradient in graph]), strict=True))
     if not second_order:
-        gradients = all_reduce_mean(gradients)
-    gradients = {name: gradient / loss_scale for name, gradient in zip(parameters, gradients, strict=True)}
-    if callable(step):
-        sizes = step({name: gradient.detach() for name, gradient in gradients.items()})
-    else:
-        sizes = dict.fromkeys(parameters, step)
+        graph = ()
+    gradients = {name: gradients[name] / loss_scale for name in parameters}
+    sizes = step(gradients) if callable(step) else dict.fromkeys(parameters, step)
     lookahead = {
-        name: (parameter.detach() - sizes[name] * gradients[name].detach()).requires_grad_()
+        name: (parameter.detach() - sizes[name] * gradients[name]).requires_grad_()
         for name, parameter in parameters.items()
     }
-    if not second_order:
-        gradients.clear()  # a copy of the network that need not live through the meta pass
+    gradients.clear()  # a copy of the network that need not live through the meta pass
 
     outer, outer_grads = run_at(
         module, lookahead, partial(_gradients_of, outer_loss, [*lookahead.values(), *hyperparameters], loss_scale)
@@ -123,9 +127,9 @@ def hypergradient(
     if second_order:
         tangent = None
         indirect = torch.autograd.grad(
-            list(gradients.values()),
+            graph,
             hyperparameters,
-            grad_outputs=[-direction[name] / loss_scale for name in gradients],
+            grad_outputs=[-direction[name] / loss_scale**2 for name in parameters],
             retain_graph=keep_graph,
             materialize_grads=True,
         )
@@ -137,6 +141,22 @@ def hypergradient(
     indirect = all_reduce_mean(indirect)
     total = [a + b for a, b in zip(direct, indirect, strict=True)]
     return Hypergradient(total, list(direct), list(indirect), outer, tangent)
+
+
+def derivative_in_output(
+    inner_loss: Callable[[Tensor, Tensor], Tensor], logits: Tensor, output: Tensor, tangent: Tensor
+) -> Tensor:
+    """n times that of the meta loss in what Ω gives each of n samples, through the look-ahead.
+
+    Args:
+        inner_loss: the training loss, from logits (n, C) and this output.
+        logits: of the training pass.
+        output: of Ω, (n, …).
+        tangent: `Hypergradient.logit_tangent`.
+    """
+    logits, output = logits.detach().requires_grad_(), output.detach().requires_grad_()
+    (q,) = torch.autograd.grad(inner_loss(logits, output), logits, create_graph=True)
+    return -len(logits) * torch.autograd.grad((tangent.to(q.dtype) * q).sum(), output)[0]
 
 
 def _gradients_of(

@@ -22,6 +22,7 @@ PAPER = {
     "meta_every": 1,
     "lookahead": "sgd",
     "lookahead_scope": "full",
+    "reuse_gradient": False,
     "perturb_meta_logits": True,
     "meta_in_training_mode": True,
     "perturbation_optim": "sgd",

@@ -55,8 +55,8 @@ GROUPS = {
     "look-ahead": Group(
         ("lookahead", "lookahead_scope", "meta_every"),
         (
-            "lookahead_memory", "lookahead_ridge", "hypergradient", "recompute_training_forward",
-            "perturb_meta_logits",
+            "reuse_gradient", "lookahead_memory", "lookahead_ridge", "hypergradient",
+            "recompute_training_forward", "perturb_meta_logits",
         ),
     ),
     "training": Group(

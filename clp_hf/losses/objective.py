@@ -19,6 +19,11 @@ from ..utils.precision import at_least_float32
 from .base import TrainingLoss
 
 
+def _backward(loss: Tensor, retain_graph: bool = False) -> Tensor:
+    loss.backward(retain_graph=retain_graph)
+    return loss.detach()
+
+
 @dataclass
 class Run:
     """Where a training run is, as an objective has to know.
@@ -29,6 +34,8 @@ class Run:
         step, max_steps: optimizer steps done, and in all.
         steps_now: whether the optimizer steps after this batch, and does not wait for more of them.
         loss_scale: of the loss scaler; None without one.
+        backward: the backward pass of a training loss, which leaves the gradient of W where the optimizer looks for it,
+            times `loss_scale`; `retain_graph` as of PyTorch. Returns the loss, detached, as it is reported.
     """
 
     model: nn.Module
@@ -37,6 +44,7 @@ class Run:
     max_steps: int
     steps_now: bool = True
     loss_scale: float | None = None
+    backward: Callable[..., Tensor] = _backward
 
 
 class Objective:
@@ -65,8 +73,17 @@ class Objective:
         """Before the first step of a training run, when the optimizer of the weights has been made."""
 
     def takes_step(self, run: Run) -> bool:
-        """Whether the gradient of the next batch comes from `training_loss`, and not from the plain Trainer's step."""
+        """Whether the next batch is one of `training_step`, and not of the plain Trainer's step."""
         return False
+
+    def training_step(self, run: Run, batch: Mapping[str, Any]) -> tuple[Tensor, bool]:
+        """All of a batch but the optimizer's step: leaves the gradient of W, by `run.backward`.
+
+        Returns:
+            The loss, as of `run.backward`, and whether the optimizer has to leave out this step, where a loss scaler
+            can go on with a smaller scale.
+        """
+        raise NotImplementedError
 
     def loss(self, run: Run, batch: Mapping[str, Any]) -> Tensor | None:
         """The loss of a training batch in the plain Trainer's step; None for the plain Trainer's own."""

@@ -1,6 +1,7 @@
 """Meta-Weight-Net on CLP's hypergradient: against double backward, and in the trainer."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from conftest import Squares
 from torch import nn
 
 from clp_hf.baselines import WeightNetwork
-from clp_hf.bilevel import TrainingPass, hypergradient
+from clp_hf.bilevel import TrainingPass, derivative_in_output, hypergradient
 from clp_hf.experiment import METHODS
 
 
@@ -87,7 +88,8 @@ def test_the_signal_is_what_more_weight_would_do(make_trainer):
     generator = torch.Generator().manual_seed(0)
     logits, tangent = torch.randn(2, 4, 3, generator=generator)
     weights, labels = torch.tensor([0.2, 0.4, 0.6, 0.8]), torch.tensor([0, 1, 2, 0])
-    derivative = trainer.learner._derivative_in_output(logits, weights, labels, tangent)
+    inner_loss = partial(trainer.learner._inner_loss, labels=labels)
+    derivative = derivative_in_output(inner_loss, logits, weights, tangent)
     slopes = ((logits.softmax(-1) - F.one_hot(labels)) * tangent).sum(-1)
     expected = 4 * (slopes - (weights * slopes).sum() / weights.sum()) / weights.sum()
     torch.testing.assert_close(trainer.perturbation_network.signal(derivative, labels), expected)

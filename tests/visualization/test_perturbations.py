@@ -8,6 +8,7 @@ from conftest import Squares
 
 from clp_hf import PerturbationNetwork
 from clp_hf.perturbation import MetaNetwork
+from clp_hf.perturbation.record import record_perturbation
 
 pytest.importorskip("matplotlib")
 
@@ -51,7 +52,8 @@ def test_perturbation_and_raised_loss_of_every_class_and_group_by_hand(make_trai
     trainer = make_trainer(train_dataset=Squares(60, columns=("mask", "group")))
     perturbation = torch.tensor([[1.0, 0, 0], [3.0, 0, 0], [0, -2.0, 0], [0, 4.0, 2.0]])
     batch = {"labels": torch.tensor([0, 0, 1, 1]), "group": torch.tensor([0, 1, 2, 2])}
-    trainer.learner._record_perturbation(torch.zeros(4, 3), perturbation, batch)
+    learner = trainer.learner
+    record_perturbation(learner.means, learner.network, torch.zeros(4, 3), perturbation, batch)
     trainer.log({"loss": 0.0})
     entry = trainer.state.log_history[-1]
     # own class over the mean of the others: 1, 3, -2, 4 - 2 / 2
