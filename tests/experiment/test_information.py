@@ -49,11 +49,22 @@ def sets():
     return FeatureSets(*parts, ["a", "b"], ["a_on_0", "a_on_1", "b_on_0", "b_on_1"], ["0", "1"])
 
 
+def without_attributes(sets):
+    """And without masks, as of classes inside superclasses."""
+    parts = [SplitFeatures(split.images) for split in (sets.train, sets.validation, sets.test)]
+    return FeatureSets(*parts, sets.label_names, sets.group_names, None)
+
+
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("table", [information, ablation], ids=lambda table: table.__name__)
-def test_every_row_gives_a_head(sets, table):
-    of = information.knowledge(sets, 5, 0)
-    for name, (_, cut, method) in table.rows(True).items():
+@pytest.mark.parametrize(
+    ("table", "attributes"),
+    [(information, True), (information, False), (ablation, True)],
+    ids=["information", "no attributes", "ablation"],
+)
+def test_every_row_gives_a_head(sets, table, attributes):
+    of = information.knowledge(sets if attributes else without_attributes(sets), 5, 0)
+    rows = table.rows(attributes, attributes)
+    for name, (_, cut, method) in rows.items():
         head, settings = method(cut(of))
         assert head.weight.shape == (2, 8), name
         assert torch.isfinite(head.weight).all(), name
