@@ -20,7 +20,7 @@ from .data.checks import check_labels, check_training_data, column, stored_colum
 from .data.frequencies import class_proportions
 from .data.mask_counts import check_training_masks
 from .data.meta_set import MetaSet, split_meta_set
-from .losses import build_loss, needs_groups
+from .losses import build_loss, needs_groups, needs_head
 from .losses.objective import LossObjective, Objective
 from .modeling.head import find_classifier_head, forward_with_features
 from .modeling.modes import uses_batch_statistics
@@ -138,17 +138,18 @@ def _loss_objective(args: CLPTrainingArguments, model: nn.Module, train: Dataset
     num_labels = model.config.num_labels
     labels = check_labels(column(train, "labels"), num_labels, "training set")
     groups = column(train, "group") if needs_groups(name) else None
+    head = None
+    if needs_head(name):
+        _, head = find_classifier_head(model, train[0]["pixel_values"][None].to(args.device))
     loss = build_loss(
         name,
         torch.as_tensor(labels),
         num_labels,
         None if groups is None else torch.as_tensor(groups),
         args.training_loss_options,
-    ).to(args.device)
-    head = None
-    if loss.takes_cosines:
-        _, head = find_classifier_head(model, train[0]["pixel_values"][None].to(args.device))
-    return LossObjective(name, loss, head)
+        None if head is None else head.in_features,
+    )
+    return LossObjective(name, loss.to(args.device), head)
 
 
 def _meta_learner(

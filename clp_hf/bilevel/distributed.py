@@ -1,6 +1,6 @@
 """Sums and averages over processes, for gradients that `DistributedDataParallel` does not see."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.distributed as dist
@@ -26,6 +26,41 @@ def all_reduce_mean(tensors: Sequence[Tensor]) -> list[Tensor]:
     """
     processes = _processes()
     return list(tensors) if processes == 1 else [total / processes for total in all_reduce_sum(tensors)]
+
+
+def all_gather_rows(tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """Tensors (n, …) of all processes, joined in their order; n may differ, and None stays None.
+
+    This process's own rows keep their graph, those of others have none.
+    """
+    tensors = list(tensors)
+    if _processes() == 1:
+        return tensors
+    first = next(tensor for tensor in tensors if tensor is not None)
+    sizes = torch.zeros(_processes(), dtype=torch.long, device=first.device)
+    sizes[dist.get_rank()] = len(first)
+    dist.all_reduce(sizes)
+    start, total = int(sizes[: dist.get_rank()].sum()), int(sizes.sum())
+    return [None if tensor is None else _among_others(tensor, start, total) for tensor in tensors]
+
+
+def _among_others(tensor: Tensor, start: int, total: int) -> Tensor:
+    joined = tensor.new_zeros(total, *tensor.shape[1:])
+    joined[start : start + len(tensor)] = tensor.detach()
+    dist.all_reduce(joined)
+    return torch.cat([joined[:start], tensor, joined[start + len(tensor) :]])
+
+
+def of_joint_rows(function: Callable[..., Tensor], *rows: Tensor | None) -> Tensor:
+    """A scalar function of the rows of all processes, such that DDP's mean of gradients is the gradient of it.
+
+    Args:
+        function: of `rows`, joined as by `all_gather_rows`.
+        *rows: tensors (n, …), or None.
+    """
+    value = function(*all_gather_rows(rows))
+    # Every process has the gradient by its own rows: their sum is wanted, of which DDP takes the mean.
+    return value + (_processes() - 1) * (value - value.detach())
 
 
 def _processes() -> int:

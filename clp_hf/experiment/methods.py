@@ -43,6 +43,12 @@ METHODS = {
     "group_reweighting": _plain(train_sampling="group"),
     "group_dro": _plain("group_dro", train_sampling="group"),
     "lisa": _plain("lisa", train_sampling="group"),
+    # Environments differ in what goes with what: balanced groups would make them alike.
+    "irm": _plain("irm", train_sampling="random"),
+    "ib_irm": _plain("ib_irm", train_sampling="random"),
+    "v_rex": _plain("v_rex", train_sampling="random"),
+    "coral": _plain("coral", train_sampling="random"),
+    "domain_mix": _plain("domain_mix", train_sampling="random"),
     "meta_weight_net": {
         "meta_network": "weight",
         "meta_in_training_mode": True,  # as its authors do; otherwise it gives a long tail up

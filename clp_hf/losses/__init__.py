@@ -1,7 +1,7 @@
 """Training losses that CLP is compared with, by name."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import torch
@@ -9,14 +9,20 @@ from torch import Tensor
 
 from .active_passive import NCEandMAE, NCEandRCE
 from .balanced_softmax import BalancedSoftmax
-from .base import TrainingLoss
+from .base import Outputs, TrainingLoss
 from .class_balanced import ClassBalanced, effective_number_weights
+from .coral import CORAL
+from .domain_mix import DomainMix
+from .environments import environments_of_groups
 from .focal import Focal
 from .generalised_cross_entropy import GeneralisedCrossEntropy
 from .group_dro import GroupDRO
+from .ib_irm import InformationBottleneckIRM
+from .irm import IRM
 from .ldam import LDAM
 from .lisa import LISA
 from .logit_adjustment import LogitAdjustment
+from .v_rex import VarianceRiskExtrapolation
 
 TRAINING_LOSSES = {
     "class_balanced": ClassBalanced,
@@ -31,14 +37,23 @@ TRAINING_LOSSES = {
     "nce_mae": NCEandMAE,
     "group_dro": GroupDRO,
     "lisa": LISA,
+    "irm": IRM,
+    "ib_irm": InformationBottleneckIRM,
+    "v_rex": VarianceRiskExtrapolation,
+    "coral": CORAL,
+    "domain_mix": DomainMix,
 }
-COUNTS = ("class_counts", "group_counts", "cell_counts")
+KNOWN = ("class_counts", "group_counts", "cell_counts", "num_features")  # of the run, and no options
+
+
+def _loss(name: str) -> Callable[..., TrainingLoss]:
+    if name not in TRAINING_LOSSES:
+        raise ValueError(f"There is no training loss {name!r}; choose one of {', '.join(TRAINING_LOSSES)}.")
+    return TRAINING_LOSSES[name]
 
 
 def _arguments(name: str) -> Mapping[str, inspect.Parameter]:
-    if name not in TRAINING_LOSSES:
-        raise ValueError(f"There is no training loss {name!r}; choose one of {', '.join(TRAINING_LOSSES)}.")
-    return inspect.signature(TRAINING_LOSSES[name]).parameters
+    return inspect.signature(_loss(name)).parameters
 
 
 def needs_groups(name: str) -> bool:
@@ -46,8 +61,20 @@ def needs_groups(name: str) -> bool:
     return not {"group_counts", "cell_counts"}.isdisjoint(_arguments(name))
 
 
+def needs_head(name: str) -> bool:
+    """Whether the loss with this name sees more than logits: cosines, or features and the head's weight."""
+    loss = _loss(name)
+    loss = getattr(loss, "func", loss)
+    return loss.takes_cosines or loss.takes_features
+
+
 def build_loss(
-    name: str, labels: Tensor, num_labels: int, groups: Tensor | None = None, options: Mapping[str, float] | None = None
+    name: str,
+    labels: Tensor,
+    num_labels: int,
+    groups: Tensor | None = None,
+    options: Mapping[str, float] | None = None,
+    num_features: int | None = None,
 ) -> TrainingLoss:
     """The loss of `TRAINING_LOSSES` with this name, for a training set.
 
@@ -57,13 +84,14 @@ def build_loss(
         num_labels: C.
         groups: (N,) of all training images, where they are known.
         options: numbers, in place of the published defaults.
+        num_features: d, of the head; for a loss that takes features.
 
     Raises:
         ValueError: an unknown name or option (the message lists the valid ones), a bad value, a class without images,
             or no groups for a loss that needs them.
     """
     arguments = _arguments(name)
-    options, valid = options or {}, [argument for argument in arguments if argument not in COUNTS]
+    options, valid = options or {}, [argument for argument in arguments if argument not in KNOWN]
     if not isinstance(options, Mapping):
         raise ValueError(f"The options of {name} are {options!r}; expected a dictionary, in JSON on the command line.")
     if unknown := sorted(set(options) - set(valid)):
@@ -75,31 +103,39 @@ def build_loss(
             f"{name} needs the group of every training image, and they have none. Give the data set a group or "
             "attribute column (--group_column, --attribute_column), or choose a loss that needs none."
         )
-    counts = {"class_counts": torch.bincount(labels, minlength=num_labels)}
+    known = {"class_counts": torch.bincount(labels, minlength=num_labels), "num_features": num_features}
     if groups is not None:
         if groups.is_floating_point() or groups.min() < 0:
             raise ValueError(f"Groups are integers from 0; found {groups.dtype} from {groups.min()}.")
         num_groups = int(groups.max()) + 1
         cells = torch.bincount(labels * num_groups + groups, minlength=num_labels * num_groups)
-        counts["cell_counts"] = cells.view(num_labels, num_groups)
-        counts["group_counts"] = counts["cell_counts"].sum(0)
-    return TRAINING_LOSSES[name](**{key: value for key, value in counts.items() if key in arguments}, **options)
+        known["cell_counts"] = cells.view(num_labels, num_groups)
+        known["group_counts"] = known["cell_counts"].sum(0)
+    return TRAINING_LOSSES[name](**{key: value for key, value in known.items() if key in arguments}, **options)
 
 
 __all__ = [
+    "CORAL",
+    "IRM",
     "LDAM",
     "LISA",
     "TRAINING_LOSSES",
     "BalancedSoftmax",
     "ClassBalanced",
+    "DomainMix",
     "Focal",
     "GeneralisedCrossEntropy",
     "GroupDRO",
+    "InformationBottleneckIRM",
     "LogitAdjustment",
     "NCEandMAE",
     "NCEandRCE",
+    "Outputs",
     "TrainingLoss",
+    "VarianceRiskExtrapolation",
     "build_loss",
     "effective_number_weights",
+    "environments_of_groups",
     "needs_groups",
+    "needs_head",
 ]

@@ -1,27 +1,49 @@
 """What the training losses share: their interface, and the refusal of bad options."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+from ..bilevel.distributed import of_joint_rows
+
+
+class Outputs(NamedTuple):
+    """What a classifier says of a batch, in float32 or float64.
+
+    Attributes:
+        logits: (n, C); cosines for a loss that takes them.
+        features: (n, d), what the final linear layer takes; None for a loss that does not take them.
+        weight: (C, d) of that layer, with its graph; None alike.
+    """
+
+    logits: Tensor
+    features: Tensor | None = None
+    weight: Tensor | None = None
 
 
 class TrainingLoss(nn.Module):
     """A loss that stands in place of the cross-entropy while training; evaluation keeps the cross-entropy.
 
     A constructor takes what it needs to know of the training set, by name: `class_counts`, the number of images of
-    every class (C,); `group_counts`, of every group (G,); `cell_counts`, of every class and group (C, G). Its other
-    arguments are options: numbers, with the published defaults. What moves during training is held in buffers, which
-    are saved and resumed.
+    every class (C,); `group_counts`, of every group (G,); `cell_counts`, of every class and group (C, G); or of the
+    classifier: `num_features`, d, for a loss that takes features. Its other arguments are options: numbers, with the
+    published defaults. What moves during training is held in buffers, which are saved and resumed.
 
     Attributes:
         takes_cosines: whether its logits are cosines of the features with the head's rows. The trainer then keeps these
             rows at unit length and the bias at zero, so that the checkpoint is an ordinary classifier all the same.
+        takes_features: whether `forward` takes the features (n, d) behind the groups, and then the head's weight
+            (C, d), unless it is `of_joint_batch`.
+        of_joint_batch: whether it is no mean over images, and is therefore given the batches of all processes, joined.
+            Under gradient accumulation it is that of every micro-batch.
         progress: the share of the training that is done, in [0, 1); the trainer sets it before every batch.
     """
 
     takes_cosines = False
+    takes_features = False
+    of_joint_batch = False
     progress = 0.0
 
     def forward(self, logits: Tensor, labels: Tensor, groups: Tensor | None = None) -> Tensor:
@@ -37,14 +59,20 @@ class TrainingLoss(nn.Module):
         """
         raise NotImplementedError
 
-    def of_batch(self, logits_of: Callable[[Tensor], Tensor], batch: Mapping[str, Any]) -> Tensor:
+    def of_batch(self, classify: Callable[[Tensor], Outputs], batch: Mapping[str, Any]) -> Tensor:
         """The same from the images, for a loss that changes them first.
 
         Args:
-            logits_of: the classifier, from images (n, 3, H, W) to logits (n, C).
+            classify: the classifier, of images (n, 3, H, W).
             batch: `pixel_values`, `labels` and, where there are any, `group`.
         """
-        return self(logits_of(batch["pixel_values"]), batch["labels"], batch.get("group"))
+        outputs = classify(batch["pixel_values"])
+        rows = [outputs.logits, batch["labels"], batch.get("group")]
+        if self.takes_features:
+            rows.append(outputs.features)
+        if self.of_joint_batch:
+            return of_joint_rows(self, *rows)
+        return self(*rows, outputs.weight) if self.takes_features else self(*rows)
 
 
 def require(condition: bool, name: str, value: float, expected: str) -> None:

@@ -1,16 +1,14 @@
 """LISA: mixup between groups, of one class or of one attribute, so that the attribute stops telling the class."""
 
-from collections.abc import Callable, Mapping
-from typing import Any
-
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from .base import TrainingLoss, require
+from .base import require
+from .environments import attributes_per_class
+from .mixing import Mixing, draw_suitable
 
 
-class LISA(TrainingLoss):
+class LISA(Mixing):
     """Learning invariant predictors by selective augmentation (Yao et al. 2022, Algorithm 1, Eq. 4), with mixup.
 
     Each batch is mixed, with probability `intra_label`, between images of one class and different attributes, else
@@ -29,43 +27,27 @@ class LISA(TrainingLoss):
     """
 
     def __init__(self, cell_counts: Tensor, intra_label: float = 0.5, alpha: float = 2.0):
-        super().__init__()
+        num_labels, num_groups = cell_counts.shape
+        super().__init__(num_labels, alpha)
         require(0 <= intra_label <= 1, "intra_label", intra_label, "a probability, in [0, 1]")
-        require(alpha > 0, "alpha", alpha, "more than 0")
-        self.intra_label, self.alpha = intra_label, alpha
-        self.num_labels, num_groups = cell_counts.shape
-        self.num_attributes = -(-num_groups // self.num_labels)
-        labels, groups = torch.as_tensor(cell_counts).nonzero().T
-        if wrong := (groups // self.num_attributes != labels).nonzero()[:, 0].tolist():
+        self.intra_label = intra_label
+        self.num_attributes = attributes_per_class(cell_counts)
+        if self.num_attributes is None:
+            expected = -(-num_groups // num_labels)
+            labels, groups = torch.as_tensor(cell_counts).nonzero().T
+            wrong = (groups // expected != labels).nonzero()[0, 0]
             raise ValueError(
-                f"LISA reads the attribute off the group, group = class · {self.num_attributes} + attribute, but group "
-                f"{groups[wrong[0]]} has images of class {labels[wrong[0]]}. Make groups with "
+                f"LISA reads the attribute off the group, group = class · {expected} + attribute, but group "
+                f"{groups[wrong]} has images of class {labels[wrong]}. Make groups with "
                 "clp_hf.data.groups.add_groups."
             )
 
-    def forward(self, logits: Tensor, labels: Tensor, groups: Tensor | None = None) -> Tensor:
-        """As of `TrainingLoss`; labels may be mixed too, (n, C)."""
-        return F.cross_entropy(logits, labels)
-
-    def of_batch(self, logits_of: Callable[[Tensor], Tensor], batch: Mapping[str, Any]) -> Tensor:
-        """As of `TrainingLoss`."""
-        pixel_values, targets = self.mix(batch["pixel_values"], batch["labels"], batch["group"])
-        return self(logits_of(pixel_values), targets)
-
-    def mix(self, pixel_values: Tensor, labels: Tensor, groups: Tensor) -> tuple[Tensor, Tensor]:
-        """Mixed images (n, 3, H, W) and labels (n, C)."""
-        partners = self.draw_partners(labels, groups, intra_label=torch.rand(()).item() < self.intra_label)
-        concentration = torch.full((len(labels),), self.alpha, device=labels.device)
-        share = torch.distributions.Beta(concentration, concentration).sample()
-        targets = F.one_hot(labels, self.num_labels).to(share.dtype)
-        targets = torch.lerp(targets[partners], targets, share[:, None])
-        weight = share.to(pixel_values.dtype)[:, None, None, None]
-        return torch.lerp(pixel_values[partners], pixel_values, weight), targets
+    def partners(self, labels: Tensor, groups: Tensor) -> Tensor:
+        """As of `Mixing`."""
+        return self.draw_partners(labels, groups, intra_label=torch.rand(()).item() < self.intra_label)
 
     def draw_partners(self, labels: Tensor, groups: Tensor, intra_label: bool) -> Tensor:
         """For every sample the index (n,) of a random partner, its own where there is none."""
         attributes = groups % self.num_attributes
         same, other = (labels, attributes) if intra_label else (attributes, labels)
-        suitable = (same[:, None] == same) & (other[:, None] != other)
-        suitable |= torch.diag(~suitable.any(1))
-        return torch.multinomial(suitable.float(), 1)[:, 0]
+        return draw_suitable((same[:, None] == same) & (other[:, None] != other))

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..modeling.head import ComposedHead, forward_with_features, set_head
 from ..utils.means import Means
 from ..utils.precision import at_least_float32
-from .base import TrainingLoss
+from .base import Outputs, TrainingLoss
 
 
 def _backward(loss: Tensor, retain_graph: bool = False) -> Tensor:
@@ -141,7 +141,7 @@ class LossObjective(Objective):
     Args:
         name: of the loss, in `TRAINING_LOSSES`.
         training_loss: on the device of the run.
-        head: the classifier's final linear layer; needed where the loss takes cosines.
+        head: the classifier's final linear layer; needed where the loss takes cosines or features.
     """
 
     STATE_FILE = "training_loss.pt"
@@ -163,13 +163,15 @@ class LossObjective(Objective):
     def loss(self, run: Run, batch: Mapping[str, Any]) -> Tensor:
         """As of `Objective`."""
         self.training_loss.progress = run.step / run.max_steps
-        return self.training_loss.of_batch(partial(self._logits, run.model), batch)
+        return self.training_loss.of_batch(partial(self._classify, run.model), batch)
 
-    def _logits(self, model: nn.Module, pixel_values: Tensor) -> Tensor:
+    def _classify(self, model: nn.Module, pixel_values: Tensor) -> Outputs:
+        if self.head is None:
+            return Outputs(at_least_float32(model(pixel_values=pixel_values).logits))
+        logits, features = map(at_least_float32, forward_with_features(model, self.head, pixel_values))
         if self.training_loss.takes_cosines:
-            logits, features = forward_with_features(model, self.head, pixel_values)
-            return at_least_float32(logits) / at_least_float32(features).norm(dim=-1, keepdim=True).clamp(min=1e-6)
-        return at_least_float32(model(pixel_values=pixel_values).logits)
+            logits = logits / features.norm(dim=-1, keepdim=True).clamp(min=1e-6)
+        return Outputs(logits, features, at_least_float32(self.head.weight))
 
     def keep(self) -> Callable[[], None]:
         """As of `Objective`, with the buffers of the loss."""

@@ -20,6 +20,7 @@ from clp_hf.losses import (
     LogitAdjustment,
     NCEandMAE,
     NCEandRCE,
+    Outputs,
     build_loss,
     effective_number_weights,
 )
@@ -232,7 +233,7 @@ def test_lisa_mixes_images_and_labels_alike():
     logits = torch.tensor([[1.0, 0.0], [0.5, 2.0], [0.0, 1.0], [3.0, 1.0]])
     loss = LISA(CELLS, intra_label=0.0)
     torch.manual_seed(1)
-    value = loss.of_batch(lambda pixels: logits, {"pixel_values": images, "labels": labels, "group": groups})
+    value = loss.of_batch(lambda pixels: Outputs(logits), {"pixel_values": images, "labels": labels, "group": groups})
     torch.manual_seed(1)
     _, targets = loss.mix(images, labels, groups)
     torch.testing.assert_close(value, -(targets * logits.log_softmax(-1)).sum(1).mean())
@@ -298,7 +299,9 @@ def test_a_class_without_images_is_refused(name):
 
 def test_every_loss_is_built_by_its_name_with_published_defaults():
     for name in TRAINING_LOSSES:
-        loss = build_loss(name, TRAIN_LABELS, 2, TRAIN_GROUPS)
-        assert torch.isfinite(loss(torch.zeros(4, 2), TRAIN_LABELS, TRAIN_GROUPS))
+        loss = build_loss(name, TRAIN_LABELS, 2, TRAIN_GROUPS, num_features=3)
+        batch = {"pixel_values": torch.zeros(4, 3, 2, 2), "labels": TRAIN_LABELS, "group": TRAIN_GROUPS}
+        outputs = Outputs(torch.zeros(4, 2), torch.zeros(4, 3), torch.zeros(2, 3))
+        assert torch.isfinite(loss.of_batch(lambda pixel_values: outputs, batch))
     assert build_loss("ldam", TRAIN_LABELS, 2).reweight_from == 1.0
     assert build_loss("focal", TRAIN_LABELS, 2, options={"gamma": 1}).gamma == 1

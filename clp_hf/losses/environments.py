@@ -1,0 +1,75 @@
+"""The environment of an image: what a classifier shall not depend on, such as the background or the hospital."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .base import TrainingLoss
+
+
+def attributes_per_class(cell_counts: Tensor) -> int | None:
+    """A, where groups are (class, attribute) pairs, group = class · A + attribute; None where they are not.
+
+    Args:
+        cell_counts: (C, G), images of every class and group. Where several A fit, the smallest counts.
+    """
+    labels, groups = torch.as_tensor(cell_counts).nonzero().T
+    sizes = range(1, cell_counts.shape[1] + 1)
+    return next((size for size in sizes if (groups // size == labels).all()), None)
+
+
+def environments_of_groups(cell_counts: Tensor) -> Tensor:
+    """The environment of every group, (G,) integers from 0.
+
+    It is the attribute where groups are (class, attribute) pairs, as `clp_hf.data.groups` makes them. Groups that hold
+    images of several classes are environments themselves, as DomainBed has them; there may be any number.
+
+    Args:
+        cell_counts: (C, G), images of every class and group.
+
+    Raises:
+        ValueError: there is one environment only, or each group is of one class and they are numbered otherwise.
+    """
+    cell_counts = torch.as_tensor(cell_counts)
+    present = cell_counts.sum(0) > 0
+    groups = torch.arange(cell_counts.shape[1], device=cell_counts.device)
+    size = attributes_per_class(cell_counts)
+    if size is None and ((cell_counts > 0).sum(0) <= 1).all():
+        raise ValueError(
+            "Every group is of one class, so that groups are no environments, and their numbers are not class · "
+            "attributes + attribute, so that the attribute is not known. Make groups with "
+            "clp_hf.data.groups.add_groups."
+        )
+    environments = groups if size is None else groups % size
+    if (found := len(environments[present].unique())) < 2:
+        raise ValueError(
+            f"The training set has {found} environment, and there is nothing to be independent of. Give the data set "
+            "an attribute (--attribute_column) with two values or more."
+        )
+    return environments
+
+
+class EnvironmentLoss(TrainingLoss):
+    """The mean over environments of their risks R_e, plus a penalty on how they differ.
+
+    R_e is the mean cross-entropy of the batch's images of e; environments that are absent from a batch have no part in
+    it. With several processes the batch is the joint one.
+
+    Args:
+        cell_counts: (C, G), from which `environments_of_groups` tells the environment of an image.
+    """
+
+    of_joint_batch = True
+
+    def __init__(self, cell_counts: Tensor):
+        super().__init__()
+        self.register_buffer("environments", environments_of_groups(cell_counts))
+
+    def split(self, groups: Tensor) -> tuple[Tensor, Tensor]:
+        """The batch by environments: members (E, n) of 0 and 1, a row for each that is present, and sizes (E, 1)."""
+        _, place, sizes = self.environments[groups].unique(return_inverse=True, return_counts=True)
+        return F.one_hot(place, len(sizes)).T, sizes[:, None]
+
+    def annealed(self, weight: float, until: float, before: float = 1.0) -> float:
+        """The weight of a penalty: `before`, as long as less than the share `until` of the training is done."""
+        return weight if self.progress >= until else before
