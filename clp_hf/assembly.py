@@ -144,6 +144,7 @@ def _loss_objective(args: CLPTrainingArguments, model: nn.Module, train: Dataset
         num_labels,
         None if groups is None else torch.as_tensor(groups),
         args.training_loss_options,
+        getattr(train, "corruption", None),
     ).to(args.device)
     head = None
     if loss.takes_cosines:

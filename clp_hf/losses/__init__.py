@@ -11,8 +11,10 @@ from .active_passive import NCEandMAE, NCEandRCE
 from .balanced_softmax import BalancedSoftmax
 from .base import TrainingLoss
 from .class_balanced import ClassBalanced, effective_number_weights
+from .cosine import Cosine
 from .focal import Focal
 from .generalised_cross_entropy import GeneralisedCrossEntropy
+from .gold_loss_correction import GoldLossCorrection
 from .group_dro import GroupDRO
 from .ldam import LDAM
 from .lisa import LISA
@@ -31,8 +33,11 @@ TRAINING_LOSSES = {
     "nce_mae": NCEandMAE,
     "group_dro": GroupDRO,
     "lisa": LISA,
+    "cosine": Cosine,
+    "gold_loss_correction": GoldLossCorrection,
 }
 COUNTS = ("class_counts", "group_counts", "cell_counts")
+LEARNED = ("corruption",)  # in a first stage
 
 
 def _arguments(name: str) -> Mapping[str, inspect.Parameter]:
@@ -46,8 +51,18 @@ def needs_groups(name: str) -> bool:
     return not {"group_counts", "cell_counts"}.isdisjoint(_arguments(name))
 
 
+def needs_first_stage(name: str) -> bool:
+    """Whether the loss with this name needs what a method of two stages learns in its first."""
+    return not set(LEARNED).isdisjoint(_arguments(name))
+
+
 def build_loss(
-    name: str, labels: Tensor, num_labels: int, groups: Tensor | None = None, options: Mapping[str, float] | None = None
+    name: str,
+    labels: Tensor,
+    num_labels: int,
+    groups: Tensor | None = None,
+    options: Mapping[str, float] | None = None,
+    corruption: Tensor | None = None,
 ) -> TrainingLoss:
     """The loss of `TRAINING_LOSSES` with this name, for a training set.
 
@@ -57,13 +72,14 @@ def build_loss(
         num_labels: C.
         groups: (N,) of all training images, where they are known.
         options: numbers, in place of the published defaults.
+        corruption: (C, C), where a first stage has estimated it.
 
     Raises:
         ValueError: an unknown name or option (the message lists the valid ones), a bad value, a class without images,
-            or no groups for a loss that needs them.
+            or no groups, or no corruption matrix, for a loss that needs them.
     """
     arguments = _arguments(name)
-    options, valid = options or {}, [argument for argument in arguments if argument not in COUNTS]
+    options, valid = options or {}, [argument for argument in arguments if argument not in (*COUNTS, *LEARNED)]
     if not isinstance(options, Mapping):
         raise ValueError(f"The options of {name} are {options!r}; expected a dictionary, in JSON on the command line.")
     if unknown := sorted(set(options) - set(valid)):
@@ -75,7 +91,11 @@ def build_loss(
             f"{name} needs the group of every training image, and they have none. Give the data set a group or "
             "attribute column (--group_column, --attribute_column), or choose a loss that needs none."
         )
-    counts = {"class_counts": torch.bincount(labels, minlength=num_labels)}
+    if corruption is None and needs_first_stage(name):
+        raise ValueError(
+            f"{name} needs the corruption matrix of the labels, which is estimated in a first stage: --method glc."
+        )
+    counts = {"class_counts": torch.bincount(labels, minlength=num_labels), "corruption": corruption}
     if groups is not None:
         if groups.is_floating_point() or groups.min() < 0:
             raise ValueError(f"Groups are integers from 0; found {groups.dtype} from {groups.min()}.")
@@ -92,8 +112,10 @@ __all__ = [
     "TRAINING_LOSSES",
     "BalancedSoftmax",
     "ClassBalanced",
+    "Cosine",
     "Focal",
     "GeneralisedCrossEntropy",
+    "GoldLossCorrection",
     "GroupDRO",
     "LogitAdjustment",
     "NCEandMAE",
@@ -101,5 +123,6 @@ __all__ = [
     "TrainingLoss",
     "build_loss",
     "effective_number_weights",
+    "needs_first_stage",
     "needs_groups",
 ]

@@ -11,7 +11,8 @@ class TrainingLoss(nn.Module):
     """A loss that stands in place of the cross-entropy while training; evaluation keeps the cross-entropy.
 
     A constructor takes what it needs to know of the training set, by name: `class_counts`, the number of images of
-    every class (C,); `group_counts`, of every group (G,); `cell_counts`, of every class and group (C, G). Its other
+    every class (C,); `group_counts`, of every group (G,); `cell_counts`, of every class and group (C, G); or
+    `corruption`, (C, C), what a first stage has learned of its labels. Its other
     arguments are options: numbers, with the published defaults. What moves during training is held in buffers, which
     are saved and resumed.
 
