@@ -24,7 +24,7 @@ from .utils.names import did_you_mean
 if TYPE_CHECKING:
     from .training_args import CLPTrainingArguments
 
-TRAIN_SAMPLINGS = ("random", "class", "group")
+TRAIN_SAMPLINGS = ("random", "class", "group", "group_subset", "weight")
 ON_NONFINITE = ("stop", "skip")
 LOSS_NAMES = ("cross_entropy", *TRAINING_LOSSES)
 

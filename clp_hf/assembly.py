@@ -148,6 +148,7 @@ def _loss_objective(args: CLPTrainingArguments, model: nn.Module, train: Dataset
         None if groups is None else torch.as_tensor(groups),
         args.training_loss_options,
         None if head is None else head.in_features,
+        getattr(train, "corruption", None),
     )
     return LossObjective(name, loss.to(args.device), head)
 

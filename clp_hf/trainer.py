@@ -16,7 +16,7 @@ from .base.finite import StepGuard
 from .base.publishing import PublishingTrainer
 from .base.requirements import refuse_data_parallel, refuse_streams, refuse_what_hides_parameters
 from .data.checks import check_batch_labels, check_every_class, check_labels, stored_column
-from .data.frequencies import balanced_sampler
+from .data.frequencies import train_sampler
 from .data.sampling import tell_repeated_images
 from .data.seeding import SeededDataset
 from .hub.card import CardDetails
@@ -249,7 +249,7 @@ class CLPTrainer(PublishingTrainer):
             return super()._get_train_sampler(train_dataset)
         dataset = self.train_dataset if train_dataset is None else train_dataset
         dataset = dataset.dataset if isinstance(dataset, SeededDataset) else dataset
-        return balanced_sampler(dataset, {"class": "labels", "group": "group"}[self.args.train_sampling])
+        return train_sampler(dataset, self.args.train_sampling, self.args.seed)
 
     # ---- checkpoints and cards ---------------------------------------------------------------------------------------
 

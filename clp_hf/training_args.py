@@ -109,7 +109,9 @@ class CLPTrainingArguments(PerturbationArguments, PublishedArguments):
         default="random",
         metadata={
             "help": "How training images are drawn: random (each once an epoch), class or group (with replacement, all "
-            "classes or groups equally often). Holds for the plain Trainer (meta_every=0) too."
+            "classes or groups equally often), group_subset (with replacement, out of as many images of every group as "
+            "the smallest has), weight (with replacement, as the weights of the images are, which a first stage has "
+            "learned). Holds for the plain Trainer (meta_every=0) too."
         },
     )
     train_infills: list[str] = field(

@@ -21,6 +21,7 @@ from clp_hf.experiment import (
     PRESETS,
     SELECTED_EVERY_EPOCH,
     SGD,
+    STAGED,
     DataArguments,
     MethodArguments,
     ModelArguments,
@@ -33,7 +34,7 @@ from clp_hf.experiment import (
 @dataclass
 class RecipeArguments(MethodArguments):
     method: str | None = field(
-        default=None, metadata={"help": "How to train; by default as the data have it.", "choices": list(METHODS)}
+        default=None, metadata={"help": "How to train; by default as the data have it.", "choices": [*METHODS, *STAGED]}
     )
     suspect_noise: bool = field(
         default=False, metadata={"help": "Labels are suspected to be wrong: train by what these pull less at."}

@@ -45,7 +45,7 @@ def run_identity(
     ]
     identity = {
         "settings": settings,
-        "data": {name: _data_identity(dataset) for name, dataset in datasets.items() if dataset is not None},
+        "data": {name: data_identity(dataset) for name, dataset in datasets.items() if dataset is not None},
         "model": {"architecture": architecture_name(model), "weights": _digest("\n".join(shapes).encode())},
         "processes": args.world_size,
         "max_steps": max_steps,
@@ -78,10 +78,11 @@ def _change(name: str, was: Any, now: Any) -> list[str]:
     return [] if was == now else [f"{name} was {was!r}, is {now!r}"]
 
 
-def _data_identity(dataset: Dataset) -> dict[str, Any]:
+def data_identity(dataset: Dataset) -> dict[str, Any]:
+    """How many images a data set has, and digests of what is known of them without decoding any."""
     if not hasattr(dataset, "__len__"):
         return {"stream": type(dataset).__name__}
-    columns = {name: stored_column(dataset, name) for name in ("labels", "group")}
+    columns = {name: stored_column(dataset, name) for name in ("labels", "group", "weight")}
     return {"images": len(dataset)} | {
         name: None if values is None else _digest(np.ascontiguousarray(values).astype(str).tobytes())
         for name, values in columns.items()

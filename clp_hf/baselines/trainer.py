@@ -15,6 +15,8 @@ from ..features.trainer import HeadArguments, HeadTrainer
 from ..hub.card import CardDetails
 from .afr import DEFAULT_SETTINGS as AFR_SETTINGS
 from .afr import afr
+from .classifier_retraining import DEFAULT_SETTINGS as RETRAINING_SETTINGS
+from .classifier_retraining import crt, lws
 from .dfr import DEFAULT_SETTINGS as DFR_SETTINGS
 from .dfr import check_fitted, dfr
 from .group_dro import DEFAULT_SETTINGS as GROUP_DRO_SETTINGS
@@ -26,6 +28,10 @@ from .jtt import DEFAULT_SETTINGS as JTT_SETTINGS
 from .jtt import jtt
 from .logistic_regression import BALANCES, logistic_regression
 from .logistic_regression import DEFAULT_SETTINGS as REGRESSION_SETTINGS
+from .selection_by_disagreement import DEFAULT_SETTINGS as SELF_SETTINGS
+from .selection_by_disagreement import self_disagreement
+from .tde import DEFAULT_SETTINGS as TDE_SETTINGS
+from .tde import tde
 
 SETS = ("validation", "meta")
 
@@ -112,6 +118,42 @@ class JTTTrainer(TrainingSetTrainer):
     """
 
     NAME, CARD, SETTINGS, _method = "JTT of the head", "jtt", JTT_SETTINGS, staticmethod(jtt)
+
+
+class CRTTrainer(TrainingSetTrainer):
+    """Trains a new final linear layer on classes that come equally often (`crt`); the backbone stays as it is.
+
+    The rest as of `TrainingSetTrainer`.
+    """
+
+    NAME, CARD, SETTINGS, _method = "cRT", "crt", RETRAINING_SETTINGS, staticmethod(crt)
+
+
+class LWSTrainer(TrainingSetTrainer):
+    """Scales the final linear layer by a factor of every class (`lws`); the backbone stays as it is.
+
+    The rest as of `TrainingSetTrainer`.
+    """
+
+    NAME, CARD, SETTINGS, _method = "LWS", "lws", RETRAINING_SETTINGS, staticmethod(lws)
+
+
+class TDETrainer(TrainingSetTrainer):
+    """Takes the features' mean direction out of the final linear layer (`tde`); the backbone stays as it is.
+
+    The rest as of `TrainingSetTrainer`.
+    """
+
+    NAME, CARD, SETTINGS, _method = "De-confound-TDE", "tde", TDE_SETTINGS, staticmethod(tde)
+
+
+class SELFTrainer(TrainingSetTrainer):
+    """Tunes the final linear layer on what it disagrees with itself about (`self_disagreement`); the backbone stays.
+
+    It learns from one half of validation, and the other half chooses the setting. The rest as of `TrainingSetTrainer`.
+    """
+
+    NAME, CARD, SETTINGS, _method = "SELF", "self", SELF_SETTINGS, staticmethod(self_disagreement)
 
 
 class GroupDROTrainer(TrainingSetTrainer):

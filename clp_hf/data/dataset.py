@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import io
 import logging
@@ -50,6 +51,8 @@ class ImageClassificationDataset(torch.utils.data.Dataset):
 
     Attributes:
         dataset: the split, for another data set of its images.
+        weight: (n,), how often images are drawn with `train_sampling="weight"`, in proportion; None where nobody said.
+        corruption: (C, C), the probability of the given label (column) where the true one is the row; likewise.
 
     Items: `pixel_values` float32 (3, H, W) normalised, `labels` int, and `mask` float32 (1, H, W) in [0, 1] and `group`
     int where there are such columns; `noisy`, whether `label` is another than `clean_label`, where there is that one.
@@ -58,6 +61,9 @@ class ImageClassificationDataset(torch.utils.data.Dataset):
         ValueError: an image or mask cannot be decoded, has values of which it is not sure what is white, or a mask has
             another size than its image; names the split and index. Raised on construction for a split kept in memory.
     """
+
+    weight: torch.Tensor | None = None
+    corruption: torch.Tensor | None = None
 
     def __init__(
         self,
@@ -103,6 +109,21 @@ class ImageClassificationDataset(torch.utils.data.Dataset):
             if (values := getattr(self, name)) is not None:
                 columns[name] = values[indices].tolist()
         return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+    def learned(self, **facts: torch.Tensor | None) -> ImageClassificationDataset:
+        """The same images with what was learned of them: `group`, `weight` or `corruption`; None leaves what there is.
+
+        Raises:
+            ValueError: as many groups or weights as images are expected.
+        """
+        other = copy.copy(self)
+        for name, values in facts.items():
+            if values is None:
+                continue
+            if name != "corruption" and len(values) != len(self):
+                raise ValueError(f"{self.name} has {len(self)} images; found {name} of {len(values)}.")
+            setattr(other, name, values)
+        return other
 
     def masks(self) -> Iterator[torch.Tensor]:
         """The mask of every image, (1, h, w) in [0, 1], as it is kept, or where images are not kept as it is stored."""

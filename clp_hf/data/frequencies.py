@@ -16,10 +16,54 @@ def class_proportions(dataset: Dataset, num_labels: int) -> Tensor:
     return torch.bincount(labels, minlength=num_labels) / len(labels)
 
 
-def balanced_sampler(dataset: Dataset, name: str) -> WeightedRandomSampler:
-    """Draw as many images as there are, with replacement, every value of the column `name` equally often."""
-    values = column(dataset, name)
+COLUMNS = {"class": "labels", "group": "group", "group_subset": "group", "weight": "weight"}
+
+
+def train_sampler(dataset: Dataset, sampling: str, seed: int = 0) -> WeightedRandomSampler:
+    """Draw as many images as there are, with replacement.
+
+    Args:
+        dataset: map-style.
+        sampling: `class` or `group`, every value of that column equally often; `group_subset`, the images of
+            `group_subset_weights`; `weight`, in proportion to that column, 0 or more.
+        seed: of the subset.
+
+    Raises:
+        ValueError: the training set lacks the column.
+    """
+    values = column(dataset, COLUMNS[sampling])
     if values is None:
-        raise ValueError(f"Sampling by {name} needs that column, and the training set does not have it.")
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return WeightedRandomSampler((1 / counts)[inverse], len(values))
+        raise ValueError(
+            f"train_sampling={sampling!r} needs the {COLUMNS[sampling]} of every training image, and the training set "
+            "does not have it."
+        )
+    if sampling == "weight":
+        weights = values
+    elif sampling == "group_subset":
+        weights = group_subset_weights(values, seed)
+    else:
+        _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+        weights = (1 / counts)[inverse]
+    return WeightedRandomSampler(weights, len(values))
+
+
+def group_subset_weights(groups: np.ndarray, seed: int) -> np.ndarray:
+    """1 for as many images of every group as the smallest has, drawn once; 0 for the others, which are never seen.
+
+    SUBG (Idrissi et al. 2022, "Simple data balancing achieves competitive worst-group-accuracy", section 2): a subset
+    with min_g n_g images of every group g. An epoch stays as long as it is for the other methods: it draws n images
+    out of the subset, so that no method has more steps.
+
+    Args:
+        groups: (n,).
+        seed: of the draw.
+
+    Returns:
+        (n,) float64, with sum G · min_g n_g.
+    """
+    rng = np.random.default_rng(seed)
+    members = [rng.permutation(np.flatnonzero(groups == group)) for group in np.unique(groups)]
+    smallest = min(map(len, members))
+    weights = np.zeros(len(groups))
+    weights[np.concatenate([one[:smallest] for one in members])] = 1
+    return weights

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from .arguments import DataArguments, MethodArguments, ModelArguments, chosen, parse_arguments, read_arguments
     from .console import ConsoleArguments, quiet
     from .experiment import Experiment
-    from .methods import METHODS, configured
+    from .methods import METHODS, STAGED, configured
     from .own_data import run_on_own_data
     from .presets import PAPER, PRESETS
     from .recipe import SELECTED_EVERY_EPOCH, SGD, experiment_of, run_recipe
@@ -21,6 +21,7 @@ __all__ = [
     "REPAIRS",
     "SELECTED_EVERY_EPOCH",
     "SGD",
+    "STAGED",
     "BackboneArguments",
     "ConsoleArguments",
     "DataArguments",
@@ -48,6 +49,7 @@ __getattr__, __dir__ = lazy_names(
         "REPAIRS": ".repairs",
         "SELECTED_EVERY_EPOCH": ".recipe",
         "SGD": ".recipe",
+        "STAGED": ".methods",
         "BackboneArguments": ".repairs",
         "ConsoleArguments": ".console",
         "DataArguments": ".arguments",

@@ -13,7 +13,7 @@ from ..segmentation.boxes import METHODS as BOX_METHODS
 from ..utils.names import did_you_mean
 from .console import ConsoleArguments
 from .help import HelpShown, asked_for, show
-from .methods import METHODS
+from .methods import METHODS, STAGED
 from .parser import OptionParser
 from .processes import train_together
 from .settings import read_settings, without_settings
@@ -125,10 +125,17 @@ class ModelArguments:
 class MethodArguments(ConsoleArguments):
     """How to train; what every recipe asks, beside what is its own."""
 
-    method: str = field(default="clp", metadata={"help": "How to train.", "choices": list(METHODS)})
+    method: str = field(default="clp", metadata={"help": "How to train.", "choices": [*METHODS, *STAGED]})
     preset: str | None = field(
         default=None,
         metadata={"help": "Settings in place of the defaults; flags go before them. paper: the CLP paper's own."},
+    )
+    stage_options: dict | str | None = field(
+        default=None,
+        metadata={
+            "help": "Settings of a method of two stages in place of the published ones, as JSON: first_share, of the "
+            'training, that the first is stopped after, and those of what is learned between: {"upweight": 20}.'
+        },
     )
     compare: bool = field(
         default=False, metadata={"help": "Train with ERM too, for comparison, each in its own sub-folder."}

@@ -15,7 +15,7 @@ import numpy as np
 from datasets import DatasetDict
 
 from ..data.groups import counts
-from .methods import METHODS, check_given
+from .methods import check_given, needs_meta_set, settings_of
 
 FEWEST = 10  # images of a class or group by which it can be measured
 META_SAMPLES = 10  # of every class or group: what was measured with
@@ -141,7 +141,7 @@ def choose(found: Found, method: str | None, given: Mapping[str, Any]) -> Choice
 
     Args:
         found: what the data have.
-        method: asked for, one of `METHODS`; None where it follows from the data.
+        method: asked for, one of `METHODS` or `STAGED`; None where it follows from the data.
         given: by name, the training arguments that the user gave: no method is chosen that has no use for them.
     """
     if method is not None:
@@ -151,7 +151,9 @@ def choose(found: Found, method: str | None, given: Mapping[str, Any]) -> Choice
 
 def learns_from_meta_set(choice: Choice, given: Mapping[str, Any]) -> bool:
     """Whether a method has use for a meta set."""
-    return bool({"meta_every": 1, **given, **METHODS[choice.method]}["meta_every"])
+    if "meta_every" in given and "meta_every" not in settings_of(choice.method):
+        return bool(given["meta_every"])
+    return needs_meta_set(choice.method)
 
 
 def more(found: Found, dataset_name: str) -> str:

@@ -1,13 +1,14 @@
 """Data and model of a recipe, and runs of methods that can be compared."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset, DatasetDict
+from datasets import Dataset, DatasetDict, concatenate_datasets
 from transformers import Trainer, set_seed
 from transformers.utils import logging
 
@@ -30,6 +31,7 @@ from ..modeling.loading import load_image_classifier
 from ..modeling.preprocessing import image_settings, load_image_processor, squash_bilinearly
 from ..segmentation.boxes import add_boxes
 from ..segmentation.reports import mask_counts
+from ..stages import Learned
 from ..trainer import CLPTrainer
 from ..training_args import CLPTrainingArguments
 from .arguments import DataArguments, ModelArguments
@@ -253,7 +255,42 @@ class Experiment:
         )
         return model.to(memory_format=torch.channels_last)  # 1.7 × faster depthwise convolutions on a CPU
 
-    def run(self, method: Mapping[str, Any], output_dir: str) -> dict[str, float]:
+    def as_evaluated(self, images: ImageClassificationDataset) -> ImageClassificationDataset:
+        """The same images, preprocessed as for evaluation."""
+        return ImageClassificationDataset(images.dataset, self.validation.transform, name=images.name)
+
+    def with_learned(self, learned: Learned) -> ImageClassificationDataset:
+        """The training images with what a first stage has learned of them; with a corruption matrix, and meta images.
+
+        Those are of group 1, and are trusted; training images are of group 0.
+        """
+        if learned.corruption is None:
+            return self.train.learned(group=learned.group, weight=learned.weight)
+        parts = [self.train.dataset, self.meta.dataset]
+        common = [name for name in parts[0].column_names if name in parts[1].column_names]
+        joint = concatenate_datasets([part.select_columns(common) for part in parts])
+        images = ImageClassificationDataset(joint, self.train.transform, name="training and meta images")
+        trusted = torch.arange(len(images)) >= len(self.train)
+        return images.learned(group=trusted.long(), corruption=learned.corruption)
+
+    @contextmanager
+    def telling(self, note: str, **settings: Any) -> Iterator[None]:
+        """Meanwhile cards tell this too, and records have these settings."""
+        before = self.card_details
+        self.card_details = replace(before, notes=[*before.notes, note], settings={**before.settings, **settings})
+        try:
+            yield
+        finally:
+            self.card_details = before
+
+    def run(
+        self,
+        method: Mapping[str, Any],
+        output_dir: str,
+        *,
+        train: ImageClassificationDataset | None = None,
+        args: CLPTrainingArguments | None = None,
+    ) -> dict[str, float]:
         """Train, evaluate the selected checkpoint, save model, card and `all_results.json` in `output_dir`.
 
         With `push_to_hub` the folder is published too.
@@ -261,6 +298,8 @@ class Experiment:
         Args:
             method: what distinguishes it, by name of the training argument: one of `METHODS`.
             output_dir: of this run.
+            train: in the place of the training images.
+            args: in the place of the recipe's.
 
         Returns:
             The metrics, with prefixes `train_`, `eval_` and `test_`.
@@ -268,11 +307,11 @@ class Experiment:
         Raises:
             ValueError: the method's settings contradict the others.
         """
-        args = configured(self.args, method, output_dir=output_dir)
+        args = configured(args or self.args, method, output_dir=output_dir)
         trainer = CLPTrainer(
             self.build_model(),
             args,
-            train_dataset=self.train,
+            train_dataset=self.train if train is None else train,
             eval_dataset=self.validation,
             meta_dataset=self.meta,
             processing_class=self.processor,

@@ -5,7 +5,9 @@ from dataclasses import MISSING, replace
 from typing import Any
 
 from ..perturbation import evidence_names
+from ..stages import eiil, george, glc, jtt, ssa
 from ..training_args import CLPTrainingArguments
+from .two_stages import Stages
 
 NO_CAUSAL_IMAGES = {
     "counterfactual_infills": [],
@@ -39,6 +41,7 @@ METHODS = {
     "ldam_drw": _plain("ldam_drw", train_sampling="random"),
     "logit_adjustment": _plain("logit_adjustment", train_sampling="random"),
     "balanced_softmax": _plain("balanced_softmax", train_sampling="random"),
+    "cosine": _plain("cosine", train_sampling="random"),
     # These need the group of every training image; the batches are those of their papers.
     "group_reweighting": _plain(train_sampling="group"),
     "group_dro": _plain("group_dro", train_sampling="group"),
@@ -49,6 +52,7 @@ METHODS = {
     "v_rex": _plain("v_rex", train_sampling="random"),
     "coral": _plain("coral", train_sampling="random"),
     "domain_mix": _plain("domain_mix", train_sampling="random"),
+    "subg": _plain(train_sampling="group_subset"),
     "meta_weight_net": {
         "meta_network": "weight",
         "meta_in_training_mode": True,  # as its authors do; otherwise it gives a long tail up
@@ -60,6 +64,37 @@ METHODS = {
     # This one needs the mask of every training image, and no meta set.
     "background_swap": _plain(train_infills=["mix_rand"]),
 }
+
+EARLY = 0.2  # of the training: JTT's first network on Waterbirds, 60 of 300 epochs
+NATURAL = METHODS["erm"] | {"train_sampling": "random"}
+STAGED = {
+    # Kang 2020, Tang 2020: the backbone learns from images as they are frequent.
+    "crt": Stages(NATURAL, repair="crt"),
+    "lws": Stages(NATURAL, repair="lws"),
+    "tde": Stages(METHODS["cosine"], repair="tde"),
+    "self": Stages(METHODS["erm"], repair="self"),
+    "jtt": Stages(NATURAL, jtt, METHODS["erm"] | {"train_sampling": "weight"}, share=EARLY),
+    # As in their papers the groups that these find are GroupDRO's. EIIL's first network has one epoch.
+    "eiil": Stages(NATURAL, eiil, METHODS["group_dro"], share=EARLY),
+    "george": Stages(METHODS["erm"], george, METHODS["group_dro"]),
+    "ssa": Stages(METHODS["erm"], ssa, METHODS["group_dro"], needs="meta groups"),
+    "glc": Stages(
+        NATURAL,
+        glc,
+        METHODS["erm"] | {"training_loss": "gold_loss_correction", "train_sampling": "random"},
+        needs="meta",
+    ),
+}
+
+
+def settings_of(name: str) -> Mapping[str, Any]:
+    """The training arguments that a method sets, of one stage or of two."""
+    return METHODS[name] if name in METHODS else STAGED[name].settings
+
+
+def needs_meta_set(name: str) -> bool:
+    """Whether a method learns from a meta set, by itself."""
+    return STAGED[name].needs is not None if name in STAGED else bool(METHODS[name].get("meta_every", 1))
 
 
 def configured(args: CLPTrainingArguments, settings: Mapping[str, Any], **changes: Any) -> CLPTrainingArguments:
@@ -94,7 +129,7 @@ def check_given(names: Sequence[str], given: Mapping[str, Any]) -> None:
     for setting in WAYS:
         if setting not in given:
             continue
-        reasons = {name: _refusal(METHODS[name], setting, given[setting]) for name in names}
+        reasons = {name: _refusal(settings_of(name), setting, given[setting]) for name in names}
         if all(reasons.values()):
             told = "; ".join(f"--method {name} {reason}" for name, reason in reasons.items())
             raise ValueError(

@@ -11,6 +11,7 @@ from transformers.utils import logging
 from ..hub.record import FIGURES_FOLDER, RECORD_FILE, RunRecord
 from ..perturbation import META_NETWORKS
 from .methods import METHODS
+from .two_stages import FOLDER
 
 logger = logging.get_logger(__name__)
 
@@ -18,7 +19,7 @@ logger = logging.get_logger(__name__)
 RESULTS = ("*_results.json", FIGURES_FOLDER)
 WRITTEN = (
     *RESULTS, "checkpoint-*", "features", *{network.FOLDER for network in META_NETWORKS.values()}, "config.json",
-    "model*.safetensors*", "preprocessor_config.json", "training_args.bin", "trainer_state.json", "README.md",
+    "model*.safetensors*", FOLDER, "preprocessor_config.json", "training_args.bin", "trainer_state.json", "README.md",
     RECORD_FILE,
 )  # fmt: skip
 
@@ -36,7 +37,7 @@ def check_output_folder(folder: str, method: str, overwrite: bool, resumed: bool
 
     Args:
         folder: `output_dir` of a run; it need not exist.
-        method: of the new run: as `method_named` has it, of a repair the name of its card.
+        method: of the new run: as `method_named` has it, of two stages its name, of a repair the name of its card.
         overwrite: whether the folder may be cleared.
         resumed: whether the new run goes on from a checkpoint.
 
@@ -56,7 +57,8 @@ def check_output_folder(folder: str, method: str, overwrite: bool, resumed: bool
             record = RunRecord.load(folder)
         except ValueError as error:
             raise ValueError(f"{folder!r} holds a run that cannot be read ({error}). {fix}") from error
-        found = method_named(record.settings["method"]) or record.method
+        staged = record.settings["data and model"].get("method")
+        found = staged or method_named(record.settings["method"]) or record.method
         if found != method:
             raise ValueError(
                 f"{folder!r} holds a run of another method, {found}, and files of it would stay beside the model of "
@@ -78,7 +80,8 @@ def clear_output_folder(folder: str, overwrite: bool) -> None:
     """
     if not Path(folder).is_dir():
         return
-    if not (Path(folder) / RECORD_FILE).is_file() and not (overwrite and get_last_checkpoint(folder)):
+    unfinished = get_last_checkpoint(folder) or (Path(folder) / FOLDER).is_dir()
+    if not (Path(folder) / RECORD_FILE).is_file() and not (overwrite and unfinished):
         return  # no run
     for pattern in WRITTEN if overwrite else RESULTS:
         for path in Path(folder).glob(pattern):

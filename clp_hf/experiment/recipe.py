@@ -12,11 +12,13 @@ from .advice import advice_on
 from .arguments import DataArguments, MethodArguments, ModelArguments, read_arguments
 from .console import quiet
 from .experiment import Experiment
-from .methods import METHODS, check_given, configured
+from .methods import STAGED, check_given, configured, settings_of
 from .output_folder import check_output_folder, clear_output_folder, method_named
 from .packages import check_packages
 from .presets import PRESETS
-from .resuming import checkpoints
+from .resuming import checkpoints, goes_on
+from .staging import check_stages, checked_options, first_arguments, run_method
+from .two_stages import FOLDER
 
 logger = logging.get_logger(__name__)
 
@@ -83,20 +85,26 @@ def run_methods(
     """
     names = list(dict.fromkeys(["erm", recipe.method])) if recipe.compare else [recipe.method]
     check_given(names, given)
+    options = checked_options(names, recipe.stage_options)
     runs = {name: _of_its_own(training, name) if recipe.compare else {} for name in names}
     folders = {name: changes.get("output_dir", training.output_dir) for name, changes in runs.items()}
-    for name, checkpoint in checkpoints(training.resume_from_checkpoint, folders).items():
+    firsts = {name: os.path.join(folder, FOLDER) for name, folder in folders.items() if name in STAGED}
+    for name, checkpoint in checkpoints(training.resume_from_checkpoint, folders, firsts).items():
         runs[name]["resume_from_checkpoint"] = checkpoint
-    configurations = {name: configured(training, METHODS[name], **changes) for name, changes in runs.items()}
-    for name, args in configurations.items():  # what is wrong with the second is said before the first one runs
+    configurations = [(name, configured(training, settings_of(name), **changes)) for name, changes in runs.items()]
+    configurations += [(name, first_arguments(training, name, folder, options)) for name, folder in firsts.items()]
+    for name, args in configurations:  # what is wrong with the second is said before the first one runs
+        first = args.output_dir == firsts.get(name)
         check_output_folder(
-            folders[name],
-            method_named(own_settings(args)),
+            args.output_dir if first else folders[name],
+            name if name in STAGED and not first else method_named(own_settings(args)),
             recipe.overwrite_output_dir,
-            resumed=runs[name]["resume_from_checkpoint"] is not None,
+            resumed=goes_on(training.resume_from_checkpoint) if first else args.resume_from_checkpoint is not None,
         )
-    check_packages(list(configurations.values()), data, model)
+    check_packages([args for _, args in configurations], data, model)
     experiment = build(recipe, data, model, training)
+    for name in names:
+        check_stages(experiment, name)
     if training.should_log and not advised:
         logger.warning(advice_on(experiment.train, experiment.meta))
     results, selections = {}, {}
@@ -105,7 +113,7 @@ def run_methods(
         if training.should_save and changes["resume_from_checkpoint"] is None:
             clear_output_folder(folder, recipe.overwrite_output_dir)
         title = name.upper() if recipe.compare else name
-        results[title] = experiment.run(METHODS[name] | changes, folder)
+        results[title] = run_method(experiment, name, changes, folder, options)
         selections[title] = experiment.selection
     if training.should_log:
         print(f"\n{experiment.summary(results, selections)}")

@@ -7,20 +7,24 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple
 
+from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from ..baselines import (
     AFRTrainer,
+    CRTTrainer,
     DFRTrainer,
     GroupDROTrainer,
     GSRTrainer,
     JTTTrainer,
     KnownGroupsArguments,
+    LWSTrainer,
     RegressionArguments,
     RegressionTrainer,
+    SELFTrainer,
+    TDETrainer,
 )
 from ..clp_head import CLPHeadArguments, CLPHeadTrainer
-from ..data.dataset import ImageClassificationDataset
 from ..data.groups import counts
 from ..features import HeadArguments, HeadTrainer
 from ..hsfm import HSFMArguments, HSFMTrainer
@@ -55,6 +59,10 @@ REPAIRS = {
     "jtt": Repair(JTTTrainer, HeadArguments, False),
     "regression": Repair(RegressionTrainer, RegressionArguments, False),
     "group_dro": Repair(GroupDROTrainer, HeadArguments, False),
+    "crt": Repair(CRTTrainer, HeadArguments, False),
+    "lws": Repair(LWSTrainer, HeadArguments, False, True),
+    "tde": Repair(TDETrainer, HeadArguments, False, True),
+    "self": Repair(SELFTrainer, HeadArguments, False, True),
 }
 # What an experiment reads of the training arguments, and a repair may have as well.
 OF_THE_DATA = ("seed", "meta_samples", "mask_shape")
@@ -164,20 +172,7 @@ def _run(
         )
     if training.should_log:
         logger.warning(advice_on(experiment.train, experiment.meta))
-
-    def as_evaluated(images: ImageClassificationDataset) -> ImageClassificationDataset:
-        return ImageClassificationDataset(images.dataset, experiment.validation.transform, name=images.name)
-
-    trainer = repair.trainer(
-        classifier,
-        args,
-        train_dataset=as_evaluated(experiment.train),
-        eval_dataset=experiment.validation,
-        processing_class=experiment.processor,
-        compute_metrics=experiment.compute_metrics,
-        card_details=replace(experiment.card_details, base_model=source),
-        **({"meta_dataset": as_evaluated(experiment.meta)} if repair.takes_meta_set and experiment.meta else {}),
-    )
+    trainer = head_trainer(repair, classifier, args, experiment, base_model=source)
     results = {"before": experiment.evaluate(trainer)}
     trainer.save_metrics("train", trainer.train().metrics)
     trainer.save_state()
@@ -187,6 +182,40 @@ def _run(
         print(f"\n{trainer.summary()}")
         print(experiment.table(results))
     return experiment, results
+
+
+def head_trainer(
+    repair: Repair, classifier: PreTrainedModel, args: HeadArguments, experiment: Experiment, **details: Any
+) -> HeadTrainer:
+    """The trainer of a repair, on the data of an experiment.
+
+    Args:
+        repair: one of `REPAIRS`.
+        classifier: that is repaired.
+        args: of the repair.
+        experiment: its images are seen as for evaluation.
+        **details: of the card, in the place of the experiment's.
+    """
+    sets = {"train_dataset": experiment.train}
+    if repair.takes_meta_set and experiment.meta:
+        sets["meta_dataset"] = experiment.meta
+    return repair.trainer(
+        classifier,
+        args,
+        **{name: experiment.as_evaluated(images) for name, images in sets.items()},
+        eval_dataset=experiment.validation,
+        processing_class=experiment.processor,
+        compute_metrics=experiment.compute_metrics,
+        card_details=replace(experiment.card_details, **details),
+    )
+
+
+def head_arguments(repair: Repair, args: CLPTrainingArguments) -> HeadArguments:
+    """The arguments of a repair as those of a training have them, as far as both have them."""
+    known = {item.name for item in fields(args) if item.init}
+    return repair.arguments(
+        **{item.name: getattr(args, item.name) for item in fields(repair.arguments) if item.init and item.name in known}
+    )
 
 
 def _of(arguments: type, defaults: Mapping[str, Any]) -> dict[str, Any]:

@@ -69,6 +69,10 @@ FACTS_OF = {
     "afr": ("rule", "trials"),
     "jtt": ("rule", "trials"),
     "regression": ("rule", "trials"),
+    "crt": ("rule", "trials"),
+    "lws": ("rule", "trials"),
+    "tde": ("rule", "trials"),
+    "self": ("rule", "trials"),
     "group-dro-head": ("rule", "trials"),
 }
 

@@ -12,10 +12,12 @@ from .balanced_softmax import BalancedSoftmax
 from .base import Outputs, TrainingLoss
 from .class_balanced import ClassBalanced, effective_number_weights
 from .coral import CORAL
+from .cosine import Cosine
 from .domain_mix import DomainMix
 from .environments import environments_of_groups
 from .focal import Focal
 from .generalised_cross_entropy import GeneralisedCrossEntropy
+from .gold_loss_correction import GoldLossCorrection
 from .group_dro import GroupDRO
 from .ib_irm import InformationBottleneckIRM
 from .irm import IRM
@@ -42,8 +44,11 @@ TRAINING_LOSSES = {
     "v_rex": VarianceRiskExtrapolation,
     "coral": CORAL,
     "domain_mix": DomainMix,
+    "cosine": Cosine,
+    "gold_loss_correction": GoldLossCorrection,
 }
-KNOWN = ("class_counts", "group_counts", "cell_counts", "num_features")  # of the run, and no options
+LEARNED = ("corruption",)  # in a first stage
+KNOWN = ("class_counts", "group_counts", "cell_counts", "num_features", *LEARNED)  # of the run, and no options
 
 
 def _loss(name: str) -> Callable[..., TrainingLoss]:
@@ -68,6 +73,11 @@ def needs_head(name: str) -> bool:
     return loss.takes_cosines or loss.takes_features
 
 
+def needs_first_stage(name: str) -> bool:
+    """Whether the loss with this name needs what a method of two stages learns in its first."""
+    return not set(LEARNED).isdisjoint(_arguments(name))
+
+
 def build_loss(
     name: str,
     labels: Tensor,
@@ -75,6 +85,7 @@ def build_loss(
     groups: Tensor | None = None,
     options: Mapping[str, float] | None = None,
     num_features: int | None = None,
+    corruption: Tensor | None = None,
 ) -> TrainingLoss:
     """The loss of `TRAINING_LOSSES` with this name, for a training set.
 
@@ -85,10 +96,11 @@ def build_loss(
         groups: (N,) of all training images, where they are known.
         options: numbers, in place of the published defaults.
         num_features: d, of the head; for a loss that takes features.
+        corruption: (C, C), where a first stage has estimated it.
 
     Raises:
         ValueError: an unknown name or option (the message lists the valid ones), a bad value, a class without images,
-            or no groups for a loss that needs them.
+            or no groups, or no corruption matrix, for a loss that needs them.
     """
     arguments = _arguments(name)
     options, valid = options or {}, [argument for argument in arguments if argument not in KNOWN]
@@ -103,7 +115,12 @@ def build_loss(
             f"{name} needs the group of every training image, and they have none. Give the data set a group or "
             "attribute column (--group_column, --attribute_column), or choose a loss that needs none."
         )
-    known = {"class_counts": torch.bincount(labels, minlength=num_labels), "num_features": num_features}
+    if corruption is None and needs_first_stage(name):
+        raise ValueError(
+            f"{name} needs the corruption matrix of the labels, which is estimated in a first stage: --method glc."
+        )
+    known = {"class_counts": torch.bincount(labels, minlength=num_labels)}
+    known |= {"num_features": num_features, "corruption": corruption}
     if groups is not None:
         if groups.is_floating_point() or groups.min() < 0:
             raise ValueError(f"Groups are integers from 0; found {groups.dtype} from {groups.min()}.")
@@ -122,9 +139,11 @@ __all__ = [
     "TRAINING_LOSSES",
     "BalancedSoftmax",
     "ClassBalanced",
+    "Cosine",
     "DomainMix",
     "Focal",
     "GeneralisedCrossEntropy",
+    "GoldLossCorrection",
     "GroupDRO",
     "InformationBottleneckIRM",
     "LogitAdjustment",
@@ -136,6 +155,7 @@ __all__ = [
     "build_loss",
     "effective_number_weights",
     "environments_of_groups",
+    "needs_first_stage",
     "needs_groups",
     "needs_head",
 ]

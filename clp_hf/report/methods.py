@@ -6,9 +6,11 @@ from ..utils.text import one_line
 
 ERM = "ERM"
 LOSSES = {"cross_entropy": ERM}
+SAMPLINGS = {"group_subset": "as many images of every group", "weight": "images drawn by weights"}
 METHODS = {
-    "afr": "AFR", "clp-head": "CLP head", "dfr": "DFR", "group-dro-head": "GroupDRO of the head", "gsr": "GSR",
-    "hsfm": "HSFM", "jtt": "JTT of the head", "meta-weight-net": "Meta-Weight-Net", "regression": "balanced regression"
+    "afr": "AFR", "clp-head": "CLP head", "crt": "cRT", "dfr": "DFR", "group-dro-head": "GroupDRO of the head",
+    "gsr": "GSR", "hsfm": "HSFM", "jtt": "JTT of the head", "lws": "LWS", "meta-weight-net": "Meta-Weight-Net",
+    "regression": "balanced regression", "self": "SELF", "tde": "De-confound-TDE",
 }  # fmt: skip
 
 
@@ -20,9 +22,10 @@ def method_of(record: RunRecord) -> str:
     if record.method != "plain-trainer":
         return METHODS.get(record.method, one_line(record.method))
     loss, sampling = facts["training_loss"], facts["train_sampling"]
-    told = [LOSSES.get(loss, loss)]
+    staged = record.settings["data and model"].get("method")
+    told = [*([f"{staged.upper()} in two stages"] if staged else []), LOSSES.get(loss, loss)]
     if sampling != "random":
-        told.append(f"{sampling}-balanced sampling")
+        told.append(SAMPLINGS.get(sampling, f"{sampling}-balanced sampling"))
     if infills := facts.get("train_infills"):
         told.append(f"training images before other backgrounds ({', '.join(infills)})")
     return ", ".join(told)

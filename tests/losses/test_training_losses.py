@@ -302,6 +302,6 @@ def test_every_loss_is_built_by_its_name_with_published_defaults():
         loss = build_loss(name, TRAIN_LABELS, 2, TRAIN_GROUPS, num_features=3)
         batch = {"pixel_values": torch.zeros(4, 3, 2, 2), "labels": TRAIN_LABELS, "group": TRAIN_GROUPS}
         outputs = Outputs(torch.zeros(4, 2), torch.zeros(4, 3), torch.zeros(2, 3))
-        assert torch.isfinite(loss.of_batch(lambda pixel_values: outputs, batch))
+        assert torch.isfinite(loss.of_batch(lambda pixel_values, outputs=outputs: outputs, batch))
     assert build_loss("ldam", TRAIN_LABELS, 2).reweight_from == 1.0
     assert build_loss("focal", TRAIN_LABELS, 2, options={"gamma": 1}).gamma == 1

@@ -1,0 +1,166 @@
+"""Methods of two stages, as their command runs them: both stages, going on, and what is refused before any training."""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from clp_hf import CLPTrainer
+from clp_hf.data.embedded import embedded_birds
+from clp_hf.experiment import STAGED, Experiment
+from clp_hf.experiment.staging import DONE, LEARNED
+from clp_hf.experiment.two_stages import FOLDER
+from clp_hf.features import HeadTrainer
+from clp_hf.hub.record import RunRecord
+from clp_hf.modeling.loading import load_image_classifier
+from clp_hf.report.methods import method_of
+from clp_hf.stages import Learned
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+FLAGS = [
+    "--model_name_or_path", "test_resnet", "--pretrained", "false", "--image_size", "32", "--meta_samples", "2",
+    "--max_steps", "2", "--warmup_steps", "0", "--per_device_train_batch_size", "16", "--save_strategy", "steps",
+    "--eval_strategy", "steps", "--save_steps", "1", "--eval_steps", "1", "--use_cpu", "true",
+    "--disable_tqdm", "true", "--report_to", "none",
+]  # fmt: skip
+OPTIONS = {"george": {"smallest_cluster": 2}, "ssa": {"rounds": 1}, "jtt": {"first_share": 0.5}}
+
+
+@pytest.fixture(scope="module")
+def birds(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("birds")
+    for name, split in embedded_birds(n_train=48, n_validation=32, n_test=16, image_size=32).items():
+        split.to_parquet(folder / f"{name}.parquet")
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, birds):
+    """Run the recipe in this process; which folders were trained into, by which trainers' classes."""
+    trained = []
+
+    def run(*flags, data=birds):
+        trained.clear()
+        monkeypatch.syspath_prepend(str(RECIPES))
+        given = ["--dataset_name", str(data), "--output_dir", str(tmp_path / "run")]
+        monkeypatch.setattr(sys, "argv", ["waterbirds", *FLAGS, *given, *flags])
+        importlib.import_module("waterbirds").main()
+        return list(trained)
+
+    for kind in (CLPTrainer, HeadTrainer):
+
+        def watched(self, *args, kind=kind, train=kind.train, **kwargs):
+            trained.append(Path(self.args.output_dir).name)
+            return train(self, *args, **kwargs)
+
+        monkeypatch.setattr(kind, "train", watched)
+    run.trained = trained
+    return run
+
+
+@pytest.mark.parametrize("method", STAGED)
+def test_every_one_trains_end_to_end(run, tmp_path, method):
+    options = OPTIONS.get(method)
+    assert run("--method", method, *(["--stage_options", json.dumps(options)] if options else [])) == [FOLDER, "run"]
+    out, stages = tmp_path / "run", STAGED[method]
+    results = json.loads((out / "all_results.json").read_text())
+    assert {"eval_worst_group_accuracy", "test_worst_group_accuracy", "train_runtime"} <= set(results)
+    first, second = (load_image_classifier(str(path)).state_dict() for path in (out / FOLDER, out))
+    same = [name for name in second if torch.equal(first[name], second[name])]
+    heads = [name for name in second if name not in same]
+    record, card = RunRecord.load(out), (out / "README.md").read_text()
+    assert record.settings["data and model"]["method"] == method
+    if stages.repair:
+        assert {name.split(".")[-2] for name in heads} <= {"fc"}
+        assert "first stage" in card
+    else:
+        assert len(heads) > 2
+        with open(out / FOLDER / DONE) as file:
+            assert json.load(file)["settings"]["load_best_model_at_end"] is False
+        assert method.upper() in method_of(record)
+        assert (out / FOLDER / LEARNED).is_file()
+
+
+def test_a_run_that_is_killed_in_its_second_stage_goes_on_there(run, tmp_path, monkeypatch, birds):
+    """To the same weights as one that is not, though what was learned between is not learned again."""
+    method, out = ["--method", "jtt", "--stage_options", '{"first_share": 0.5}'], tmp_path / "run"
+    run(*method)
+    whole = load_image_classifier(str(out)).state_dict()
+    run(*method, "--overwrite_output_dir", "true")  # clears the first stage too
+    assert run.trained == [FOLDER, "run"]
+    (out / "_run.json").unlink()
+    for path in (out / "checkpoint-2").iterdir():
+        path.unlink()
+    (out / "checkpoint-2").rmdir()
+    with pytest.raises(ValueError, match="holds a run that has not ended, up to checkpoint-1"):
+        run(*method)
+    monkeypatch.setattr("clp_hf.experiment.staging.extract_features", None)
+    assert run(*method, "--resume_from_checkpoint", "last") == ["run"]
+    resumed = load_image_classifier(str(out)).state_dict()
+    assert all(torch.equal(resumed[name], whole[name]) for name in whole)
+    with pytest.raises(ValueError, match=r"first stage of other arguments \(learning_rate was 0.002, is 0.1\)"):
+        run(*method, "--resume_from_checkpoint", "last", "--learning_rate", "0.1")
+    with pytest.raises(ValueError, match="is of a first stage"):
+        run(*method, "--resume_from_checkpoint", str(out / FOLDER / "checkpoint-1"))
+
+
+def test_a_first_stage_is_used_again_where_it_is_of_the_same_arguments(run, tmp_path):
+    assert run("--method", "crt") == [FOLDER, "run"]
+    assert run("--method", "crt") == ["run"]
+    assert run("--method", "crt", "--seed", "1") == [FOLDER, "run"]
+    with pytest.raises(ValueError, match="holds a run of another method, crt"):
+        run("--method", "lws")
+
+
+def test_a_first_stage_that_is_killed_goes_on(run, tmp_path, monkeypatch):
+    train, begun = Experiment.run, []
+
+    def killed(self, method, output_dir, **kwargs):
+        result = train(self, method, output_dir, **kwargs)
+        begun.append(kwargs["args"].resume_from_checkpoint)
+        if len(begun) == 1:
+            raise InterruptedError
+        return result
+
+    monkeypatch.setattr(Experiment, "run", killed)
+    with pytest.raises(InterruptedError):
+        run("--method", "crt")
+    assert not (tmp_path / "run" / FOLDER / DONE).exists()
+    assert run("--method", "crt", "--resume_from_checkpoint", "last") == [FOLDER, "run"]
+    assert begun == [None, str(tmp_path / "run" / FOLDER / "checkpoint-2")]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--method", "glc", "--meta_split", "none"], "--method glc learns from a meta set, and there is none"),
+        (
+            ["--method", "ssa", "--attribute_column", "none", "--group_column", "none"],
+            "--method ssa learns from the groups of the meta images",
+        ),
+        (["--method", "erm", "--stage_options", '{"upweight": 2}'], "--method erm has one stage"),
+        (["--method", "jtt", "--stage_options", '{"upwieght": 2}'], "upwieght: jtt has first_share, upweight"),
+        (["--method", "jtt", "--stage_options", "upweight"], "upweight: jtt has first_share, upweight, as JSON"),
+        (["--method", "jtt", "--stage_options", '{"upweight": "2"}'], "are numbers; found {'upweight': '2'}"),
+        (["--method", "jtt", "--stage_options", '{"first_share": 2}'], "first_share is 2; expected a share"),
+        (["--method", "jtt", "--training_loss", "focal"], "--method jtt sets training_loss='cross_entropy'"),
+    ],
+)
+def test_what_is_missing_is_said_before_any_training(run, flags, message):
+    with pytest.raises(ValueError, match=message):
+        run(*flags)
+    assert run.trained == []
+
+
+def test_learned_facts_are_found_again_by_their_fingerprint(tmp_path):
+    path, weight = tmp_path / LEARNED, torch.tensor([1.0, 2.0])
+    assert Learned.load(path, "a") is None
+    Learned("Told.", weight=weight).save(path, "a")
+    assert Learned.load(path, "b") is None
+    found = Learned.load(path, "a")
+    assert (found.told, found.group, found.weight.tolist()) == ("Told.", None, weight.tolist())
+    path.write_bytes(b"damaged")
+    assert Learned.load(path, "a") is None
