@@ -3,7 +3,7 @@
     pip install higher torchopt                                       # the peers
     python benchmarks/step_cost.py                                    # everything, on one core
     python benchmarks/step_cost.py --models resnet18 --rounds 3       # one model
-    python benchmarks/step_cost.py --models resnet18 --methods plain "CLP forward" higher
+    python benchmarks/step_cost.py --models resnet18 --methods plain CLP higher
     python benchmarks/step_cost.py --device cuda --models resnet50 --batch_size 64 --output step_cost_cuda
 
 Every row is measured in a fresh process. Time: plain steps and steps of the row alternate in that process, A B A B,
@@ -11,18 +11,19 @@ after a warm-up; the ratio is the median over rounds of B / A, in CPU seconds. M
 what the process held once model and optimizers were built, over three steps; the ratio is to the plain row. (Linux)
 On a GPU: elapsed time with the device synchronised, and the peak of what PyTorch has allocated there.
 
-All rows but `plain` do the same update: the look-ahead of the full network by one plain SGD step on CE(logits + δ), the
-meta cross-entropy there, its gradient for the perturbation network, then the ordinary step (`head` scope looks ahead
-with the head only). That they agree is measured too: the gradient they leave for the perturbation network in their
-first step is compared with the textbook's. The meta batch is as large as the training batch; no saliency, no
-augmentation, random images. `CLP converged` makes another update, at the converged head over 2,048 generated features.
-`data and augmentation alone` is what the data of a CLP step cost: two batches of embedded birds, cropped with their
-masks, a third of the second made counterfactual and a third factual.
+All rows but `plain` have the same hypergradient: the look-ahead of the full network by one plain SGD step on
+CE(logits + δ), the meta cross-entropy there, its gradient for the perturbation network, then the ordinary step. That
+they agree is measured too: the gradient they leave for the perturbation network in their first step is compared with
+the textbook's. Other ones are those of the head scope, which looks ahead with the head only, and of a quarter of the
+meta images. The meta batch is as large as the training batch; no saliency, no augmentation but for the evidence's,
+random images. `CLP converged` makes another update, at the converged head over 2,048 generated features. `data and
+augmentation alone` is what the data of a CLP step cost: two batches of embedded birds, cropped with their masks, a
+third of the second made counterfactual and a third factual.
 
-Rows: the CLP engines as `CLPTrainer` runs them (`double_backward` shares the training forward pass like the others);
-`textbook` is double backward in plain torch as published code has it (Meta-Weight-Net), with its own forward pass for
-the look-ahead; `higher` and `torchopt` are the PyPI packages, used as their documentation shows. Attention runs on
-PyTorch's math backend where second derivatives are taken, because its other kernels have none.
+Rows: `CLP` and its options are `MetaLearner.training_step`, as `CLPTrainer` runs it, with its log; `textbook` is double
+backward in plain torch as published code has it (Meta-Weight-Net), with its own forward pass for the look-ahead, as
+have `higher` and `torchopt`, the PyPI packages, used as their documentation shows. Attention runs on PyTorch's math
+backend where second derivatives are taken, because its other kernels have none.
 """
 
 import argparse
@@ -65,7 +66,7 @@ def measure_time(architecture: Architecture, method: Method, batch_size: int, ro
         reference = Setup(architecture, batch_size)
         textbook(reference)(0)
         steps["method"](0)
-        expected, found = reference.network_gradient(), setup.network_gradient()
+        expected, found = (torch.cat([part.flatten() for part in of.network_gradient]) for of in (reference, setup))
         result["hypergradient_difference"] = ((found - expected).norm() / expected.norm()).item()
         del reference
     seconds = {name: [] for name in steps}

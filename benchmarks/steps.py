@@ -3,10 +3,11 @@
 All but `plain` do the same update, as `step_cost.py` says.
 """
 
-from collections.abc import Callable
-from contextlib import nullcontext
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from types import SimpleNamespace
 
 import timm
 import torch
@@ -15,12 +16,15 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 from transformers import default_data_collator
 
-from clp_hf.bilevel import ConvergedHead, Recording, TrainingPass, dual_attention, hypergradient, run_at, step_sizes
+from clp_hf import CLPTrainingArguments
+from clp_hf.algorithm import MetaLearner
+from clp_hf.bilevel import SCOPES, Classifier, ConvergedHead, dual_attention
 from clp_hf.causal import CausalAugmentation, MetaSampler
 from clp_hf.data import ImageClassificationDataset, TrainTransform, embedded_birds
+from clp_hf.losses.objective import Run
 from clp_hf.modeling import find_classifier_head, forward_with_features, load_image_classifier
 from clp_hf.modeling.modes import evaluation_layers
-from clp_hf.perturbation import ClassStatistics, PerturbationNetwork, training_characteristics
+from clp_hf.perturbation import ClassStatistics, Evidences, PerturbationNetwork, Sources, training_characteristics
 from clp_hf.perturbation.convergence import hypergradient_at_convergence, remember
 
 LEARNING_RATE = 0.01
@@ -78,6 +82,7 @@ class Setup:
     architecture: Architecture
     batch_size: int
     model: nn.Module = field(init=False)
+    network_gradient: Sequence[Tensor] = field(init=False)  # the last one, of every tensor of Ω
 
     def __post_init__(self):
         torch.manual_seed(0)
@@ -102,6 +107,7 @@ class Setup:
         return F.cross_entropy(logits + self.network(characteristics, self.labels), self.labels)
 
     def update_network(self, gradients) -> None:
+        self.network_gradient = gradients
         for parameter, gradient in zip(self.network.parameters(), gradients, strict=True):
             parameter.grad = gradient
         self.network_optimizer.step()
@@ -112,9 +118,6 @@ class Setup:
         self.optimizer.zero_grad()
         F.cross_entropy(logits + perturbation, self.labels).backward()
         self.optimizer.step()
-
-    def network_gradient(self) -> Tensor:
-        return torch.cat([parameter.grad.flatten() for parameter in self.network.parameters()])
 
 
 Step = Callable[[int], None]
@@ -129,44 +132,48 @@ def plain(s: Setup) -> Step:
     return step
 
 
-def clp(s: Setup, engine: str, scope: str = "full", meta_every: int = 1, recompute: bool = False) -> Step:
-    """As `CLPTrainer.training_step`, without data, logging and saliency."""
+def clp(s: Setup, meta_share: float = 1.0, **settings) -> Step:
+    """As `CLPTrainer` runs it: `MetaLearner.training_step`, and the step of the optimizer; without data.
 
-    def forward(model):
-        return forward_with_features(model, s.head, s.pixel_values)
+    Args:
+        s: what the step needs.
+        meta_share: of the meta images, that are used.
+        settings: in the place of the defaults of `CLPTrainingArguments`.
+    """
+    args = CLPTrainingArguments("runs", report_to=[], lookahead="sgd", meta_in_training_mode=True, **settings)
+    count = round(meta_share * s.batch_size)
+    meta = {"pixel_values": s.meta_pixel_values[:count], "labels": s.meta_labels[:count]}
+    meta["counterfactual"] = torch.zeros(count, dtype=torch.bool)
+    batch = {"pixel_values": s.pixel_values, "labels": s.labels}
+    if args.evidence:
+        size = s.architecture.image_size
+        batch["mask"] = torch.zeros(s.batch_size, 1, size, size)
+        batch["mask"][..., size // 4 : 3 * size // 4, size // 4 : 3 * size // 4] = 1
+    augmentation = CausalAugmentation(["tile"], ["mix_rand"], IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
+    sources = Sources(
+        s.head.in_features, s.architecture.num_classes, "mask" in batch, augmentation, s.meta_labels, None, None,
+        lambda indices: s.meta_pixel_values[list(indices)], torch.Generator().manual_seed(0),
+    )  # fmt: skip
+    learner = MetaLearner(
+        Classifier(s.model, s.head, forward_with_features), s.network, s.statistics,
+        Evidences.of(args.evidence, sources), SimpleNamespace(draw=lambda *_: meta), 
+        SCOPES[args.lookahead_scope], args, {},
+    )  # fmt: skip
+    learner.begin(s.optimizer)
+    take = learner.updates.take
+
+    def remembered(gradient, *where):
+        s.network_gradient = gradient.total
+        return take(gradient, *where)
+
+    learner.updates.take = remembered
+    run = Run(s.model, s.optimizer, 0, sys.maxsize)
 
     def step(index):
-        meta_due = index % meta_every == 0
-        recording = Recording()
-        with recording, dual_attention() if engine == "double_backward" else nullcontext():
-            if meta_due and recompute:
-                logits, features = run_at(s.model, {}, lambda: forward(s.model))
-            else:
-                logits, features = forward(s.model)
-        characteristics = s.characteristics(logits, features)
-        if meta_due:
-            if scope == "head":
-                looking, replay = s.head, partial(s.head, features.detach())
-                training_pass = TrainingPass(replay, replay(), recording)
-            else:
-                looking = s.model
-                training_pass = TrainingPass(lambda: forward(s.model)[0], logits, recording)
-            result = hypergradient(
-                looking,
-                training_pass,
-                lambda logits: s.training_loss(logits, characteristics),
-                lambda: F.cross_entropy(s.model(pixel_values=s.meta_pixel_values).logits, s.meta_labels),
-                list(s.network.parameters()),
-                lambda gradients: step_sizes(s.optimizer, dict(looking.named_parameters()), gradients, "sgd"),
-                engine=engine,
-                keep_graph=not recompute,
-            )
-            s.update_network(result.total)
-        if meta_due and recompute:
-            del training_pass
-            with recording.random_state.replayed():
-                logits, _ = forward(s.model)
-        s.update_model(logits, characteristics)
+        s.optimizer.zero_grad()
+        run.step = index
+        learner.training_step(run, batch)
+        s.optimizer.step()
 
     return step
 
@@ -300,12 +307,17 @@ class Method:
 
 METHODS = {
     "plain": Method(plain, same_update=False),
-    "CLP forward": Method(partial(clp, engine="forward")),
-    "CLP forward, recompute": Method(partial(clp, engine="forward", recompute=True)),
-    "CLP forward, meta_every=10": Method(partial(clp, engine="forward", meta_every=10), cycle=10),
-    "CLP finite_difference": Method(partial(clp, engine="finite_difference")),
-    "CLP double_backward": Method(partial(clp, engine="double_backward")),
-    "CLP forward, head scope": Method(partial(clp, engine="forward", scope="head"), same_update=False),
+    "CLP": Method(clp),
+    "CLP, Algorithm 1 as printed": Method(partial(clp, reuse_gradient=False)),
+    "CLP, meta_every=10": Method(partial(clp, meta_every=10), cycle=10),
+    "CLP, a quarter of the meta images": Method(partial(clp, meta_share=0.25), same_update=False),
+    "CLP, recompute": Method(partial(clp, recompute_training_forward=True)),
+    "CLP, finite_difference": Method(partial(clp, hypergradient="finite_difference")),
+    "CLP, double_backward": Method(partial(clp, hypergradient="double_backward")),
+    "CLP, head scope": Method(partial(clp, lookahead_scope="head"), same_update=False),
+    "CLP, head scope, background evidence": Method(
+        partial(clp, lookahead_scope="head", evidence=["background"]), same_update=False
+    ),
     "CLP converged, meta_every=10": Method(converged, cycle=10, same_update=False),
     "data and augmentation alone": Method(data_path, same_update=False),
     "textbook": Method(textbook),
