@@ -25,6 +25,7 @@ from ..perturbation.evidence import ON_FEATURES, Material, agreement, class_weig
 from ..utils.names import did_you_mean
 
 SWAPPED_STRENGTH = 0.25
+BIAS_STRENGTH = 0.75  # what is learned most easily has seen the object too: all of it would take that out as well
 MORE_IMAGES = "add some, or leave the class out"
 WITHOUT_MASKS = "mend the masks, or choose another evidence"
 SMALLEST_SPREAD = 1e-3  # of a feature, as a share of the mean one: what hardly varies is not blown up
@@ -40,8 +41,8 @@ class CLPHeadSettings:
         meta_weight: ρ, of all meta images together; 1 is as much as all training images together, 0 leaves them out.
         steps: updates of Ω by Adam; 0 keeps the strengths where they start.
         rate: of these.
-        strength: a₀, of all evidence together, where learning starts; by default 1, and 0.25 where swapped images are
-            trained on, which leave less to take out.
+        strength: a₀, of all evidence together, where learning starts; by default 1, of `bias` 0.75, and 0.25 where
+            swapped images are trained on, which leave less to take out.
         prior: keeps the strengths near where they start, prior ‖a − a₀‖²: forty images cannot say much more.
         folds: of the training images for the evidence, and of the meta images.
         seed: of the folds.
@@ -259,10 +260,8 @@ class HeadProblem:
 
         inner_weights = weights_of((~judged).float())
         ridge = features.new_tensor(settings.ridge * self.length)
-        start = settings.strength
-        if start is None:
-            start = SWAPPED_STRENGTH if self.train.swapped is not None else 1.0
-        first = torch.full((len(evidence),), start / max(len(evidence), 1))
+        start = features.new_tensor([self._start(kind, settings) for kind in settings.evidence])
+        first = start / max(len(evidence), 1)
         strengths = first.clone().requires_grad_()
         optimizer = torch.optim.Adam([strengths], lr=settings.rate)
         solution, history = None, []
@@ -294,6 +293,13 @@ class HeadProblem:
             float(loss),
             history,
         )
+
+    def _start(self, kind: str, settings: CLPHeadSettings) -> float:
+        if settings.strength is not None:
+            return settings.strength
+        if self.train.swapped is not None:
+            return SWAPPED_STRENGTH
+        return BIAS_STRENGTH if kind == "bias" else 1.0
 
     def meta_loss(self, weight: Tensor, bias: Tensor, judged: Tensor) -> Tensor:
         """Of the meta images and their causal versions (Eq. 9), each by the run (R, m) that judges it."""
