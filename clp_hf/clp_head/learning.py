@@ -11,7 +11,7 @@ Meta images are trained on too, as Deep Feature Reweighting does: each is judged
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -87,7 +87,7 @@ class CLPHeadResult:
         strengths: a, by kind of evidence.
         agreement: by kind of evidence, the share of training images whose label it favours.
         meta_loss: of the heads that have not seen the meta image they judge.
-        history: of every update of Ω, the meta loss and the strengths before it.
+        history: of every update of Ω, the meta loss and the strengths before it; with those after the last one.
         score: of the selection, (worst, average) on validation; or minus the meta loss, where there is none.
     """
 
@@ -107,7 +107,7 @@ def clp_head(
     meta_attributes: Tensor | None = None,
     validation: FeatureSet | None = None,
 ) -> list[CLPHeadResult]:
-    """Learn a head for each of several settings.
+    """Learn a head for each of several settings. Validation, where there is one, chooses the update of Ω too.
 
     Args:
         train: of n images. Swapped ones are trained on beside those as they are, all draws together once as much.
@@ -125,9 +125,13 @@ def clp_head(
     problem = HeadProblem(train, meta, meta_attributes)
     results = []
     for setting in settings:
-        result = problem.learn(setting)
-        score = (-result.meta_loss,) if validation is None else result.head.accuracy(validation)
-        results.append(replace(result, score=score))
+        learned = problem.learn(setting)
+        if validation is None:
+            *_, last = learned
+            results.append(replace(last, score=(-last.meta_loss,)))
+        else:
+            scored = [replace(one, score=one.head.accuracy(validation)) for one in learned]
+            results.append(best(scored[::-1]))  # of equals what was learned longest
     return results
 
 
@@ -242,8 +246,8 @@ class HeadProblem:
         labels = torch.cat([self.train.labels.repeat(1 + copies), self.meta.labels])
         return features, labels, weights
 
-    def learn(self, settings: CLPHeadSettings) -> CLPHeadResult:
-        """Ω, and the head of it."""
+    def learn(self, settings: CLPHeadSettings) -> Iterator[CLPHeadResult]:
+        """Ω before every update and after the last one, with the head of it."""
         evidence = self.evidence_of(settings)
         features, labels, weights = self.rows
         m = len(self.meta)
@@ -264,7 +268,7 @@ class HeadProblem:
         first = start / max(len(evidence), 1)
         strengths = first.clone().requires_grad_()
         optimizer = torch.optim.Adam([strengths], lr=settings.rate)
-        solution, history = None, []
+        solution, of_all, history = None, None, []
 
         def inner() -> tuple[Tensor, Tensor, Tensor]:
             delta = torch.einsum("e,enc->nc", strengths, offsets)
@@ -273,26 +277,22 @@ class HeadProblem:
         def outer(weight: Tensor, bias: Tensor) -> Tensor:
             return self.meta_loss(weight, bias, judged) + settings.prior * (strengths - first).square().sum()
 
-        for _ in range(settings.steps if len(evidence) else 0):
-            gradient, solution = implicit_hypergradient(self.regression, inner, outer, [strengths], solution)
-            history.append(self._entry(settings, gradient.outer_loss, strengths))
-            strengths.grad = gradient.total[0]
-            optimizer.step()
-        with torch.no_grad():
-            solution = self.regression.solve(*inner(), solution)
-            loss = self.meta_loss(solution.weight, solution.bias, judged)
-            history.append(self._entry(settings, loss, strengths))
-            whole = weights_of(torch.ones(1, m))
-            delta = inner()[0][:1]
-            solution = self.regression.solve(delta, whole, ridge[None], _mean(solution))
-        return CLPHeadResult(
-            self._folded(solution),
-            settings,
-            dict(zip(settings.evidence, strengths.tolist(), strict=True)),
-            {kind: agreement(u, self.train.labels) for kind, u in zip(settings.evidence, evidence, strict=True)},
-            float(loss),
-            history,
-        )
+        agreements = {
+            kind: agreement(u, self.train.labels) for kind, u in zip(settings.evidence, evidence, strict=True)
+        }
+        whole, last = weights_of(torch.ones(1, m)), settings.steps if len(evidence) else 0
+        for step in range(last + 1):
+            with torch.no_grad():
+                solution = self.regression.solve(*inner(), solution)
+                loss = float(self.meta_loss(solution.weight, solution.bias, judged))
+                of_all = self.regression.solve(inner()[0][:1], whole, ridge[None], of_all or _mean(solution))
+            values = dict(zip(settings.evidence, strengths.tolist(), strict=True))
+            history.append({"meta_loss": loss} | {f"strength_{kind}": value for kind, value in values.items()})
+            yield CLPHeadResult(self._folded(of_all), settings, values, agreements, loss, history)
+            if step < last:
+                gradient, solution = implicit_hypergradient(self.regression, inner, outer, [strengths], solution)
+                strengths.grad = gradient.total[0]
+                optimizer.step()
 
     def _start(self, kind: str, settings: CLPHeadSettings) -> float:
         if settings.strength is not None:
@@ -329,12 +329,6 @@ class HeadProblem:
         """For features that are not standardised."""
         weight = solution.weight[0] / self.spread
         return Head(weight, solution.bias[0] - weight @ self.mean)
-
-    @staticmethod
-    def _entry(settings: CLPHeadSettings, loss: Tensor, strengths: Tensor) -> dict[str, float]:
-        return {"meta_loss": float(loss)} | {
-            f"strength_{kind}": value for kind, value in zip(settings.evidence, strengths.tolist(), strict=True)
-        }
 
 
 def _folds(cells: Tensor, folds: int, seed: int) -> Tensor:
