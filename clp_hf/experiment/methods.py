@@ -32,6 +32,8 @@ METHODS = {
     "generalised_cross_entropy": _plain("generalised_cross_entropy"),
     "nce_rce": _plain("nce_rce"),
     "nce_mae": _plain("nce_mae"),
+    "l_dmi": _plain("l_dmi"),
+    "isda": _plain("isda"),
     # Balanced sampling would correct the class frequencies twice.
     "class_balanced": _plain("class_balanced", train_sampling="random"),
     "class_balanced_focal": _plain("class_balanced_focal", train_sampling="random"),
@@ -39,6 +41,9 @@ METHODS = {
     "ldam_drw": _plain("ldam_drw", train_sampling="random"),
     "logit_adjustment": _plain("logit_adjustment", train_sampling="random"),
     "balanced_softmax": _plain("balanced_softmax", train_sampling="random"),
+    "ala": _plain("ala", train_sampling="random"),
+    "lpl": _plain("lpl", train_sampling="random"),
+    "risda": _plain("risda", train_sampling="random"),
     # These need the group of every training image; the batches are those of their papers.
     "group_reweighting": _plain(train_sampling="group"),
     "group_dro": _plain("group_dro", train_sampling="group"),

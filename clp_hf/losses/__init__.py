@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 
 from .active_passive import NCEandMAE, NCEandRCE
+from .adaptive_logit_adjustment import AdaptiveLogitAdjustment
 from .balanced_softmax import BalancedSoftmax
 from .base import Outputs, TrainingLoss
 from .class_balanced import ClassBalanced, effective_number_weights
 from .coral import CORAL
+from .determinant_mutual_information import DeterminantMutualInformation
 from .domain_mix import DomainMix
 from .environments import environments_of_groups
 from .focal import Focal
@@ -19,9 +21,12 @@ from .generalised_cross_entropy import GeneralisedCrossEntropy
 from .group_dro import GroupDRO
 from .ib_irm import InformationBottleneckIRM
 from .irm import IRM
+from .isda import ISDA
 from .ldam import LDAM
 from .lisa import LISA
 from .logit_adjustment import LogitAdjustment
+from .logit_perturbation import LogitPerturbation
+from .risda import RISDA
 from .v_rex import VarianceRiskExtrapolation
 
 TRAINING_LOSSES = {
@@ -32,9 +37,14 @@ TRAINING_LOSSES = {
     "ldam_drw": LDAM,
     "logit_adjustment": LogitAdjustment,
     "balanced_softmax": BalancedSoftmax,
+    "ala": AdaptiveLogitAdjustment,
+    "lpl": LogitPerturbation,
+    "isda": ISDA,
+    "risda": RISDA,
     "generalised_cross_entropy": GeneralisedCrossEntropy,
     "nce_rce": NCEandRCE,
     "nce_mae": NCEandMAE,
+    "l_dmi": DeterminantMutualInformation,
     "group_dro": GroupDRO,
     "lisa": LISA,
     "irm": IRM,
@@ -117,17 +127,22 @@ def build_loss(
 __all__ = [
     "CORAL",
     "IRM",
+    "ISDA",
     "LDAM",
     "LISA",
+    "RISDA",
     "TRAINING_LOSSES",
+    "AdaptiveLogitAdjustment",
     "BalancedSoftmax",
     "ClassBalanced",
+    "DeterminantMutualInformation",
     "DomainMix",
     "Focal",
     "GeneralisedCrossEntropy",
     "GroupDRO",
     "InformationBottleneckIRM",
     "LogitAdjustment",
+    "LogitPerturbation",
     "NCEandMAE",
     "NCEandRCE",
     "Outputs",

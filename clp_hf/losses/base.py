@@ -95,3 +95,13 @@ def checked_class_counts(class_counts: Tensor) -> Tensor:
     if empty := (counts <= 0).nonzero()[:, 0].tolist():
         raise ValueError(f"Classes {empty} have no training image; drop them, or load the model with fewer num_labels.")
     return counts
+
+
+def most_frequent(class_counts: Tensor, share: float) -> Tensor:
+    """Which classes (C,) are among the `share` of all that have the most images.
+
+    Raises:
+        ValueError: `share` is not in [0, 1].
+    """
+    require(0 <= share <= 1, "head_share", share, "a share of the classes, in [0, 1]")
+    return class_counts.argsort(descending=True, stable=True).argsort() < round(share * len(class_counts))

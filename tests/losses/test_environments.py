@@ -37,7 +37,7 @@ def late(loss):
 
 
 def parts(values):
-    return [values[ENVIRONMENTS == environment] for environment in range(3)]
+    return [values[environment == ENVIRONMENTS] for environment in range(3)]
 
 
 def risks(logits):
