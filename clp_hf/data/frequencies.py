@@ -16,10 +16,20 @@ def class_proportions(dataset: Dataset, num_labels: int) -> Tensor:
     return torch.bincount(labels, minlength=num_labels) / len(labels)
 
 
-def balanced_sampler(dataset: Dataset, name: str) -> WeightedRandomSampler:
-    """Draw as many images as there are, with replacement, every value of the column `name` equally often."""
+def needed_column(dataset: Dataset, name: str) -> np.ndarray:
+    """The values (N,) of a column that images are drawn by.
+
+    Raises:
+        ValueError: there is none.
+    """
     values = column(dataset, name)
     if values is None:
         raise ValueError(f"Sampling by {name} needs that column, and the training set does not have it.")
+    return values
+
+
+def balanced_sampler(dataset: Dataset, name: str) -> WeightedRandomSampler:
+    """Draw as many images as there are, with replacement, every value of the column `name` equally often."""
+    values = needed_column(dataset, name)
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     return WeightedRandomSampler((1 / counts)[inverse], len(values))

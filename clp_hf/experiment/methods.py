@@ -41,6 +41,7 @@ METHODS = {
     "ldam_drw": _plain("ldam_drw", train_sampling="random"),
     "logit_adjustment": _plain("logit_adjustment", train_sampling="random"),
     "balanced_softmax": _plain("balanced_softmax", train_sampling="random"),
+    "class_balanced_fine_tuning": _plain(train_sampling="class_late"),
     "ala": _plain("ala", train_sampling="random"),
     "lpl": _plain("lpl", train_sampling="random"),
     "risda": _plain("risda", train_sampling="random"),
@@ -48,6 +49,7 @@ METHODS = {
     "group_reweighting": _plain(train_sampling="group"),
     "group_dro": _plain("group_dro", train_sampling="group"),
     "lisa": _plain("lisa", train_sampling="group"),
+    "pde": _plain(train_sampling="expanding"),
     # Environments differ in what goes with what: balanced groups would make them alike.
     "irm": _plain("irm", train_sampling="random"),
     "ib_irm": _plain("ib_irm", train_sampling="random"),

@@ -7,6 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from ..utils.options import check_options
 from .active_passive import NCEandMAE, NCEandRCE
 from .adaptive_logit_adjustment import AdaptiveLogitAdjustment
 from .balanced_softmax import BalancedSoftmax
@@ -101,13 +102,7 @@ def build_loss(
             or no groups for a loss that needs them.
     """
     arguments = _arguments(name)
-    options, valid = options or {}, [argument for argument in arguments if argument not in KNOWN]
-    if not isinstance(options, Mapping):
-        raise ValueError(f"The options of {name} are {options!r}; expected a dictionary, in JSON on the command line.")
-    if unknown := sorted(set(options) - set(valid)):
-        raise ValueError(f"{name} has no option {', '.join(unknown)}; it has {', '.join(valid) or 'none'}.")
-    if wrong := {key: value for key, value in options.items() if not isinstance(value, int | float)}:
-        raise ValueError(f"The options of {name} are numbers; found {wrong}.")
+    check_options(name, [argument for argument in arguments if argument not in KNOWN], options)
     if groups is None and needs_groups(name):
         raise ValueError(
             f"{name} needs the group of every training image, and they have none. Give the data set a group or "
@@ -121,7 +116,7 @@ def build_loss(
         cells = torch.bincount(labels * num_groups + groups, minlength=num_labels * num_groups)
         known["cell_counts"] = cells.view(num_labels, num_groups)
         known["group_counts"] = known["cell_counts"].sum(0)
-    return TRAINING_LOSSES[name](**{key: value for key, value in known.items() if key in arguments}, **options)
+    return TRAINING_LOSSES[name](**{key: value for key, value in known.items() if key in arguments}, **options or {})
 
 
 __all__ = [

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..bilevel.distributed import of_joint_rows
+from ..utils.options import require
 
 
 class Outputs(NamedTuple):
@@ -73,16 +74,6 @@ class TrainingLoss(nn.Module):
         if self.of_joint_batch:
             return of_joint_rows(self, *rows)
         return self(*rows, outputs.weight) if self.takes_features else self(*rows)
-
-
-def require(condition: bool, name: str, value: float, expected: str) -> None:
-    """Refuse the value of an option.
-
-    Raises:
-        ValueError: where `condition` does not hold.
-    """
-    if not condition:
-        raise ValueError(f"{name} is {value}; expected {expected}.")
 
 
 def checked_class_counts(class_counts: Tensor) -> Tensor:

@@ -4,7 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .base import TrainingLoss, require
+from ..utils.options import require
+from .base import TrainingLoss
 
 RIDGE = 1e-3
 

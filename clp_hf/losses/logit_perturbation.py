@@ -4,7 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .base import TrainingLoss, checked_class_counts, most_frequent, require
+from ..utils.options import require
+from .base import TrainingLoss, checked_class_counts, most_frequent
 
 
 class LogitPerturbation(TrainingLoss):

@@ -5,7 +5,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..bilevel.distributed import all_gather_rows
-from .base import TrainingLoss, checked_class_counts, most_frequent, require
+from ..utils.options import require
+from .base import TrainingLoss, checked_class_counts, most_frequent
 from .class_balanced import effective_number_weights
 from .class_moments import ClassMoments
 

@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from .base import require
+from ..utils.options import require
 from .environments import EnvironmentLoss
 
 

@@ -6,6 +6,10 @@ from ..utils.text import one_line
 
 ERM = "ERM"
 LOSSES = {"cross_entropy": ERM}
+SAMPLINGS = {
+    "class": "class-balanced sampling", "group": "group-balanced sampling",
+    "class_late": "class-balanced sampling late in training", "expanding": "an expanding set with balanced groups"
+}  # fmt: skip
 METHODS = {
     "afr": "AFR", "clp-head": "CLP head", "dfr": "DFR", "group-dro-head": "GroupDRO of the head", "gsr": "GSR",
     "hsfm": "HSFM", "jtt": "JTT of the head", "meta-weight-net": "Meta-Weight-Net", "regression": "balanced regression"
@@ -22,7 +26,7 @@ def method_of(record: RunRecord) -> str:
     loss, sampling = facts["training_loss"], facts["train_sampling"]
     told = [LOSSES.get(loss, loss)]
     if sampling != "random":
-        told.append(f"{sampling}-balanced sampling")
+        told.append(SAMPLINGS.get(sampling, sampling))
     if infills := facts.get("train_infills"):
         told.append(f"training images before other backgrounds ({', '.join(infills)})")
     return ", ".join(told)
