@@ -152,6 +152,23 @@ def test_groups_must_be_there(make_trainer):
         make_trainer(train_dataset=Squares(60, columns=()), **loss_settings("group_dro"))
 
 
+@pytest.mark.parametrize("name", ["irm", "coral", "domain_mix"])
+def test_any_number_of_environments_is_trained_on(make_trainer, name):
+    """Five of them, of all classes, some in no batch: as data sets of domains have them."""
+
+    class Domains(Squares):
+        def __init__(self, length):
+            super().__init__(length)
+            self.group = [index // 3 % 5 for index in range(length)]
+
+    trainer = make_trainer(train_dataset=Domains(60), max_steps=3, **METHODS[name])
+    before = parameters(trainer.model)
+    trainer.train()
+    assert trainer.learner.training_loss.environments.tolist() == [0, 1, 2, 3, 4]
+    assert torch.isfinite(parameters(trainer.model)).all()
+    assert (parameters(trainer.model) != before).float().mean() > 0.5
+
+
 def test_losses_that_need_no_groups_look_at_none(make_trainer):
     class NoGroups(Squares):
         """Whose items would all be made to look for a group."""
