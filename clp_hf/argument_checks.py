@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from .bilevel import ENGINES, LOOKAHEADS, SCOPES
 from .causal import COUNTERFACTUAL_INFILLS, FACTUAL_INFILLS, check_infills
+from .data.schedules import SCHEDULES, build_schedule
 from .losses import TRAINING_LOSSES
 from .perturbation import (
     ACTIVATIONS,
@@ -24,7 +25,7 @@ from .utils.names import did_you_mean
 if TYPE_CHECKING:
     from .training_args import CLPTrainingArguments
 
-TRAIN_SAMPLINGS = ("random", "class", "group", "group_subset", "weight")
+TRAIN_SAMPLINGS = ("random", "class", "group", "group_subset", "weight", *SCHEDULES)
 ON_NONFINITE = ("stop", "skip")
 LOSS_NAMES = ("cross_entropy", *TRAINING_LOSSES)
 
@@ -100,6 +101,7 @@ def check_arguments(args: CLPTrainingArguments) -> None:
     if margins := evidence_margins(args.characteristics):
         raise ValueError(f"characteristics name {', '.join(margins)}, which come with `evidence`. Leave them out.")
     _check_training_loss(args)
+    _check_train_sampling(args)
     _check_causal_images(args)
     if args.evidence and args.perturb_meta_logits:
         raise ValueError("evidence is measured on training images only; set perturb_meta_logits=False.")
@@ -168,6 +170,14 @@ def _check_causal_images(args: CLPTrainingArguments) -> None:
             "evidence 'background' needs counterfactual_infills, to take the foreground out of images. 'attribute' and "
             "'bias' do without."
         )
+
+
+def _check_train_sampling(args: CLPTrainingArguments) -> None:
+    name, options = args.train_sampling, args.train_sampling_options
+    if name in SCHEDULES:
+        build_schedule(name, options)
+    elif options:
+        raise ValueError(f"train_sampling={name!r} has no options; found {options}.")
 
 
 def _check_training_loss(args: CLPTrainingArguments) -> None:

@@ -227,7 +227,8 @@ def _converged_head(args: CLPTrainingArguments, data: Data, num_labels: int) -> 
     size = args.lookahead_memory
     if not isinstance(data.train, IterableDataset):
         size = min(size, ceil(len(data.train) / args.world_size))
-    shares = data.proportions if args.train_sampling == "random" else torch.full((num_labels,), 1 / num_labels)
+    balanced = args.train_sampling in ("class", "group")
+    shares = torch.full((num_labels,), 1 / num_labels) if balanced else data.proportions
     share, rarest = (value.item() for value in shares.min(0))
     if size * share < LEAST_OF_A_CLASS:
         needed = ceil(LEAST_OF_A_CLASS / share)

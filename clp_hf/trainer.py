@@ -18,6 +18,7 @@ from .base.requirements import refuse_data_parallel, refuse_streams, refuse_what
 from .data.checks import check_batch_labels, check_every_class, check_labels, stored_column
 from .data.frequencies import train_sampler
 from .data.sampling import tell_repeated_images
+from .data.schedules import SCHEDULES, ScheduledSampler, build_schedule
 from .data.seeding import SeededDataset
 from .hub.card import CardDetails
 from .hub.record import own_settings
@@ -240,6 +241,7 @@ class CLPTrainer(PublishingTrainer):
             tell_repeated_images(len(dataset), self.args)
         # Workers that live on draw on from where the last epoch ended, which no resumed run could know.
         seeds = self.learner.seeds_batches or self.args.train_infills or self.args.dataloader_persistent_workers
+        seeds = seeds or self.args.train_sampling in SCHEDULES  # which go by the epoch
         if is_training and seeds and not isinstance(dataset, IterableDataset):
             dataset = SeededDataset(dataset, self.args.seed)
         return super()._get_dataloader(dataset, description, *args, is_training=is_training, **kwargs)
@@ -248,8 +250,17 @@ class CLPTrainer(PublishingTrainer):
         if self.args.train_sampling == "random":
             return super()._get_train_sampler(train_dataset)
         dataset = self.train_dataset if train_dataset is None else train_dataset
+        if self.args.train_sampling in SCHEDULES:
+            schedule = build_schedule(self.args.train_sampling, self.args.train_sampling_options)
+            return ScheduledSampler(schedule, dataset, self._images_in_all(len(dataset)), self.args.seed)
         dataset = dataset.dataset if isinstance(dataset, SeededDataset) else dataset
         return train_sampler(dataset, self.args.train_sampling, self.args.seed)
+
+    def _images_in_all(self, epoch: int) -> float:
+        """That the whole training draws, with `epoch` images in each."""
+        args = self.args
+        step = args.train_batch_size * args.world_size * args.gradient_accumulation_steps
+        return args.max_steps * step if args.max_steps > 0 else args.num_train_epochs * epoch
 
     # ---- checkpoints and cards ---------------------------------------------------------------------------------------
 

@@ -28,7 +28,8 @@ class CLPTrainingArguments(PerturbationArguments, PublishedArguments):
         factual_mask_shape, augmented_copies, fgsm_epsilon, inpainting_model.
 
     Parameters that control the training batches and the learning rate with or without CLP:
-        train_sampling, train_infills, train_infill_share, lr_decay_at, on_nonfinite, remove_unused_columns.
+        train_sampling, train_sampling_options, train_infills, train_infill_share, lr_decay_at, on_nonfinite,
+        remove_unused_columns.
 
     Parameters of the methods CLP is compared with:
         training_loss, training_loss_options, meta_network.
@@ -42,7 +43,7 @@ class CLPTrainingArguments(PerturbationArguments, PublishedArguments):
     """
 
     DEPRECATED = ("background_evidence",)  # no part of what a card or record tells
-    _VALID_DICT_FIELDS = [*TrainingArguments._VALID_DICT_FIELDS, "training_loss_options"]  # noqa: RUF012
+    _VALID_DICT_FIELDS = [*TrainingArguments._VALID_DICT_FIELDS, "training_loss_options", "train_sampling_options"]  # noqa: RUF012
 
     # the meta set and its causal augmentation
 
@@ -111,7 +112,15 @@ class CLPTrainingArguments(PerturbationArguments, PublishedArguments):
             "help": "How training images are drawn: random (each once an epoch), class or group (with replacement, all "
             "classes or groups equally often), group_subset (with replacement, out of as many images of every group as "
             "the smallest has), weight (with replacement, as the weights of the images are, which a first stage has "
-            "learned). Holds for the plain Trainer (meta_every=0) too."
+            "learned), class_late (class in the end) or expanding (as many of every group, then more and more). Holds "
+            "for the plain Trainer (meta_every=0) too."
+        },
+    )
+    train_sampling_options: dict | str | None = field(
+        default=None,
+        metadata={
+            "help": "Options of class_late or expanding in place of the published ones, as JSON: "
+            '{"warm_up": 0.3, "added": 50}.'
         },
     )
     train_infills: list[str] = field(

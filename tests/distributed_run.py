@@ -61,6 +61,16 @@ CASES = {
     "weight_normalised_per_process": {"counterfactual_infills": [], "factual_infills": [], "meta_network": "weight"},
     # each remembers its own images
     "converged_per_process": CAUSAL | {"lookahead": "converged"},
+    # no means over images; with features and, the second one, statistics of them
+    "coral": {"meta_every": 0, "training_loss": "coral", "training_loss_options": {"penalty_weight": 100.0}},
+    "irm_accumulated": {
+        "meta_every": 0,
+        "training_loss": "irm",
+        "training_loss_options": {"anneal_until": 0.0},
+        "gradient_accumulation_steps": 2,
+        "max_steps": 3,
+    },
+    "isda": {"meta_every": 0, "training_loss": "isda"},
     # of 7.5 batches an epoch, the half one is dropped: filled, as by default, it would not be that of one process
     "uneven_dropped": CAUSAL | {"dataloader_drop_last": True, "max_steps": 9},
     # two epochs of 60 images, 7.5 batches each; local batch statistics
@@ -93,12 +103,12 @@ def train(name: str, folder: str, processes: int, resume: str | None = None) -> 
 
 def outcome(trainer: CLPTrainer) -> dict:
     """All that was trained or counted, and the log."""
-    parts = {
-        "model": trainer.model,
-        "network": trainer.perturbation_network,
-        "statistics": trainer.learner.statistics,
-    }
-    parts |= {part.STATE: part for part in trainer.learner.evidence}
+    parts = {"model": trainer.model}
+    if trainer.args.meta_every:
+        parts |= {"network": trainer.perturbation_network, "statistics": trainer.learner.statistics}
+        parts |= {part.STATE: part for part in trainer.learner.evidence}
+    else:
+        parts["loss"] = trainer.learner.training_loss
     tensors = {
         f"{part}.{name}": tensor.clone()
         for part, module in parts.items()

@@ -16,6 +16,18 @@ def class_proportions(dataset: Dataset, num_labels: int) -> Tensor:
     return torch.bincount(labels, minlength=num_labels) / len(labels)
 
 
+def needed_column(dataset: Dataset, name: str) -> np.ndarray:
+    """The values (N,) of a column that images are drawn by.
+
+    Raises:
+        ValueError: there is none.
+    """
+    values = column(dataset, name)
+    if values is None:
+        raise ValueError(f"Sampling by {name} needs that column, and the training set does not have it.")
+    return values
+
+
 COLUMNS = {"class": "labels", "group": "group", "group_subset": "group", "weight": "weight"}
 
 
@@ -31,12 +43,7 @@ def train_sampler(dataset: Dataset, sampling: str, seed: int = 0) -> WeightedRan
     Raises:
         ValueError: the training set lacks the column.
     """
-    values = column(dataset, COLUMNS[sampling])
-    if values is None:
-        raise ValueError(
-            f"train_sampling={sampling!r} needs the {COLUMNS[sampling]} of every training image, and the training set "
-            "does not have it."
-        )
+    values = needed_column(dataset, COLUMNS[sampling])
     if sampling == "weight":
         weights = values
     elif sampling == "group_subset":

@@ -16,6 +16,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from .rand_augment import RandAugment
+
 if TYPE_CHECKING:
     from transformers import BaseImageProcessor
 
@@ -34,15 +36,19 @@ class TrainTransform:
         mean, std: the model's normalisation, per channel, for images in [0, 1].
         scale, ratio: ranges of the crop's area fraction (0 < scale <= 1) and aspect ratio.
         flip: probability of the horizontal flip.
+        rand_augment: whether `RandAugment` comes first.
     """
 
-    def __init__(self, size, mean, std, scale=(0.7, 1.0), ratio=(3 / 4, 4 / 3), flip: float = 0.5):
+    def __init__(
+        self, size, mean, std, scale=(0.7, 1.0), ratio=(3 / 4, 4 / 3), flip: float = 0.5, rand_augment: bool = False
+    ):
         if not 0 < scale[0] <= scale[1] <= 1 or not 0 < ratio[0] <= ratio[1] or not 0 <= flip <= 1:
             raise ValueError(
                 f"Expected 0 < scale[0] <= scale[1] <= 1, 0 < ratio[0] <= ratio[1] and flip in [0, 1], "
                 f"got scale={scale}, ratio={ratio}, flip={flip}."
             )
         self.size, self.scale, self.ratio, self.flip = _pair(size), scale, ratio, flip
+        self.rand_augment = rand_augment
         self.mean, self.std = _per_channel(mean), _per_channel(std)
 
     def __call__(self, images: Tensor, masks: Tensor | None = None, generator: torch.Generator | None = None):
@@ -56,6 +62,8 @@ class TrainTransform:
         Returns:
             `(pixel_values (n, 3, *size) float32 normalised, masks (n, 1, *size) float32 in [0, 1] or None)`.
         """
+        if self.rand_augment:
+            images, masks = RandAugment().images(images, masks, generator)
         together = (images if masks is None else torch.cat([images, masks], 1)).float().div_(255)
         grid = self._grid(images, generator)
         together = F.grid_sample(together, grid, mode="bilinear", padding_mode="border", align_corners=False)
@@ -87,16 +95,20 @@ class PaddedCropTransform:
         mean, std: the model's normalisation, per channel, for images in [0, 1].
         padding: pixels of the margin on every side, at least 0.
         flip: probability of the horizontal flip.
+        rand_augment: whether `RandAugment` comes first.
     """
 
-    def __init__(self, size, mean, std, padding: int = 4, flip: float = 0.5):
+    def __init__(self, size, mean, std, padding: int = 4, flip: float = 0.5, rand_augment: bool = False):
         if padding < 0 or not 0 <= flip <= 1:
             raise ValueError(f"Expected padding >= 0 and flip in [0, 1], got padding={padding}, flip={flip}.")
         self.size, self.padding, self.flip = _pair(size), padding, flip
+        self.rand_augment = rand_augment
         self.mean, self.std = _per_channel(mean), _per_channel(std)
 
     def __call__(self, images: Tensor, masks: Tensor | None = None, generator: torch.Generator | None = None):
         """Transform a batch; arguments and results as `TrainTransform`."""
+        if self.rand_augment:
+            images, masks = RandAugment().images(images, masks, generator)
         together = images if masks is None else torch.cat([images, masks], 1)
         padded = F.pad(together, [self.padding] * 4)
         windows = padded.unfold(2, self.size[0], 1).unfold(3, self.size[1], 1)  # (n, c, rows, columns, *size), a view

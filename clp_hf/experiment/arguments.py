@@ -51,6 +51,12 @@ class DataArguments(Columns):
         default=None,
         metadata={"help": "Random crops of the image with a black margin of so many pixels, instead of crop_scale."},
     )
+    rand_augment: bool = field(
+        default=False,
+        metadata={
+            "help": "RandAugment before the random crop of training images, not of the meta set: two operations."
+        },
+    )
     validation_fraction: float = field(
         default=0.2,
         metadata={"help": "Share of the training split that is held out where there is no validation split."},

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -115,9 +116,9 @@ class Experiment:
         self.processor = squash_bilinearly(processor, settings) if squeezed else processor
         size, normalisation = (settings.height, settings.width), (settings.mean, settings.std)
         if data_args.crop_padding is None:
-            train_transform = TrainTransform(size, *normalisation, scale=(data_args.crop_scale, 1.0))
+            crops = partial(TrainTransform, size, *normalisation, scale=(data_args.crop_scale, 1.0))
         else:
-            train_transform = PaddedCropTransform(size, *normalisation, padding=data_args.crop_padding)
+            crops = partial(PaddedCropTransform, size, *normalisation, padding=data_args.crop_padding)
         eval_transform = ProcessorTransform(self.processor, settings)
 
         found = None
@@ -160,8 +161,10 @@ class Experiment:
         proportions = group_proportions(splits["train"]) if has_groups else None
         class_counts = None if has_groups else counts(splits["train"], "label")
         self.compute_metrics = GroupMetrics(self.label_names, self.group_names, proportions, class_counts)
-        self.train = ImageClassificationDataset(splits["train"], train_transform, name="train")
-        self.meta = None if meta is None else ImageClassificationDataset(meta, train_transform, name="meta set")
+        self.train = ImageClassificationDataset(
+            splits["train"], crops(rand_augment=data_args.rand_augment), name="train"
+        )
+        self.meta = None if meta is None else ImageClassificationDataset(meta, crops(), name="meta set")
         self.validation = ImageClassificationDataset(splits["validation"], eval_transform, name="validation")
         self.test = (
             ImageClassificationDataset(splits["test"], eval_transform, name="test") if "test" in splits else None

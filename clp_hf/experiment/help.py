@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..utils.shipped import shipped
-from .words import CHOICES, GROUPS, SHORT
+from .words import CHOICES, GROUPS, NEEDS, SHORT
 
 HELP, HELP_ALL = ("-h", "--help"), ("--help-all", "--help_all")
 PAGES = Path(__file__).with_name("help_pages.json")
@@ -218,12 +218,21 @@ def _explained(name: str, option: Option, everything: bool, width: int) -> list[
     first = [f"{head.ljust(COLUMN - 1)} {lines[0]}"] if len(head) < COLUMN else [head, " " * COLUMN + lines[0]]
     lines = [line.rstrip() for line in [*first, *(" " * COLUMN + line for line in lines[1:])]]
     if choices and not (fits and not set(choices) & set(words)):
-        indent = " " * 6
-        told = textwrap.wrap(
-            _in_words(choices, words), width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False
-        )
-        lines += told
+        for told in _by_need(choices, NEEDS.get(name, {}), words):
+            lines += textwrap.wrap(
+                told, width, initial_indent=" " * 6, subsequent_indent=" " * 8, break_on_hyphens=False
+            )
     return lines
+
+
+def _by_need(choices: Sequence[str], needs: Mapping[str, Sequence[str]], words: Mapping[str, str]) -> Iterator[str]:
+    """Choices in words, those that need the same together, and those of which nothing is known at the end."""
+    for need, names in needs.items():
+        if members := [choice for choice in names if choice in choices]:
+            yield f"{need}: {_in_words(members, words)}"
+    known = {name for names in needs.values() for name in names}
+    if others := [choice for choice in choices if choice not in known]:
+        yield _in_words(others, words)
 
 
 def _in_words(choices: Sequence[str], words: Mapping[str, str]) -> str:

@@ -34,6 +34,8 @@ METHODS = {
     "generalised_cross_entropy": _plain("generalised_cross_entropy"),
     "nce_rce": _plain("nce_rce"),
     "nce_mae": _plain("nce_mae"),
+    "l_dmi": _plain("l_dmi"),
+    "isda": _plain("isda"),
     # Balanced sampling would correct the class frequencies twice.
     "class_balanced": _plain("class_balanced", train_sampling="random"),
     "class_balanced_focal": _plain("class_balanced_focal", train_sampling="random"),
@@ -42,10 +44,15 @@ METHODS = {
     "logit_adjustment": _plain("logit_adjustment", train_sampling="random"),
     "balanced_softmax": _plain("balanced_softmax", train_sampling="random"),
     "cosine": _plain("cosine", train_sampling="random"),
+    "class_balanced_fine_tuning": _plain(train_sampling="class_late"),
+    "ala": _plain("ala", train_sampling="random"),
+    "lpl": _plain("lpl", train_sampling="random"),
+    "risda": _plain("risda", train_sampling="random"),
     # These need the group of every training image; the batches are those of their papers.
     "group_reweighting": _plain(train_sampling="group"),
     "group_dro": _plain("group_dro", train_sampling="group"),
     "lisa": _plain("lisa", train_sampling="group"),
+    "pde": _plain(train_sampling="expanding"),
     # Environments differ in what goes with what: balanced groups would make them alike.
     "irm": _plain("irm", train_sampling="random"),
     "ib_irm": _plain("ib_irm", train_sampling="random"),

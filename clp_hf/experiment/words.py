@@ -19,8 +19,8 @@ GROUPS = {
         ("method", "preset", "compare", "on"),
         (
             "stage_options",
-            "train_sampling", "training_loss", "training_loss_options", "meta_network", "train_infills",
-            "train_infill_share", "lr_decay_at", "on_nonfinite", "overwrite_output_dir", "verbose",
+            "train_sampling", "train_sampling_options", "training_loss", "training_loss_options", "meta_network",
+            "train_infills", "train_infill_share", "lr_decay_at", "on_nonfinite", "overwrite_output_dir", "verbose",
         ),
     ),
     "data": Group(
@@ -31,7 +31,8 @@ GROUPS = {
         (
             "dataset_config_name", "train_split", "validation_split", "test_split", "validation_fraction",
             "max_train_samples", "image_column", "group_column", "mask_value", "box_column", "box_format",
-            "attribute_names", "crop_scale", "crop_padding", "train_boxes", "meta_images", "meta_clusters",
+            "attribute_names", "crop_scale", "crop_padding", "rand_augment", "train_boxes", "meta_images",
+            "meta_clusters",
             "meta_cluster_model", "meta_boxes", "meta_batch_size", "meta_in_training_mode", "groups_per_class",
             "validation_images",
         ),
@@ -123,11 +124,19 @@ CHOICES = {
         "group_reweighting": "all groups equally often",
         "group_dro": "groups by their loss",
         "lisa": "mixes groups",
-        "subg": "as many of every group; these four need all groups",
+        "subg": "as many of every group",
+        "pde": "groups alike at first, then ever more images",
+        "irm": "one head for all environments",
+        "ib_irm": "irm, and narrow features",
+        "v_rex": "risks alike",
+        "coral": "covariances alike",
+        "domain_mix": "mixes environments",
         "focal": "hard samples count more",
         "generalised_cross_entropy": "wrong labels",
         "nce_rce": "wrong labels",
         "nce_mae": "wrong labels",
+        "l_dmi": "wrong labels",
+        "isda": "augments features",
         "class_balanced": "a long tail",
         "class_balanced_focal": "a long tail",
         "ldam": "a long tail",
@@ -139,6 +148,10 @@ CHOICES = {
         "lws": "then the head scaled, classes alike",
         "tde": "then the head without the mean feature",
         "self": "then the head on what it disagrees about",
+        "class_balanced_fine_tuning": "a long tail",
+        "ala": "a long tail",
+        "lpl": "a long tail",
+        "risda": "a long tail",
         "hsfm": "edits features for the hardest images",
         "dfr": "trains on as many images of every group",
         "gsr": "weights the training images by groups",
@@ -156,6 +169,8 @@ CHOICES = {
         "group": "groups equally often",
         "group_subset": "as many of every group",
         "weight": "as a first stage has it",
+        "class_late": "classes in the end",
+        "expanding": "groups at first, then ever more",
     },
     "meta_split": {"validation": "it has clean labels", "train": "validation stays whole"},
     "counterfactual_infills": {
@@ -196,6 +211,22 @@ CHOICES = {
     "train_backbone": {"erm": "plainly", "clp": "with CLP"},
     "meta_boxes": {"centre": "the middle of the image", "grabcut": "what GrabCut finds"},
 }
+
+# What the values of an option need, by which help lists them: by option, need -> values.
+NEEDS = {
+    "method": {
+        "a meta set": ("clp", "meta_lp", "meta_weight_net"),
+        "no more than labels": (
+            "erm", "focal", "generalised_cross_entropy", "nce_rce", "nce_mae", "l_dmi", "isda", "class_balanced",
+            "class_balanced_focal", "class_balanced_fine_tuning", "ldam", "ldam_drw", "logit_adjustment",
+            "balanced_softmax", "ala", "lpl", "risda",
+        ),
+        "the group of every training image": (
+            "group_reweighting", "group_dro", "lisa", "pde", "irm", "ib_irm", "v_rex", "coral", "domain_mix",
+        ),
+        "the mask of every training image": ("background_swap",),
+    },
+}  # fmt: skip
 
 # What others call an option: name -> ours, the first that a command has.
 OTHER_NAMES = {
@@ -274,6 +305,13 @@ OTHER_VALUES = {
         **dict.fromkeys(("mwn", "mwnet"), "meta_weight_net"),
         **dict.fromkeys(("la", "logit_adjusted"), "logit_adjustment"),
         **dict.fromkeys(("swap", "swapping"), "background_swap"),
+        **dict.fromkeys(("rex", "vrex"), "v_rex"),
+        **dict.fromkeys(("deep_coral",), "coral"),
+        **dict.fromkeys(("domain_mixup",), "domain_mix"),
+        **dict.fromkeys(("dmi",), "l_dmi"),
+        **dict.fromkeys(("progressive_data_expansion",), "pde"),
+        **dict.fromkeys(("adaptive_logit_adjustment",), "ala"),
+        **dict.fromkeys(("logit_perturbation",), "lpl"),
         **dict.fromkeys(("reweight", "reweighting", "resampling", "balanced"), "group_reweighting"),
         **dict.fromkeys(("causal_logit_perturbation",), "clp"),
         **dict.fromkeys(("dfr_head", "last_layer"), "dfr"),

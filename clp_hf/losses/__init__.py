@@ -7,12 +7,15 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from ..utils.options import check_options
 from .active_passive import NCEandMAE, NCEandRCE
+from .adaptive_logit_adjustment import AdaptiveLogitAdjustment
 from .balanced_softmax import BalancedSoftmax
 from .base import Outputs, TrainingLoss
 from .class_balanced import ClassBalanced, effective_number_weights
 from .coral import CORAL
 from .cosine import Cosine
+from .determinant_mutual_information import DeterminantMutualInformation
 from .domain_mix import DomainMix
 from .environments import environments_of_groups
 from .focal import Focal
@@ -21,9 +24,12 @@ from .gold_loss_correction import GoldLossCorrection
 from .group_dro import GroupDRO
 from .ib_irm import InformationBottleneckIRM
 from .irm import IRM
+from .isda import ISDA
 from .ldam import LDAM
 from .lisa import LISA
 from .logit_adjustment import LogitAdjustment
+from .logit_perturbation import LogitPerturbation
+from .risda import RISDA
 from .v_rex import VarianceRiskExtrapolation
 
 TRAINING_LOSSES = {
@@ -34,9 +40,14 @@ TRAINING_LOSSES = {
     "ldam_drw": LDAM,
     "logit_adjustment": LogitAdjustment,
     "balanced_softmax": BalancedSoftmax,
+    "ala": AdaptiveLogitAdjustment,
+    "lpl": LogitPerturbation,
+    "isda": ISDA,
+    "risda": RISDA,
     "generalised_cross_entropy": GeneralisedCrossEntropy,
     "nce_rce": NCEandRCE,
     "nce_mae": NCEandMAE,
+    "l_dmi": DeterminantMutualInformation,
     "group_dro": GroupDRO,
     "lisa": LISA,
     "irm": IRM,
@@ -103,13 +114,7 @@ def build_loss(
             or no groups, or no corruption matrix, for a loss that needs them.
     """
     arguments = _arguments(name)
-    options, valid = options or {}, [argument for argument in arguments if argument not in KNOWN]
-    if not isinstance(options, Mapping):
-        raise ValueError(f"The options of {name} are {options!r}; expected a dictionary, in JSON on the command line.")
-    if unknown := sorted(set(options) - set(valid)):
-        raise ValueError(f"{name} has no option {', '.join(unknown)}; it has {', '.join(valid) or 'none'}.")
-    if wrong := {key: value for key, value in options.items() if not isinstance(value, int | float)}:
-        raise ValueError(f"The options of {name} are numbers; found {wrong}.")
+    check_options(name, [argument for argument in arguments if argument not in KNOWN], options)
     if groups is None and needs_groups(name):
         raise ValueError(
             f"{name} needs the group of every training image, and they have none. Give the data set a group or "
@@ -128,18 +133,22 @@ def build_loss(
         cells = torch.bincount(labels * num_groups + groups, minlength=num_labels * num_groups)
         known["cell_counts"] = cells.view(num_labels, num_groups)
         known["group_counts"] = known["cell_counts"].sum(0)
-    return TRAINING_LOSSES[name](**{key: value for key, value in known.items() if key in arguments}, **options)
+    return TRAINING_LOSSES[name](**{key: value for key, value in known.items() if key in arguments}, **options or {})
 
 
 __all__ = [
     "CORAL",
     "IRM",
+    "ISDA",
     "LDAM",
     "LISA",
+    "RISDA",
     "TRAINING_LOSSES",
+    "AdaptiveLogitAdjustment",
     "BalancedSoftmax",
     "ClassBalanced",
     "Cosine",
+    "DeterminantMutualInformation",
     "DomainMix",
     "Focal",
     "GeneralisedCrossEntropy",
@@ -147,6 +156,7 @@ __all__ = [
     "GroupDRO",
     "InformationBottleneckIRM",
     "LogitAdjustment",
+    "LogitPerturbation",
     "NCEandMAE",
     "NCEandRCE",
     "Outputs",

@@ -5,7 +5,8 @@ import math
 import torch.nn.functional as F
 from torch import Tensor
 
-from .base import TrainingLoss, require
+from ..utils.options import require
+from .base import TrainingLoss
 
 # −log 0 in the reverse cross-entropy: the paper clips it, the published code at log 10⁻⁴.
 CLIPPED_LOG_ZERO = -math.log(1e-4)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..bilevel.distributed import of_joint_rows
+from ..utils.options import require
 
 
 class Outputs(NamedTuple):
@@ -76,16 +77,6 @@ class TrainingLoss(nn.Module):
         return self(*rows, outputs.weight) if self.takes_features else self(*rows)
 
 
-def require(condition: bool, name: str, value: float, expected: str) -> None:
-    """Refuse the value of an option.
-
-    Raises:
-        ValueError: where `condition` does not hold.
-    """
-    if not condition:
-        raise ValueError(f"{name} is {value}; expected {expected}.")
-
-
 def checked_class_counts(class_counts: Tensor) -> Tensor:
     """The counts (C,), in float64, of classes that all have training images.
 
@@ -96,3 +87,13 @@ def checked_class_counts(class_counts: Tensor) -> Tensor:
     if empty := (counts <= 0).nonzero()[:, 0].tolist():
         raise ValueError(f"Classes {empty} have no training image; drop them, or load the model with fewer num_labels.")
     return counts
+
+
+def most_frequent(class_counts: Tensor, share: float) -> Tensor:
+    """Which classes (C,) are among the `share` of all that have the most images.
+
+    Raises:
+        ValueError: `share` is not in [0, 1].
+    """
+    require(0 <= share <= 1, "head_share", share, "a share of the classes, in [0, 1]")
+    return class_counts.argsort(descending=True, stable=True).argsort() < round(share * len(class_counts))

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from .base import TrainingLoss, checked_class_counts, require
+from ..utils.options import require
+from .base import TrainingLoss, checked_class_counts
 from .focal import focal_loss
 
 

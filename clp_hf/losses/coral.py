@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .base import require
+from ..utils.options import require
 from .environments import EnvironmentLoss
 
 

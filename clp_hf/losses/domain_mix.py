@@ -8,7 +8,7 @@ from .mixing import Mixing, draw_suitable
 
 class DomainMix(Mixing):
     """Mixup of every image with one of another environment, of whatever class (Xu et al. 2020, "Adversarial domain
-    adaptation with domain mixup", Eq. 1 and 2).
+    adaptation with domain mixup").
 
     Theirs adapts to an unlabelled domain: beside the mixture it has a domain discriminator and a decoder, which are
     left out, and labels of one domain alone. What is left, with the labels of both mixed alike, is what LISA (Yao et

@@ -3,7 +3,8 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from .base import TrainingLoss, require
+from ..utils.options import require
+from .base import TrainingLoss
 
 
 class GeneralisedCrossEntropy(TrainingLoss):

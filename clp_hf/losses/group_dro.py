@@ -5,7 +5,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..bilevel.distributed import all_reduce_mean
-from .base import TrainingLoss, require
+from ..utils.options import require
+from .base import TrainingLoss
 
 
 class GroupDRO(TrainingLoss):

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from .base import require
+from ..utils.options import require
 from .irm import IRM
 
 

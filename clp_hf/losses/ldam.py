@@ -4,7 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .base import TrainingLoss, checked_class_counts, require
+from ..utils.options import require
+from .base import TrainingLoss, checked_class_counts
 from .class_balanced import effective_number_weights
 
 

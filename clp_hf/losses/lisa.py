@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from .base import require
+from ..utils.options import require
 from .environments import attributes_per_class
 from .mixing import Mixing, draw_suitable
 

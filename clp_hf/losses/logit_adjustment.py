@@ -3,7 +3,8 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from .base import TrainingLoss, checked_class_counts, require
+from ..utils.options import require
+from .base import TrainingLoss, checked_class_counts
 
 
 class LogitAdjustment(TrainingLoss):

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .base import Outputs, TrainingLoss, require
+from ..utils.options import require
+from .base import Outputs, TrainingLoss
 
 
 class Mixing(TrainingLoss):

@@ -3,13 +3,13 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from .base import require
+from ..utils.options import require
 from .environments import EnvironmentLoss
 
 
 class VarianceRiskExtrapolation(EnvironmentLoss):
     """Mean of the environments' risks R_e, plus β times their variance (Krueger et al. 2021, "Out-of-distribution
-    generalization via risk extrapolation (REx)", Eq. 8).
+    generalization via risk extrapolation (REx)").
 
     β is 1 for the first tenth of the training. Published: β differs with every experiment; that of DomainBed is 10 from
     step 500 of 5,000 on. Environments are as frequent as they are (`train_sampling="random"`).

@@ -6,7 +6,11 @@ from ..utils.text import one_line
 
 ERM = "ERM"
 LOSSES = {"cross_entropy": ERM}
-SAMPLINGS = {"group_subset": "as many images of every group", "weight": "images drawn by weights"}
+SAMPLINGS = {
+    "class": "class-balanced sampling", "group": "group-balanced sampling",
+    "class_late": "class-balanced sampling late in training", "expanding": "an expanding set with balanced groups",
+    "group_subset": "as many images of every group", "weight": "images drawn by weights",
+}  # fmt: skip
 METHODS = {
     "afr": "AFR", "clp-head": "CLP head", "crt": "cRT", "dfr": "DFR", "group-dro-head": "GroupDRO of the head",
     "gsr": "GSR", "hsfm": "HSFM", "jtt": "JTT of the head", "lws": "LWS", "meta-weight-net": "Meta-Weight-Net",
@@ -25,7 +29,7 @@ def method_of(record: RunRecord) -> str:
     staged = record.settings["data and model"].get("method")
     told = [*([f"{staged.upper()} in two stages"] if staged else []), LOSSES.get(loss, loss)]
     if sampling != "random":
-        told.append(SAMPLINGS.get(sampling, f"{sampling}-balanced sampling"))
+        told.append(SAMPLINGS.get(sampling, sampling))
     if infills := facts.get("train_infills"):
         told.append(f"training images before other backgrounds ({', '.join(infills)})")
     return ", ".join(told)

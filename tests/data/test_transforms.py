@@ -1,6 +1,8 @@
 import pytest
 import torch
+from torchvision.transforms import v2
 
+from clp_hf.data.rand_augment import RandAugment
 from clp_hf.data.transforms import EvalTransform, PaddedCropTransform, TrainTransform
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
@@ -112,3 +114,42 @@ def test_train_refuses_impossible_ranges(options):
 def test_eval_refuses_impossible_crop():
     with pytest.raises(ValueError, match="crop_pct"):
         EvalTransform(8, MEAN, STD, crop_pct=0)
+
+
+# ---- RandAugment -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("transform", [TrainTransform, PaddedCropTransform])
+def test_rand_augment_changes_images_and_repeats_with_the_generator(transform):
+    images, masks = pictures()
+    augmented = transform(16, MEAN, STD, rand_augment=True)
+    first, again, other = (augmented(images, masks, torch.Generator().manual_seed(seed)) for seed in (5, 5, 6))
+    for one, two in zip(first, again, strict=True):
+        torch.testing.assert_close(one, two)
+    assert not torch.equal(first[0], other[0])
+    torch.manual_seed(0)
+    one = augmented(images)[0]
+    torch.manual_seed(0)
+    torch.testing.assert_close(one, augmented(images)[0])
+    torch.manual_seed(0)
+    assert not torch.equal(one, transform(16, MEAN, STD)(images)[0])
+
+
+def test_rand_augment_is_that_of_torchvision():
+    images, _ = pictures()
+    torch.manual_seed(0)
+    expected = torch.stack([v2.RandAugment()(image) for image in images])
+    torch.manual_seed(0)
+    assert torch.equal(RandAugment().images(images)[0], expected)
+
+
+def test_rand_augment_moves_a_mask_with_its_image_and_does_not_recolour_it():
+    """White on the mask, black elsewhere: what is moved only stays equal, what is recoloured leaves the mask."""
+    masks = torch.zeros(200, 1, 32, 32, dtype=torch.uint8)
+    masks[:, :, 8:20, 10:26] = 255
+    torch.manual_seed(0)
+    images, moved = RandAugment().images(masks.repeat(1, 3, 1, 1), masks)
+    assert set(moved.unique().tolist()) == {0, 255}
+    assert (moved != masks).flatten(1).any(1).float().mean() > 0.4  # five of fourteen operations, twice
+    equal = (images[:, :1] == moved).flatten(1).all(1).float().mean()
+    assert 0.4 < equal < 1

@@ -92,7 +92,7 @@ def test_deferred_weights_know_how_far_training_is(make_trainer):
     assert progress == [0.0, 0.0, 0.25, 0.25, 0.5, 0.5, 0.75, 0.75]
 
 
-@pytest.mark.parametrize("name", ["group_dro", "lisa", "ldam_drw"])
+@pytest.mark.parametrize("name", ["group_dro", "lisa", "ldam_drw", "isda"])
 def test_resumed_equals_uninterrupted(make_trainer, tmp_path, name):
     settings = {**CHECKPOINTS, **loss_settings(name), "train_sampling": "group"}
     whole = make_trainer(**settings)
@@ -100,9 +100,26 @@ def test_resumed_equals_uninterrupted(make_trainer, tmp_path, name):
     resumed = make_trainer(**settings)
     resumed.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-2"))
     assert torch.equal(parameters(whole.model), parameters(resumed.model))
+    states = (trainer.learner.training_loss.state_dict() for trainer in (whole, resumed))
+    assert all(torch.equal(one, other) for one, other in zip(*map(dict.values, states), strict=True))
+    if name == "isda":
+        assert whole.learner.training_loss.moments.counts.sum() == 24  # images of all steps
     if name == "group_dro":
-        assert torch.equal(whole.learner.training_loss.weights, resumed.learner.training_loss.weights)
         assert whole.learner.training_loss.weights.unique().numel() > 1
+
+
+def test_features_and_weight_are_those_of_the_head(make_trainer):
+    trainer = make_trainer(max_steps=1, **loss_settings("isda"))
+    seen = []
+
+    def look(module, args):
+        logits, _, _, features, weight = args
+        seen.append(all(tensor.requires_grad for tensor in (logits, features, weight)))
+        torch.testing.assert_close(logits, features @ weight.T + trainer.model.classifier.bias)
+
+    trainer.learner.training_loss.register_forward_pre_hook(look)
+    trainer.train()
+    assert seen == [True]
 
 
 def test_resuming_from_another_method_is_refused(make_trainer, tmp_path):
@@ -133,6 +150,23 @@ def test_bad_settings_are_refused(make_trainer, settings, message):
 def test_groups_must_be_there(make_trainer):
     with pytest.raises(ValueError, match="needs the group of every training image"):
         make_trainer(train_dataset=Squares(60, columns=()), **loss_settings("group_dro"))
+
+
+@pytest.mark.parametrize("name", ["irm", "coral", "domain_mix"])
+def test_any_number_of_environments_is_trained_on(make_trainer, name):
+    """Five of them, of all classes, some in no batch: as data sets of domains have them."""
+
+    class Domains(Squares):
+        def __init__(self, length):
+            super().__init__(length)
+            self.group = [index // 3 % 5 for index in range(length)]
+
+    trainer = make_trainer(train_dataset=Domains(60), max_steps=3, **METHODS[name])
+    before = parameters(trainer.model)
+    trainer.train()
+    assert trainer.learner.training_loss.environments.tolist() == [0, 1, 2, 3, 4]
+    assert torch.isfinite(parameters(trainer.model)).all()
+    assert (parameters(trainer.model) != before).float().mean() > 0.5
 
 
 def test_losses_that_need_no_groups_look_at_none(make_trainer):

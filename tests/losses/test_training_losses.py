@@ -265,11 +265,22 @@ TRAIN_LABELS, TRAIN_GROUPS = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 2, 
         ("group_dro", {"adjustment": -1}, "adjustment is -1"),
         ("lisa", {"alpha": 0}, "alpha is 0"),
         ("lisa", {"intra_label": 2}, "a probability"),
+        ("domain_mix", {"alpha": 0}, "alpha is 0"),
+        ("irm", {"penalty_weight": -1}, "penalty_weight is -1"),
+        ("v_rex", {"anneal_until": 500}, "a share of the training"),
+        ("ib_irm", {"bottleneck_weight": -1}, "bottleneck_weight is -1"),
+        ("coral", {"penalty_weight": -1}, "penalty_weight is -1"),
+        ("isda", {"strength": -1}, "strength is -1"),
+        ("isda", {"num_features": 5}, "isda has no option num_features; it has strength"),
+        ("risda", {"head_share": 20}, "head_share is 20"),
+        ("ala", {"scale": 0}, "scale is 0"),
+        ("lpl", {"step_size": 0}, "step_size is 0"),
+        ("l_dmi", {"warm_up": 2}, "warm_up is 2"),
     ],
 )
 def test_bad_options_are_refused(name, options, message):
     with pytest.raises(ValueError, match=message):
-        build_loss(name, TRAIN_LABELS, 2, TRAIN_GROUPS, options)
+        build_loss(name, TRAIN_LABELS, 2, TRAIN_GROUPS, options, num_features=3)
 
 
 def test_groups_are_integers_from_0():
@@ -278,7 +289,7 @@ def test_groups_are_integers_from_0():
             build_loss("group_dro", TRAIN_LABELS, 2, groups)
 
 
-@pytest.mark.parametrize("name", ["group_dro", "lisa"])
+@pytest.mark.parametrize("name", ["group_dro", "lisa", "irm", "coral", "domain_mix"])
 def test_groups_must_be_known(name):
     with pytest.raises(ValueError, match=f"{name} needs the group of every training image"):
         build_loss(name, TRAIN_LABELS, 2)
@@ -290,11 +301,15 @@ def test_groups_that_are_not_class_and_attribute_are_refused_by_lisa():
 
 
 @pytest.mark.parametrize(
-    "name", ["class_balanced", "class_balanced_focal", "ldam", "ldam_drw", "logit_adjustment", "balanced_softmax"]
-)
+    "name",
+    [
+        "class_balanced", "class_balanced_focal", "ldam", "ldam_drw", "logit_adjustment", "balanced_softmax", "ala",
+        "lpl", "risda",
+    ],
+)  # fmt: skip
 def test_a_class_without_images_is_refused(name):
     with pytest.raises(ValueError, match=r"Classes \[2\] have no training image"):
-        build_loss(name, TRAIN_LABELS, 3)
+        build_loss(name, TRAIN_LABELS, 3, num_features=3)
 
 
 def test_every_loss_is_built_by_its_name_with_published_defaults():
