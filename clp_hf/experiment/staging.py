@@ -217,7 +217,8 @@ def _learned(
 ) -> Learned:
     """What is learned between the stages: from the folder where that run has learned it before."""
     own = {name: value for name, value in options.items() if name in stages.options[1:]}
-    path, fingerprint = Path(folder) / LEARNED, f"{fingerprint} {sorted(own.items())}"
+    path = Path(folder) / LEARNED
+    fingerprint = f"{fingerprint} {stages.between.__name__} {sorted(own.items())}"
     learned = Learned.load(path, fingerprint)
     if learned is None:
         model = load_image_classifier(folder, **experiment.hub_kwargs)

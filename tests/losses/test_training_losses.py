@@ -14,6 +14,7 @@ from clp_hf.losses import (
     TRAINING_LOSSES,
     BalancedSoftmax,
     ClassBalanced,
+    Cosine,
     Focal,
     GeneralisedCrossEntropy,
     GroupDRO,
@@ -52,6 +53,7 @@ def test_losses_are_their_papers_formulas(logits):
     p = own_probability(logits)
     check_value_and_gradient(Focal(2.0)(logits, LABELS), (-((1 - p) ** 2) * p.log()).mean(), logits)
     check_value_and_gradient(GeneralisedCrossEntropy(0.7)(logits, LABELS), ((1 - p**0.7) / 0.7).mean(), logits)
+    check_value_and_gradient(Cosine(3.0)(logits, LABELS), -(3 * logits).log_softmax(1)[range(4), LABELS].mean(), logits)
     active = p.log() / logits.log_softmax(-1).sum(-1)
     check_value_and_gradient(NCEandMAE(2.0, 3.0)(logits, LABELS), (2 * active + 3 * (1 - p)).mean(), logits)
     others = logits.softmax(-1).sum(-1) - p
@@ -298,7 +300,7 @@ def test_a_class_without_images_is_refused(name):
 
 def test_every_loss_is_built_by_its_name_with_published_defaults():
     for name in TRAINING_LOSSES:
-        loss = build_loss(name, TRAIN_LABELS, 2, TRAIN_GROUPS)
+        loss = build_loss(name, TRAIN_LABELS, 2, TRAIN_GROUPS, corruption=torch.eye(2))
         assert torch.isfinite(loss(torch.zeros(4, 2), TRAIN_LABELS, TRAIN_GROUPS))
     assert build_loss("ldam", TRAIN_LABELS, 2).reweight_from == 1.0
     assert build_loss("focal", TRAIN_LABELS, 2, options={"gamma": 1}).gamma == 1
