@@ -108,7 +108,7 @@ def test_words_are_of_options_and_values_that_there_are(pages):
         assert set(CHOICES[name]) == set(registry)
     outside = {"batch_size", "output"}  # of other commands
     assert {name for names in OTHER_NAMES.values() for name in names} <= known | outside
-    assert set(OTHER_VALUES["method"].values()) <= {*METHODS, *REPAIRS}
+    assert set(OTHER_VALUES["method"].values()) <= {*METHODS, *STAGED, *REPAIRS}
 
 
 @pytest.mark.parametrize(
