@@ -15,6 +15,10 @@ What each learns from beside the training images (--method hsfm --help lists the
     jtt         nothing: those that a head stopped early gets wrong count more (JTT, of the last layer alone)
     regression  nothing, or the group of every training image: classes, or groups, count alike (--balance)
     group_dro   the group of every training image: the worst group decides
+    crt         nothing: a new head by SGD, classes equally often, for long tails
+    lws         nothing: the head scaled by a factor of every class, likewise
+    tde         nothing: the head without what all features share, for long tails
+    self        half of the validation images: those on which it disagrees with itself under dropout
 
 Features are computed once and kept in --output_dir, by default runs/repair/ and the method; what follows takes seconds.
 Images are preprocessed as the classifier's processor has it, at its size or at --image_size, which is saved. The other

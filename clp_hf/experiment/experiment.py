@@ -1,7 +1,6 @@
 """Data and model of a recipe, and runs of methods that can be compared."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset, DatasetDict, concatenate_datasets
+from datasets import Dataset, DatasetDict
 from transformers import Trainer, set_seed
 from transformers.utils import logging
 
@@ -32,7 +31,6 @@ from ..modeling.loading import load_image_classifier
 from ..modeling.preprocessing import image_settings, load_image_processor, squash_bilinearly
 from ..segmentation.boxes import add_boxes
 from ..segmentation.reports import mask_counts
-from ..stages import Learned
 from ..trainer import CLPTrainer
 from ..training_args import CLPTrainingArguments
 from .arguments import DataArguments, ModelArguments
@@ -261,30 +259,6 @@ class Experiment:
     def as_evaluated(self, images: ImageClassificationDataset) -> ImageClassificationDataset:
         """The same images, preprocessed as for evaluation."""
         return ImageClassificationDataset(images.dataset, self.validation.transform, name=images.name)
-
-    def with_learned(self, learned: Learned) -> ImageClassificationDataset:
-        """The training images with what a first stage has learned of them; with a corruption matrix, and meta images.
-
-        Those are of group 1, and are trusted; training images are of group 0.
-        """
-        if learned.corruption is None:
-            return self.train.learned(group=learned.group, weight=learned.weight)
-        parts = [self.train.dataset, self.meta.dataset]
-        common = [name for name in parts[0].column_names if name in parts[1].column_names]
-        joint = concatenate_datasets([part.select_columns(common) for part in parts])
-        images = ImageClassificationDataset(joint, self.train.transform, name="training and meta images")
-        trusted = torch.arange(len(images)) >= len(self.train)
-        return images.learned(group=trusted.long(), corruption=learned.corruption)
-
-    @contextmanager
-    def telling(self, note: str, **settings: Any) -> Iterator[None]:
-        """Meanwhile cards tell this too, and records have these settings."""
-        before = self.card_details
-        self.card_details = replace(before, notes=[*before.notes, note], settings={**before.settings, **settings})
-        try:
-            yield
-        finally:
-            self.card_details = before
 
     def run(
         self,

@@ -5,17 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import PartialState
+from datasets import concatenate_datasets
 from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging
 
 from ..base.identity import data_identity
+from ..data.dataset import ImageClassificationDataset
 from ..features.extraction import extract_features
 from ..features.feature_set import FeatureSet
 from ..hub.history import selection_of
@@ -60,8 +63,8 @@ def run_method(
     learned = _learned(experiment, stages, folder, fingerprint, options)
     if experiment.args.should_log:
         logger.warning(learned.told)
-    with experiment.telling(learned.told, method=name):
-        return experiment.run(stages.second | changes, output_dir, train=experiment.with_learned(learned))
+    with _telling(experiment, learned.told, method=name):
+        return experiment.run(stages.second | changes, output_dir, train=with_learned(experiment, learned))
 
 
 def check_stages(experiment: Experiment, name: str) -> None:
@@ -81,6 +84,21 @@ def check_stages(experiment: Experiment, name: str) -> None:
             f"--method {name} learns from the groups of the meta images, and they have none. Give the data set a group "
             "or attribute column (--group_column, --attribute_column); george and jtt need none."
         )
+
+
+def with_learned(experiment: Experiment, learned: Learned) -> ImageClassificationDataset:
+    """The training images with what a first stage has learned of them; with a corruption matrix, and meta images.
+
+    Those are of group 1, and are trusted; training images are of group 0.
+    """
+    if learned.corruption is None:
+        return experiment.train.learned(group=learned.group, weight=learned.weight)
+    parts = [experiment.train.dataset, experiment.meta.dataset]
+    common = [name for name in parts[0].column_names if name in parts[1].column_names]
+    joint = concatenate_datasets([part.select_columns(common) for part in parts])
+    images = ImageClassificationDataset(joint, experiment.train.transform, name="training and meta images")
+    trusted = torch.arange(len(images)) >= len(experiment.train)
+    return images.learned(group=trusted.long(), corruption=learned.corruption)
 
 
 def first_arguments(
@@ -217,7 +235,8 @@ def _learned(
 ) -> Learned:
     """What is learned between the stages: from the folder where that run has learned it before."""
     own = {name: value for name, value in options.items() if name in stages.options[1:]}
-    path, fingerprint = Path(folder) / LEARNED, f"{fingerprint} {sorted(own.items())}"
+    path = Path(folder) / LEARNED
+    fingerprint = f"{fingerprint} {stages.between.__name__} {sorted(own.items())}"
     learned = Learned.load(path, fingerprint)
     if learned is None:
         model = load_image_classifier(folder, **experiment.hub_kwargs)
@@ -235,12 +254,23 @@ def _learned(
     return learned
 
 
+@contextmanager
+def _telling(experiment: Experiment, note: str, **settings: Any) -> Iterator[None]:
+    """Meanwhile cards tell this too, and records have these settings."""
+    before = experiment.card_details
+    experiment.card_details = replace(before, notes=[*before.notes, note], settings={**before.settings, **settings})
+    try:
+        yield
+    finally:
+        experiment.card_details = before
+
+
 def _repaired(experiment: Experiment, name: str, args: CLPTrainingArguments, folder: str) -> dict[str, float]:
     """The first classifier with another head."""
     repair = REPAIRS[STAGED[name].repair]
     classifier = load_image_classifier(folder, **experiment.hub_kwargs)
     told = "Its backbone is that of a first stage, plain training on the same images."
-    with experiment.telling(told, method=name):
+    with _telling(experiment, told, method=name):
         trainer = head_trainer(repair, classifier, head_arguments(repair, args), experiment)
         result = trainer.train()
         trainer.save_metrics("train", result.metrics)

@@ -28,8 +28,9 @@ def eiil(reference: Reference) -> Learned:
     sizes = torch.bincount(groups, minlength=2 * train.num_classes)
     if not (sizes.view(-1, 2).min(1).values > 0).any():
         raise ValueError(
-            "EIIL found one environment only in every class: its first network gets all images right, or none. Stop "
-            "it earlier: --stage_options '{\"first_share\": 0.05}'."
+            "EIIL found one environment only in every class: of each its first network gets all images right, or none. "
+            "Train it longer where it takes all images for one class, or stop it earlier where it is never wrong: "
+            "--stage_options '{\"first_share\": 0.1}'."
         )
     told = ", ".join(
         f"{name} {first} and {second}"

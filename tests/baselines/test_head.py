@@ -7,7 +7,19 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from clp_hf.baselines import afr, dfr, group_dro, gsr, logistic_regression, select, worst_and_average
+from clp_hf.baselines import (
+    afr,
+    crt,
+    dfr,
+    group_dro,
+    gsr,
+    logistic_regression,
+    lws,
+    select,
+    self_disagreement,
+    tde,
+    worst_and_average,
+)
 from clp_hf.baselines.head import fold
 from clp_hf.features import FeatureSet
 
@@ -17,6 +29,10 @@ METHODS = {
     afr: [{"gamma": 4, "penalty": 0, "steps": 20}],
     group_dro: [{"penalty": 0.01, "adjustment": 0}],
     gsr: [{"penalty": 0.01, "rate": 1, "temperature": 1, "steps": 5}],
+    crt: [{"learning_rate": 0.2, "epochs": 2, "weight_decay": 0}],
+    lws: [{"learning_rate": 0.1, "epochs": 2, "weight_decay": 0}],
+    tde: [{"alpha": 0.5, "scale": 16}],
+    self_disagreement: [{"images": 10, "dropout": 0.5, "learning_rate": 0.01}],
 }
 
 
@@ -76,7 +92,7 @@ def test_every_method_returns_a_head_that_fits_the_model(method, num_classes, sp
     assert 0 < result.score <= 1
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", set(METHODS) - {lws, tde, self_disagreement})  # these change a head that is good
 def test_one_dimension_is_enough(method):
     labels = torch.arange(40) % 2
     features = FeatureSet((labels + 0.1)[:, None].float(), torch.zeros(40, 2), labels, labels)

@@ -10,7 +10,7 @@ import pytest
 from clp_hf import CLPTrainingArguments
 from clp_hf.bilevel import ENGINES, LOOKAHEADS, SCOPES
 from clp_hf.causal import COUNTERFACTUAL_INFILLS, FACTUAL_INFILLS
-from clp_hf.experiment import METHODS, REPAIRS, DataArguments, MethodArguments, ModelArguments, parse_arguments
+from clp_hf.experiment import METHODS, REPAIRS, STAGED, DataArguments, MethodArguments, ModelArguments, parse_arguments
 from clp_hf.experiment.help import PAGES, HelpShown, render, store
 from clp_hf.experiment.help_pages import all_pages
 from clp_hf.experiment.launch import recipes, run_here
@@ -24,7 +24,7 @@ from clp_hf.utils.names import did_you_mean
 LINES = 90  # of a short help, without a terminal
 TRAINING = (MethodArguments, DataArguments, ModelArguments, CLPTrainingArguments)
 REGISTRIES = {
-    "method": {*METHODS, *REPAIRS},
+    "method": {*METHODS, *STAGED, *REPAIRS},
     "lookahead": LOOKAHEADS,
     "lookahead_scope": SCOPES,
     "hypergradient": ENGINES,
@@ -108,7 +108,7 @@ def test_words_are_of_options_and_values_that_there_are(pages):
         assert set(CHOICES[name]) == set(registry)
     outside = {"batch_size", "output"}  # of other commands
     assert {name for names in OTHER_NAMES.values() for name in names} <= known | outside
-    assert set(OTHER_VALUES["method"].values()) <= {*METHODS, *REPAIRS}
+    assert set(OTHER_VALUES["method"].values()) <= {*METHODS, *STAGED, *REPAIRS}
 
 
 @pytest.mark.parametrize(

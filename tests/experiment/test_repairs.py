@@ -67,6 +67,10 @@ def run(tmp_path, monkeypatch, capsys, caplog, birds, classifier):
         ("jtt", []),
         ("regression", ["--balance", "group"]),
         ("group_dro", []),
+        ("crt", []),
+        ("lws", []),
+        ("tde", []),
+        ("self", []),
     ],
 )
 def test_every_method_repairs_a_checkpoint_and_is_reported(run, tmp_path, classifier, method, flags):

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from conftest import Squares, resnet, vit
 
-from clp_hf.experiment import METHODS
+from clp_hf.experiment import METHODS, STAGED
 from clp_hf.losses import TRAINING_LOSSES
 
 SGD = {"optim": "sgd", "lr_scheduler_type": "constant", "max_grad_norm": 0.0}
@@ -23,7 +23,8 @@ def loss_settings(name, **options):
 
 
 def test_every_loss_is_a_method():
-    assert {settings.get("training_loss", "") for settings in METHODS.values()} >= set(TRAINING_LOSSES)
+    every = [*METHODS.values(), *(stages.settings for stages in STAGED.values())]
+    assert {settings.get("training_loss", "") for settings in every} >= set(TRAINING_LOSSES)
 
 
 @pytest.mark.parametrize("name", METHODS)

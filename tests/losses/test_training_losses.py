@@ -14,6 +14,7 @@ from clp_hf.losses import (
     TRAINING_LOSSES,
     BalancedSoftmax,
     ClassBalanced,
+    Cosine,
     Focal,
     GeneralisedCrossEntropy,
     GroupDRO,
@@ -53,6 +54,7 @@ def test_losses_are_their_papers_formulas(logits):
     p = own_probability(logits)
     check_value_and_gradient(Focal(2.0)(logits, LABELS), (-((1 - p) ** 2) * p.log()).mean(), logits)
     check_value_and_gradient(GeneralisedCrossEntropy(0.7)(logits, LABELS), ((1 - p**0.7) / 0.7).mean(), logits)
+    check_value_and_gradient(Cosine(3.0)(logits, LABELS), -(3 * logits).log_softmax(1)[range(4), LABELS].mean(), logits)
     active = p.log() / logits.log_softmax(-1).sum(-1)
     check_value_and_gradient(NCEandMAE(2.0, 3.0)(logits, LABELS), (2 * active + 3 * (1 - p)).mean(), logits)
     others = logits.softmax(-1).sum(-1) - p
@@ -314,7 +316,7 @@ def test_a_class_without_images_is_refused(name):
 
 def test_every_loss_is_built_by_its_name_with_published_defaults():
     for name in TRAINING_LOSSES:
-        loss = build_loss(name, TRAIN_LABELS, 2, TRAIN_GROUPS, num_features=3)
+        loss = build_loss(name, TRAIN_LABELS, 2, TRAIN_GROUPS, num_features=3, corruption=torch.eye(2))
         batch = {"pixel_values": torch.zeros(4, 3, 2, 2), "labels": TRAIN_LABELS, "group": TRAIN_GROUPS}
         outputs = Outputs(torch.zeros(4, 2), torch.zeros(4, 3), torch.zeros(2, 3))
         assert torch.isfinite(loss.of_batch(lambda pixel_values, outputs=outputs: outputs, batch))
