@@ -92,6 +92,7 @@ def run_methods(
         check_output_folder(
             folders[name],
             method_named(own_settings(args)),
+            model.model_name_or_path,
             recipe.overwrite_output_dir,
             resumed=runs[name]["resume_from_checkpoint"] is not None,
         )

@@ -217,20 +217,26 @@ def test_a_method_is_known_by_its_settings():
 
 def test_a_run_that_has_not_ended_and_what_stays_when_a_folder_is_cleared(tmp_path):
     folder = str(tmp_path)
-    check_output_folder(str(tmp_path / "new"), "erm", overwrite=False, resumed=False)
+    check_output_folder(str(tmp_path / "new"), "erm", "resnet18", overwrite=False)
     clear_output_folder(str(tmp_path / "new"), overwrite=True)
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / "erm").mkdir()
-    check_output_folder(folder, "erm", overwrite=False, resumed=False)
+    check_output_folder(folder, "erm", "resnet18", overwrite=False)
     (tmp_path / "checkpoint-4").mkdir()
     with pytest.raises(ValueError, match=r"has not ended, up to checkpoint-4\. Go on with it"):
-        check_output_folder(folder, "erm", overwrite=False, resumed=False)
-    check_output_folder(folder, "erm", overwrite=False, resumed=True)
+        check_output_folder(folder, "erm", "resnet18", overwrite=False)
+    check_output_folder(folder, "erm", "resnet18", overwrite=False, resumed=True)
     with pytest.raises(ValueError, match="leave one out"):
-        check_output_folder(folder, "erm", overwrite=True, resumed=True)
+        check_output_folder(folder, "erm", "resnet18", overwrite=True, resumed=True)
+    with pytest.raises(ValueError, match=r"up to checkpoint-4\. Give another --output_dir"):
+        check_output_folder(folder, "dfr", "resnet18", overwrite=False, resumable=False)
+    for begun_with in (folder, f"{folder}/checkpoint-4", os.path.relpath(folder)):
+        with pytest.raises(ValueError, match="removes the model that this run begins with"):
+            check_output_folder(folder, "erm", begun_with, overwrite=True)
+    check_output_folder(folder, "erm", f"{folder}/erm", overwrite=True)  # which stays
     (tmp_path / "_run.json").write_text("{}")
     with pytest.raises(ValueError, match="holds a run that cannot be read"):
-        check_output_folder(folder, "erm", overwrite=False, resumed=False)
+        check_output_folder(folder, "erm", "resnet18", overwrite=False)
     (tmp_path / "all_results.json").write_text("{}")
     clear_output_folder(folder, overwrite=False)
     assert {path.name for path in tmp_path.iterdir()} == {"notes.txt", "erm", "checkpoint-4", "_run.json"}
