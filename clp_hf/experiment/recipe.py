@@ -99,7 +99,7 @@ def run_methods(
     check_packages(list(configurations.values()), data, model)
     experiment = build(recipe, data, model, training)
     if training.should_log and not advised:
-        logger.warning(advice_on(experiment.train, experiment.meta))
+        logger.warning(advice_on(experiment.train, experiment.meta, data.groups is not None))
     results, selections = {}, {}
     for name, changes in runs.items():
         folder = changes.pop("output_dir", training.output_dir)

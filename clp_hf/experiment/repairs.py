@@ -25,7 +25,7 @@ from ..data.groups import counts
 from ..features import HeadArguments, HeadTrainer
 from ..hsfm import HSFMArguments, HSFMTrainer
 from ..modeling.identity import label_names
-from ..modeling.loading import load_image_classifier
+from ..modeling.loading import load_image_classifier, warn_of_random_features
 from ..training_args import CLPTrainingArguments
 from .advice import advice_on
 from .arguments import DataArguments, ModelArguments, RunArguments, read_arguments
@@ -156,6 +156,7 @@ def _run(
     for folder, written in folders.items():
         check_output_folder(folder, written, source, recipe.overwrite_output_dir, resumable=False)
     if recipe.new_head:
+        warn_of_random_features(source, model.pretrained)
         experiment = Experiment(data, model, training, squeezed=False)
         classifier = experiment.build_model()
     elif recipe.train_backbone:
@@ -177,7 +178,7 @@ def _run(
             f"image of {', '.join(missing)}: give a classifier trained on its classes, or --train_backbone erm."
         )
     if training.should_log:
-        logger.warning(advice_on(experiment.train, experiment.meta))
+        logger.warning(advice_on(experiment.train, experiment.meta, data.groups is not None))
 
     if training.should_save:
         clear_output_folder(args.output_dir, recipe.overwrite_output_dir)

@@ -12,7 +12,9 @@ from typer.testing import CliRunner
 from clp_hf import CLPTrainingArguments
 from clp_hf.cli import app
 from clp_hf.data import load_classification_dataset
+from clp_hf.discovery import Backbone
 from clp_hf.experiment import DataArguments, Experiment, ModelArguments
+from clp_hf.inspection import features as inspection
 
 CLASSES = ("<b>crow", "duck")
 WRONG = 7  # of the ducks
@@ -97,6 +99,19 @@ def experiment(folder, model, output, **settings):
     args = CLPTrainingArguments(str(output), meta_samples=1, report_to=[], use_cpu=True, disable_tqdm=True, **settings)
     assert isinstance(args, TrainingArguments)
     return Experiment(data, ModelArguments(model), args)
+
+
+def test_what_features_of_random_weights_tell_is_said(folder, model, tmp_path, caplog):
+    experiment(folder, model, tmp_path / "a")
+    Backbone.load(model, 32)
+    assert "random weights" not in caplog.text
+    experiment(folder, "cifar_resnet20", tmp_path / "b")
+    assert "cifar_resnet20 starts from random weights" in caplog.text
+    assert f"clp-hf groups {folder}, and train without --groups" in caplog.text
+    for load in (Backbone.load, inspection.Backbone):
+        caplog.clear()
+        load("cifar_resnet20")
+        assert "cifar_resnet20 starts from random weights" in caplog.text
 
 
 def test_a_recipe_goes_by_the_groups_it_discovers_and_has_the_same_when_it_goes_on(

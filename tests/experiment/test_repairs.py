@@ -233,6 +233,14 @@ def test_advice_names_the_rows_and_what_is_missing(has, rows):
     assert ("Nothing that you could add" in line) == (masks and groups != "none")
 
 
+@pytest.mark.parametrize("masks", [False, True])
+def test_groups_that_were_discovered_are_called_so(masks):
+    line = advice(masks, "none", discovered=True)
+    assert line.startswith(advice(masks, "none").split(". ")[0] + ", with groups that were discovered")
+    assert "every group label" not in line
+    assert "ten images of every group, class" in line
+
+
 def test_it_is_said_once_before_training(run, birds, tmp_path):
     logged = run("--method", "afr")[1]
     assert logged.count("Which one for what you have: 'every group label' and 'masks and ten images a group'.") == 1
