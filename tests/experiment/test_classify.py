@@ -3,15 +3,12 @@
 import json
 import os
 import re
-import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict
 from PIL import Image
-from transformers import AutoModelForImageClassification
 
 from clp_hf.data.holdout import split_validation
 from clp_hf.data.sources import read_splits
@@ -20,7 +17,6 @@ from clp_hf.experiment.choosing import Found, check_meta_set, choose, more
 from clp_hf.experiment.launch import main
 from clp_hf.experiment.output_folder import check_output_folder, clear_output_folder, method_named
 
-ROOT = Path(__file__).parents[2]
 TINY = [
     "--model_name_or_path", "test_resnet", "--pretrained", "false", "--image_size", "32", "--num_train_epochs", "1",
     "--use_cpu", "true", "--disable_tqdm", "true", "--report_to", "none",
@@ -57,31 +53,6 @@ def refused(run, capsys, *flags):
     with pytest.raises(SystemExit, match="1"):
         run(*flags)
     return capsys.readouterr().err
-
-
-def test_two_hundred_photos_by_the_command(tmp_path):
-    data = photos(tmp_path / "photos")
-    code = "from clp_hf.cli import app; app(prog_name='clp-hf')"
-    cache = {"HF_DATASETS_CACHE": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    words = ["train", "classify", "--dataset_name", str(data), "--output_dir", str(tmp_path / "run"), *TINY]
-    done = subprocess.run(
-        [sys.executable, "-c", code, *words],
-        capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT), **cache},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    found, helps = done.stdout.splitlines()[:2]
-    assert found.startswith("Found: 160 training images, Ente 80, Spatz über 80, labels only; no validation split, so")
-    assert "40 images, some of every class, are held out (seed 0)" in found
-    assert "Chosen: --method clp --evidence bias --counterfactual_infills none --factual_infills none (" in found
-    assert helps.startswith(f"More would help: masks, to swap backgrounds (clp-hf masks --dataset_name {data})")
-    assert f"clp-hf groups {data}" in helps
-    images = json.loads((tmp_path / "run" / "_run.json").read_text())["images"]
-    assert images == {
-        "train images": {"Ente": 80, "Spatz über": 80},
-        "validation images": {"Ente": 10, "Spatz über": 10},
-    }
-    model = AutoModelForImageClassification.from_pretrained(tmp_path / "run")
-    assert model.config.id2label == {0: "Ente", 1: "Spatz über"}
 
 
 def test_three_classes_of_few_images_a_method_of_ones_own_and_an_older_run(here, tmp_path, capsys):
