@@ -29,6 +29,7 @@ from ..modeling.loading import load_image_classifier, warn_of_random_features
 from ..training_args import CLPTrainingArguments
 from .advice import advice_on
 from .arguments import DataArguments, ModelArguments, RunArguments, read_arguments
+from .choosing import HELD_OUT
 from .console import quiet
 from .experiment import Experiment, hub_kwargs
 from .methods import METHODS
@@ -121,6 +122,7 @@ def run_repair(
         {
             **_of(DataArguments, defaults),
             "image_size": None,
+            "validation_images": HELD_OUT,  # as recipes/classify.py: what it has trained on validates no repair
             "output_dir": output_dir,
             "seed": 0,
             "per_device_eval_batch_size": 64,
