@@ -232,7 +232,7 @@ def groups(
             config_name=dataset_config_name,
             seed=seed,
         )
-        typer.echo(f"\n{report}\n\nLook at {report.folder}/groups.html, then train with --dataset_name {report.folder}")
+        typer.echo(f"\n{report}\n\n{report.next}")
 
 
 @app.command(short_help="Labels that are probably wrong.", no_args_is_help=True)

@@ -29,6 +29,7 @@ from clp_hf.experiment import (
     read_arguments,
     run_on_own_data,
 )
+from clp_hf.experiment.choosing import HELD_OUT
 
 
 @dataclass
@@ -43,7 +44,7 @@ class RecipeArguments(MethodArguments):
 
 DEFAULTS = {
     "dataset_name": None,
-    "validation_images": 20,
+    "validation_images": HELD_OUT,
     "output_dir": "runs/classify",
     "seed": 0,
     "num_train_epochs": 10,

@@ -38,11 +38,16 @@ def group_progress() -> Iterator[None]:
 
 
 def choose_progress(trainer: Trainer) -> None:
-    """Give a trainer `GroupProgress` inside `group_progress`; where it has one, take away what would say the same."""
+    """Give a trainer `GroupProgress` inside `group_progress`; where it has one, take away what would say the same.
+
+    Without bars (`disable_tqdm`) the plain Trainer prints every entry of its log as a dictionary; ours does not.
+    """
+    if trainer.args.disable_tqdm:
+        trainer.remove_callback(PrinterCallback)
     given = any(isinstance(callback, GroupProgress) for callback in trainer.callback_handler.callbacks)
     if not (given or _chosen.get()):
         return
-    for kind in (ProgressCallback, PrinterCallback, transformers.trainer.DEFAULT_PROGRESS_CALLBACK):
+    for kind in (ProgressCallback, transformers.trainer.DEFAULT_PROGRESS_CALLBACK):
         trainer.remove_callback(kind)
     if not given:
         trainer.add_callback(GroupProgress())

@@ -164,10 +164,11 @@ def _check_class_folders(folder: Path, images: list[Path], splits: dict[str, Pat
                 "file_name and label."
             )
         if len(depths) > 1:
+            outside = f"; {len(loose)} images lie in none" if loose else ""
             shown = " and ".join(repr(os.path.join(*parts)) for parts in list(depths.values())[:2])
             raise ValueError(
                 f"{str(part)!r}: images lie at different depths, such as {shown}. The class of an image is the folder "
-                f"it lies in, so all class folders have to lie side by side; {len(loose)} images lie in none."
+                f"it lies in, so all class folders have to lie side by side{outside}."
             )
         _tell_outer_folders(part, {parts[:-1] for parts in own})
 

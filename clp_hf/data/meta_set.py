@@ -57,9 +57,11 @@ def meta_indices(
         values = np.asarray(values)
         if len(emptied := np.setdiff1d(values, values[rest])):
             told = ", ".join(f"{names[value] if names else value} ({(values == value).sum()})" for value in emptied)
+            most = int(np.unique(values, return_counts=True)[1].min()) - 1
+            fits = "" if clusters is not None or not most else f"; {most} of every {kind} at most leave one of each"
             raise ValueError(
                 f"A meta set of {len(chosen)} of the {len(values)} images of the {source} leaves none of {kind} {told} "
-                f"there: {fix}."
+                f"there{fits}: {fix}."
             )
     return np.asarray(chosen), rest
 

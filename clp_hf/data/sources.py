@@ -120,7 +120,7 @@ def _read_hub(name: str, config_name: str | None, cache_dir: str | None) -> Data
         raise ConnectionError(
             f"{name!r} is neither a local path nor a data set that could be fetched from the Hub "
             f"({type(reason).__name__}: {reason}). Check the name and the connection, or work offline with a local "
-            "folder or parquet file (`--dataset_name path/to/folder`) or the embedded set (`--dataset_name embedded`)."
+            "folder, a parquet file or `embedded`, the birds drawn here."
         ) from error
     finally:
         datasets.config.HF_HUB_OFFLINE = offline

@@ -15,9 +15,10 @@ from ..data.loading import load_classification_dataset
 from ..segmentation.masked_dataset import CARD, DATA, write_splits
 from ..utils.locks import only_one
 from .gallery import Section, write_gallery
-from .groups import DiscoveredGroups, agreement, discover_groups, with_groups
-from .images import thumbnail
+from .groups import SMALLEST, DiscoveredGroups, agreement, discover_groups, divides_nothing, with_groups
+from .images import file_names, named, thumbnail
 from .views import IMAGE_SIZE, Backbone, views_of
+from .ways import OTHER
 
 REPORT, PAGE = "groups.json", "groups.html"
 SHOWN = 18  # images of a group on the page
@@ -32,12 +33,14 @@ class GroupsReport:
         found: the groups.
         images: number of images of every group, by split.
         agreements: with the groups that the data had, by split; empty where they had none.
+        next: what to do with it.
     """
 
     folder: Path
     found: DiscoveredGroups
     images: dict[str, dict[str, int]]
     agreements: dict[str, dict[str, float]]
+    next: str
 
     def __str__(self) -> str:
         width = max(map(len, self.found.names))
@@ -95,7 +98,13 @@ def write_groups(
         for name, split in known.items()
     }
     grouped = with_groups(splits, found)
-    report = GroupsReport(output, found, {name: counts(split) for name, split in grouped.items()}, agreements)
+    advice = f"Look at {output / PAGE}, then train with --dataset_name {output}"
+    if divides_nothing(found, splits["train"]):
+        advice = (
+            f"Every class is one group, but for fewer than {SMALLEST} images: nothing divides them by {found.by}. Look "
+            f"for it in another way, --by {OTHER[found.by]}, or train without groups."
+        )
+    report = GroupsReport(output, found, {name: counts(split) for name, split in grouped.items()}, agreements, advice)
     with only_one(output, "clp-hf groups", ".lock"):
         write_splits(grouped, output)
         settings = {"data": str(data), "model": model_name_or_path, "image_size": image_size, "seed": seed}
@@ -121,6 +130,7 @@ def _facts(report: GroupsReport) -> list[tuple[str, str]]:
 def _sections(splits: DatasetDict, report: GroupsReport) -> list[Section]:
     """Of every group of the training split the images that are surest and those that are least sure."""
     train, confidence = splits["train"], report.found.confidence["train"]
+    files = file_names(DatasetDict(train=train))
     sections = []
     for number, name in enumerate(report.found.names):
         members = (report.found.groups["train"] == number).nonzero()[:, 0]
@@ -131,7 +141,7 @@ def _sections(splits: DatasetDict, report: GroupsReport) -> list[Section]:
         shown = order if len(order) <= SHOWN else [*order[:half], *order[-half:]]
         section = Section(name, f"{len(order):,} training images; the surest first, the least sure last.")
         for index in shown:
-            caption = [f"train, index {index}", f"silhouette {confidence[index]:.2f}"]
+            caption = [named(files[index], "train", index), f"silhouette {confidence[index]:.2f}"]
             section.tiles.append((thumbnail(train[index]["image"]), caption))
         sections.append(section)
     return sections

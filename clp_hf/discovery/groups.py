@@ -116,6 +116,11 @@ def is_shortcut(told: Mapping[str, float]) -> bool:
     return told["background"] >= SHORTCUT * told["image"] > 0
 
 
+def divides_nothing(found: DiscoveredGroups, train: Dataset) -> bool:
+    """Whether every class of the training split is one group."""
+    return len(found.groups["train"].unique()) == len(set(train["label"]))
+
+
 def with_groups(splits: DatasetDict, found: DiscoveredGroups) -> DatasetDict:
     """The splits with columns `group` and `group_confidence`; a group they have is kept as `true_group`."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from datasets import DatasetDict
 from datasets import Image as ImageFeature
 from markupsafe import Markup
@@ -20,6 +22,11 @@ def file_names(splits: DatasetDict) -> list[str]:
         encoded = split.select_columns("image").cast_column("image", ImageFeature(decode=False))
         names += [image["path"] or "" for image in encoded.with_format(None)["image"]]
     return names
+
+
+def named(file: str, split: str, index: int) -> str:
+    """An image as a caption names it: by its file, else by where it stands."""
+    return Path(file).name if file else f"{split}, index {index}"
 
 
 def thumbnail(image: Image.Image) -> Markup:

@@ -19,7 +19,7 @@ from ..data.dataset import ImageClassificationDataset
 from ..data.mask_counts import split_masks
 from ..data.transforms import ProcessorTransform
 from ..features import CausalFeatures, CausalImages, extract_causal_features, extract_features
-from ..modeling.loading import load_image_classifier
+from ..modeling.loading import load_image_classifier, warn_of_random_features
 from ..modeling.preprocessing import image_settings, load_image_processor, squash_bilinearly
 from ..segmentation.boxes import add_boxes
 
@@ -56,7 +56,8 @@ class Backbone:
 
     @classmethod
     def load(cls, name_or_path: str, image_size: int | None = IMAGE_SIZE, cache_dir=None, **hub_kwargs) -> Backbone:
-        """By name, as recipes load it."""
+        """By name, as recipes load it; of one that nobody has trained it is said."""
+        warn_of_random_features(name_or_path)
         model = load_image_classifier(name_or_path, image_size=image_size, **hub_kwargs)
         processor = load_image_processor(name_or_path, model, image_size=image_size, **hub_kwargs)
         settings = image_settings(model, processor)

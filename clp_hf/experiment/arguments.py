@@ -5,6 +5,7 @@ from argparse import SUPPRESS, ArgumentParser
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from ..data.columns import Columns
@@ -19,6 +20,8 @@ from .processes import train_together
 from .settings import read_settings, without_settings
 from .values import setting_value
 from .words import OTHER_VALUES
+
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass
@@ -128,7 +131,17 @@ class ModelArguments:
 
 
 @dataclass
-class MethodArguments(ConsoleArguments):
+class RunArguments(ConsoleArguments):
+    """What every run is asked, whether it trains a classifier or repairs one."""
+
+    overwrite_output_dir: bool = field(
+        default=False,
+        metadata={"help": "Remove the run that lies in output_dir; one of another method is else refused."},
+    )
+
+
+@dataclass
+class MethodArguments(RunArguments):
     """How to train; what every recipe asks, beside what is its own."""
 
     method: str = field(default="clp", metadata={"help": "How to train.", "choices": [*METHODS, *STAGED]})
@@ -145,10 +158,6 @@ class MethodArguments(ConsoleArguments):
     )
     compare: bool = field(
         default=False, metadata={"help": "Train with ERM too, for comparison, each in its own sub-folder."}
-    )
-    overwrite_output_dir: bool = field(
-        default=False,
-        metadata={"help": "Remove the run that lies in output_dir; one of another method is else refused."},
     )
 
 
@@ -179,10 +188,16 @@ def read_arguments(
     description: str,
     defaults: Mapping[str, Any],
     presets: Mapping[str, Mapping[str, Any]] | None = None,
+    unused: Mapping[str, str] = NOTHING,
 ) -> tuple[tuple, dict[str, Any]]:
-    """As `parse_arguments`, and by name those of the arguments that were given, and are not left to the defaults."""
+    """As `parse_arguments`, and by name those of the arguments that were given, and are not left to the defaults.
+
+    Args:
+        argument_classes, description, defaults, presets: as there.
+        unused: fields that are not asked for, and are refused where they are given, by what is said then.
+    """
     train_together()
-    parser = OptionParser(argument_classes, description, defaults)
+    parser = OptionParser(argument_classes, description, defaults, set(unused))
     words = sys.argv[1:]
     if asked_for(words):
         if presets:
@@ -203,7 +218,11 @@ def read_arguments(
     for action in parser._actions:
         action.default = SUPPRESS
     parser._defaults.clear()
-    return parsed, in_file | vars(parser.parse_known_args(words)[0])
+    given = in_file | vars(parser.parse_known_args(words)[0])
+    for name in unused:
+        if name in given:
+            raise ValueError(f"--{name} {given[name]} was given, but {unused[name]}")
+    return parsed, given
 
 
 def chosen(name: str, names: Sequence[str] | None, default: str | None) -> str | None:

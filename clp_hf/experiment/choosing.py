@@ -18,6 +18,7 @@ from ..data.groups import counts
 from .methods import check_given, needs_meta_set, settings_of
 
 FEWEST = 10  # images of a class or group by which it can be measured
+HELD_OUT = 20  # images of every class or group for validation, where a split of them has to be made
 META_SAMPLES = 10  # of every class or group: what was measured with
 LONG_TAIL = 10  # largest over smallest class, from which on a loss for long tails was measured to be better
 NAMED = 6

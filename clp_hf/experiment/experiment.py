@@ -27,7 +27,7 @@ from ..hub.history import selection_of, told_selection
 from ..hub.record import command_line, plain_settings
 from ..metrics import GroupMetrics, format_group_table
 from ..modeling.identity import parameter_count
-from ..modeling.loading import load_image_classifier
+from ..modeling.loading import load_image_classifier, warn_of_random_features
 from ..modeling.preprocessing import image_settings, load_image_processor, squash_bilinearly
 from ..segmentation.boxes import add_boxes
 from ..segmentation.reports import mask_counts
@@ -39,6 +39,11 @@ from .looking import attribution_of, save_grad_cam
 from .methods import configured
 
 logger = logging.get_logger(__name__)
+
+FIND_GROUPS_BEFORE = (
+    "Find the groups by a pretrained model before, clp-hf groups {0}, and train without --groups on the folder that it "
+    "names."
+)
 
 
 def hub_kwargs(model_args: ModelArguments) -> dict[str, Any]:
@@ -121,6 +126,9 @@ class Experiment:
 
         found = None
         if data_args.groups:
+            warn_of_random_features(
+                model_args.model_name_or_path, model_args.pretrained, FIND_GROUPS_BEFORE.format(data_args.dataset_name)
+            )
             backbone, args = Backbone(model, eval_transform, training_args), training_args
             splits, found = with_discovered_groups(
                 splits, data_args, backbone, args.output_dir, args.seed, args.should_save

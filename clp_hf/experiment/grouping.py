@@ -10,6 +10,8 @@ import torch
 from datasets import DatasetDict
 
 from ..discovery import Backbone, DiscoveredGroups, discover_groups, with_groups
+from ..discovery.groups import SMALLEST, divides_nothing
+from ..discovery.ways import OTHER
 from ..features import CausalFeatures
 from ..utils.files import write_whole
 from .arguments import DataArguments
@@ -44,10 +46,10 @@ def with_discovered_groups(
         found = discover_groups(views, names, data_args.groups, data_args.groups_per_class, seed)
         if writes:
             _write(path, fingerprint, found)
-    if len(found.groups["train"].unique()) == len(set(splits["train"]["label"])):
+    if divides_nothing(found, splits["train"]):
         raise ValueError(
-            f"No groups were discovered by {found.by}: every class is one group, but for fewer than ten images. Leave "
-            "--groups out, or find them in another way: --groups background or --groups errors."
+            f"No groups were discovered by {found.by}: every class is one group, but for fewer than {SMALLEST} images. "
+            f"Leave --groups out, or find them in another way: --groups {OTHER[found.by]}."
         )
     return with_groups(splits, found).remove_columns("group_confidence"), str(found)
 

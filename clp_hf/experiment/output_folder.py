@@ -32,19 +32,27 @@ def method_named(settings: Mapping[str, Any]) -> str | None:
     return max(fitting, key=lambda name: len(METHODS[name]))
 
 
-def check_output_folder(folder: str, method: str, overwrite: bool, resumed: bool) -> None:
+def check_output_folder(
+    folder: str, method: str, model: str, overwrite: bool, resumed: bool = False, resumable: bool = True
+) -> None:
     """Refuse a folder in which another run lies, whose files would stay beside those of the new one.
 
     Args:
         folder: `output_dir` of a run; it need not exist.
         method: of the new run: as `method_named` has it, of two stages its name, of a repair the name of its card.
+        model: what the new run begins with, a name or a folder.
         overwrite: whether the folder may be cleared.
         resumed: whether the new run goes on from a checkpoint.
+        resumable: whether it could.
 
     Raises:
         ValueError: there is a run of another method, or one that has not ended and is not resumed; or it is to be both
-            resumed and cleared.
+            cleared and resumed, or begun with.
     """
+    if overwrite and _is_written(Path(model), Path(folder)):
+        raise ValueError(
+            f"--overwrite_output_dir removes the model that this run begins with, {model!r}: give another --output_dir."
+        )
     if overwrite and resumed:
         raise ValueError(
             "--overwrite_output_dir removes the older run that --resume_from_checkpoint goes on from: leave one out."
@@ -65,10 +73,8 @@ def check_output_folder(folder: str, method: str, overwrite: bool, resumed: bool
                 f"{method}. {fix}"
             )
     elif not resumed and (newest := get_last_checkpoint(folder)):
-        raise ValueError(
-            f"{folder!r} holds a run that has not ended, up to {Path(newest).name}. Go on with it by "
-            f"--resume_from_checkpoint true. {fix}"
-        )
+        go_on = "Go on with it by --resume_from_checkpoint true. " if resumable else ""
+        raise ValueError(f"{folder!r} holds a run that has not ended, up to {Path(newest).name}. {go_on}{fix}")
 
 
 def clear_output_folder(folder: str, overwrite: bool) -> None:
@@ -87,3 +93,9 @@ def clear_output_folder(folder: str, overwrite: bool) -> None:
         for path in Path(folder).glob(pattern):
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     logger.warning(f"{folder!r}: {'an older run was removed' if overwrite else 'an older run is written over'}.")
+
+
+def _is_written(path: Path, folder: Path) -> bool:
+    """Whether a folder is one that a trainer writes its model to, or one of its checkpoints."""
+    path, folder = path.resolve(), folder.resolve()
+    return path.is_dir() and (path == folder or (path.parent == folder and path.match("checkpoint-*")))

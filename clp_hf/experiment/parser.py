@@ -2,7 +2,7 @@
 
 import re
 from argparse import Action, ArgumentError
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields
 from enum import Enum
 from typing import Any, get_type_hints
@@ -23,11 +23,19 @@ class OptionParser(HfArgumentParser):
         argument_classes: dataclasses.
         description: for `--help`.
         defaults: in place of those of the dataclasses, by name.
+        hidden: fields that help and advice say nothing of.
     """
 
-    def __init__(self, argument_classes: Sequence[type], description: str, defaults: Mapping[str, Any]):
+    def __init__(
+        self,
+        argument_classes: Sequence[type],
+        description: str,
+        defaults: Mapping[str, Any],
+        hidden: Collection[str] = (),
+    ):
         super().__init__(argument_classes, description=description, add_help=False)
         self.set_defaults(**defaults)
+        self.hidden = hidden
         self.hints = {name: hint for part in argument_classes for name, hint in _hints(part).items()}
         self.actions: dict[str, Action] = {}
         for action in self._actions:
@@ -40,7 +48,7 @@ class OptionParser(HfArgumentParser):
         options = {}
         for part in self.dataclass_types:
             for item in fields(part):
-                if not item.init:
+                if not item.init or item.name in self.hidden:
                     continue
                 action = self.actions[item.name]
                 trainers = item.name in TrainingArguments.__dataclass_fields__

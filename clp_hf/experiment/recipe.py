@@ -98,6 +98,7 @@ def run_methods(
         check_output_folder(
             args.output_dir if first else folders[name],
             name if name in STAGED and not first else method_named(own_settings(args)),
+            model.model_name_or_path,
             recipe.overwrite_output_dir,
             resumed=goes_on(training.resume_from_checkpoint) if first else args.resume_from_checkpoint is not None,
         )
@@ -106,7 +107,7 @@ def run_methods(
     for name in names:
         check_stages(experiment, name)
     if training.should_log and not advised:
-        logger.warning(advice_on(experiment.train, experiment.meta))
+        logger.warning(advice_on(experiment.train, experiment.meta, data.groups is not None))
     results, selections = {}, {}
     for name, changes in runs.items():
         folder = changes.pop("output_dir", training.output_dir)

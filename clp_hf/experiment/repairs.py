@@ -29,13 +29,15 @@ from ..data.groups import counts
 from ..features import HeadArguments, HeadTrainer
 from ..hsfm import HSFMArguments, HSFMTrainer
 from ..modeling.identity import label_names
-from ..modeling.loading import load_image_classifier
+from ..modeling.loading import load_image_classifier, warn_of_random_features
 from ..training_args import CLPTrainingArguments
 from .advice import advice_on
-from .arguments import DataArguments, ModelArguments, parse_arguments
-from .console import ConsoleArguments, quiet
+from .arguments import DataArguments, ModelArguments, RunArguments, read_arguments
+from .choosing import HELD_OUT
+from .console import quiet
 from .experiment import Experiment, hub_kwargs
 from .methods import METHODS
+from .output_folder import check_output_folder, clear_output_folder
 from .packages import check_packages
 
 logger = logging.get_logger(__name__)
@@ -66,10 +68,14 @@ REPAIRS = {
 }
 # What an experiment reads of the training arguments, and a repair may have as well.
 OF_THE_DATA = ("seed", "meta_samples", "mask_shape")
+NO_STEPS = (
+    "a head is learned in one go, in seconds, without steps, checkpoints or a choice between them: leave it out. The "
+    "whole network is trained by clp-hf train."
+)
 
 
 @dataclass
-class BackboneArguments(ConsoleArguments):
+class BackboneArguments(RunArguments):
     """What every repair asks, beside what is its own."""
 
     train_backbone: str | None = field(
@@ -114,19 +120,22 @@ def run_repair(
         The experiment, and the metrics before and after.
 
     Raises:
-        ValueError: a setting is not valid, the data do not go with the classifier, or lack what the repair needs.
+        ValueError: a setting is not valid, another run lies in the output folder, the data do not go with the
+            classifier, or lack what the repair needs.
     """
     repair = REPAIRS[method]
-    recipe, data, model, args = parse_arguments(
+    (recipe, data, model, args), _ = read_arguments(
         (recipe_arguments, DataArguments, ModelArguments, repair.arguments),
         description,
         {
             **_of(DataArguments, defaults),
             "image_size": None,
+            "validation_images": HELD_OUT,  # as recipes/classify.py: what it has trained on validates no repair
             "output_dir": output_dir,
             "seed": 0,
             "per_device_eval_batch_size": 64,
         },
+        unused=dict.fromkeys(HeadArguments.UNUSED, NO_STEPS),
     )
     training = CLPTrainingArguments(
         **_of(CLPTrainingArguments, defaults)
@@ -151,12 +160,20 @@ def _run(
     if recipe.new_head and (recipe.train_backbone or repair.starts_from_head):
         reason = "--train_backbone trains one" if recipe.train_backbone else f"{method} begins with a trained one"
         raise ValueError(f"--new_head replaces the classifier's head, and {reason}. Leave one of them out.")
+    folders = {args.output_dir: repair.trainer.CARD}
+    if recipe.train_backbone:
+        folders[training.output_dir] = recipe.train_backbone
+    for folder, written in folders.items():
+        check_output_folder(folder, written, source, recipe.overwrite_output_dir, resumable=False)
     if recipe.new_head:
+        warn_of_random_features(source, model.pretrained)
         experiment = Experiment(data, model, training, squeezed=False)
         classifier = experiment.build_model()
     elif recipe.train_backbone:
         data = replace(data, image_size=data.image_size or trained_size)
         experiment = Experiment(data, model, training)
+        if training.should_save:
+            clear_output_folder(training.output_dir, recipe.overwrite_output_dir)
         experiment.run(METHODS[recipe.train_backbone], training.output_dir)
         source = training.output_dir
         classifier = load_image_classifier(source, **experiment.hub_kwargs)
@@ -171,7 +188,10 @@ def _run(
             f"image of {', '.join(missing)}: give a classifier trained on its classes, or --train_backbone erm."
         )
     if training.should_log:
-        logger.warning(advice_on(experiment.train, experiment.meta))
+        logger.warning(advice_on(experiment.train, experiment.meta, data.groups is not None))
+
+    if training.should_save:
+        clear_output_folder(args.output_dir, recipe.overwrite_output_dir)
     trainer = head_trainer(repair, classifier, args, experiment, base_model=source)
     results = {"before": experiment.evaluate(trainer)}
     trainer.save_metrics("train", trainer.train().metrics)

@@ -22,7 +22,19 @@ class HeadArguments(PublishedArguments):
 
     Of `TrainingArguments` a `HeadTrainer` uses `output_dir`, `seed`, the evaluation batch size, and what saves, logs
     and pushes.
+
+    Attributes:
+        UNUSED: those that are of training by steps, of which there are none.
     """
+
+    UNUSED = (
+        "per_device_train_batch_size", "gradient_accumulation_steps", "num_train_epochs", "max_steps", "learning_rate",
+        "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "optim", "optim_args", "weight_decay", "adam_beta1",
+        "adam_beta2", "adam_epsilon", "max_grad_norm", "label_smoothing_factor", "eval_strategy", "eval_steps",
+        "eval_delay", "eval_on_start", "save_strategy", "save_steps", "save_total_limit", "save_only_model",
+        "load_best_model_at_end", "metric_for_best_model", "greater_is_better", "resume_from_checkpoint",
+        "ignore_data_skip", "restore_callback_states_from_checkpoint",
+    )  # fmt: skip
 
     feature_cache: str | None = field(
         default=None, metadata={"help": "Folder where features are kept; by default features in output_dir."}
@@ -61,8 +73,13 @@ class HeadTrainer(PublishingTrainer):
         """Put the head that is learned into the model.
 
         Raises:
-            ValueError: the final linear layer of the model has no bias.
+            ValueError: the final linear layer of the model has no bias, or there is a checkpoint to resume from.
         """
+        if resume_from_checkpoint:
+            raise ValueError(
+                f"resume_from_checkpoint is {resume_from_checkpoint!r}, and a head is learned in one go, without "
+                "checkpoints: leave it out. Features that have been computed are found again."
+            )
         with self._publishing.timed():
             example = self.train_dataset[0]["pixel_values"][None].to(self.args.device)
             _, layer = find_classifier_head(self.model, example)

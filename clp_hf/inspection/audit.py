@@ -176,7 +176,8 @@ def inspect_dataset(
         source, columns, photos, *find_duplicates([p for part in photos.values() for p in part]), Audit()
     )
     _read_objects(inspection)
-    tell(f"Asking what tells the class in {len(closely):,} training images …")
+    if len(closely):
+        tell(f"Asking what tells the class in {len(closely):,} training images …")
     inspection.audit = _audit(inspection, model, seed, hub_kwargs or {})
     return inspection
 
@@ -219,7 +220,8 @@ def _audit(inspection: Inspection, model: str, seed: int, hub_kwargs: dict) -> A
     same = duplicate_clusters(opened, [*inspection.exact, *inspection.near])
     positions = [index for index, photo in enumerate(opened) if photo.split == "train" and photo.pixels is not None]
     if not source.labels:
-        return Audit(impossible="the labels are not known")
+        known = "label" in source.roles
+        return Audit(impossible="the labels cannot be trained on as they are" if known else "the labels are not known")
     labels = source.labels["train"][[opened[index].row for index in positions]].astype(int)
     counts = _pictures(labels, same[positions], len(source.class_names))
     kept = np.flatnonzero(counts >= FEWEST)

@@ -16,7 +16,7 @@ from ..causal.infills import tile
 from ..causal.masks import maskable, prepare_masks
 from ..features import extract_features
 from ..features.causal import CausalImages
-from ..modeling.loading import load_image_classifier
+from ..modeling.loading import load_image_classifier, warn_of_random_features
 from ..modeling.preprocessing import image_settings, load_image_processor
 from .photos import SIDE
 
@@ -40,6 +40,7 @@ class Backbone:
 
     def __init__(self, name: str, **hub_kwargs):
         self.title, self.model = name, None
+        warn_of_random_features(name)
         try:
             self.model = load_image_classifier(name, image_size=SIDE, **hub_kwargs)
         except ConnectionError as error:

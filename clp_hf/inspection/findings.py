@@ -327,8 +327,10 @@ CUE_HEAD = ["cue alone", "accuracy", "of what the image tells", "wrong", "told b
 def next_commands(inspection: Inspection) -> list[tuple[str, str]]:
     """Commands and what each is for, in the order in which to run them."""
     source, shortcuts = inspection.source, inspection.audit.shortcuts
-    if not source.labels:
+    if not source.labels and "label" not in source.roles:
         return [("clp-hf inspect --help", "how to name the columns; then inspect again")]
+    if not source.labels:
+        return [(f"clp-hf inspect {shlex.quote(source.name)}", "again, when what is wrong above has been mended")]
     given, data, commands = _flags(inspection.columns), source.name, []
     in_pixels = any(found.cue.kind == "pixels" and found.cue.key != "size" for found in shortcuts)
     if in_pixels and not {"mask", "box"} & set(source.roles):

@@ -79,8 +79,7 @@ def load_image_classifier(
     if isinstance(model, nn.Module):
         classifier = adopt(model, labels, model_args)
     else:
-        is_stored = pretrained and model not in cifar.default_cfgs  # which nobody has pretrained
-        load = _load_pretrained if is_stored else _build_random
+        load = _load_pretrained if has_weights(model, pretrained) else _build_random
         classifier = load(os.fspath(model), labels, model_args, hub_kwargs).eval()
         if not {"dtype", "torch_dtype"} & set(hub_kwargs):
             classifier = _in_float32(classifier, os.fspath(model))
@@ -90,6 +89,23 @@ def load_image_classifier(
     if freeze_batch_norm:
         freeze_batch_norm_statistics(classifier)
     return classifier
+
+
+def has_weights(name: str | os.PathLike, pretrained: bool = True) -> bool:
+    """Whether a model of this name is loaded with trained weights: those of `clp_hf.modeling.cifar` have none."""
+    return pretrained and name not in cifar.default_cfgs
+
+
+def warn_of_random_features(
+    name: str | os.PathLike,
+    pretrained: bool = True,
+    fix: str = "Give a pretrained model, such as --model_name_or_path tf_efficientnet_lite0.",
+) -> None:
+    """Say so where features of a model that starts from random weights are to tell what is in images."""
+    if not has_weights(name, pretrained):
+        logger.warning(
+            "%s starts from random weights, and its features tell little of what is in images. %s", name, fix
+        )
 
 
 def _in_float32(model: PreTrainedModel, name: str) -> PreTrainedModel:

@@ -22,7 +22,9 @@ def method_of(record: RunRecord) -> str:
     """The method of a run, in a few words; of a plain trainer with all that it changed."""
     facts = record.facts
     if record.method == "clp":
-        return "CLP" if any(facts["infills"].values()) else "Meta-LP"
+        evidence = record.settings["method"].get("evidence")
+        without_images = f"CLP by evidence of {' and '.join(evidence)}" if evidence else "Meta-LP"
+        return "CLP" if any(facts["infills"].values()) else without_images
     if record.method != "plain-trainer":
         return METHODS.get(record.method, one_line(record.method))
     loss, sampling = facts["training_loss"], facts["train_sampling"]

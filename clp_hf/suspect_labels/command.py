@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,7 @@ from datasets import Dataset, concatenate_datasets
 from ..data.columns import Columns
 from ..data.loading import load_classification_dataset
 from ..discovery.gallery import Section, write_gallery
-from ..discovery.images import file_names, thumbnail
+from ..discovery.images import file_names, named, thumbnail
 from ..discovery.views import IMAGE_SIZE, Backbone
 from ..utils.files import write_whole
 from .suspects import WITH_MASKS, WITHOUT_MASKS, SuspectLabels, suspect_labels
@@ -33,9 +34,10 @@ class SuspectsReport:
 
     def __str__(self) -> str:
         images, flagged, rare = len(self.found.suspicion), len(self.rows), int(self.found.rare.sum())
-        lines = [f"{flagged:,} of {images:,} labels are suspect, the most suspect first: {self.table}, {self.page}"]
+        order = ", the most suspect first" * (flagged > 1)
+        lines = [f"{flagged:,} of {images:,} labels are suspect{order}: {self.table}, {self.page}"]
         for row in self.rows[:10]:
-            where = row["file"] or f"{row['split']}, index {row['index']}"
+            where = _from_here(row["file"]) or f"{row['split']}, index {row['index']}"
             lines.append(f"  {row['suspicion']:.2f}  {row['label']} → {row['should_be']}  {where}")
         if rare:
             lines.append(
@@ -98,24 +100,27 @@ def write_suspect_labels(
         writer = csv.DictWriter(file, ["rank", "split", "index", "file", "label", "should_be", "suspicion", "loss"])
         writer.writeheader()
         writer.writerows(rows)
+    told = ", ".join(f"{name} {value:.2f}" for name, value in found.told.items())
     facts = [
         ("Images", f"{len(together):,}, in {', '.join(splits)}"),
         ("Suspect labels", f"{len(rows):,}"),
-        ("What tells the class", ", ".join(f"{name} {value:.2f}" for name, value in found.told.items())),
+        ("What tells the class", f"{told}; 0 is chance, 1 all of them"),
     ]
-    sections = _sections(together, found, rows, where, [names[label] for label in labels])
+    captions = [named(file, *place) for file, place in zip(files, where, strict=True)]
+    sections = _sections(together, found, rows, captions, [names[label] for label in labels])
     page = write_gallery(table.with_suffix(".html"), "Suspect labels", Path(data).name, facts, sections)
     return SuspectsReport(table, page, found, rows)
 
 
 def _sections(
-    images: Dataset, found: SuspectLabels, rows: list[dict], where: list[tuple[str, int]], labels: list[str]
+    images: Dataset, found: SuspectLabels, rows: list[dict], captions: list[str], labels: list[str]
 ) -> list[Section]:
     shown = found.ranked[:MOST_SHOWN].tolist()
     more = f" The first {len(shown)} are shown, the list has all." if len(rows) > len(shown) else ""
-    suspects = Section("Suspect labels", f"The most suspect first: look at them before you change anything.{more}")
+    text = f"The most suspect first: look at them before you change anything.{more}" if shown else "None."
+    suspects = Section("Suspect labels", text)
     for index, row in zip(shown, rows, strict=False):
-        caption = [f"{row['label']} → {row['should_be']}", f"{row['split']}, index {row['index']}"]
+        caption = [f"{row['label']} → {row['should_be']}", captions[index]]
         suspects.tiles.append((thumbnail(images[index]["image"]), [*caption, f"suspicion {row['suspicion']:.2f}"]))
     rare = found.rare.nonzero()[:, 0]
     if not len(rare):
@@ -127,6 +132,10 @@ def _sections(
     )
     section = Section("Rare, not suspect", text)
     for index in rare[:MOST_RARE].tolist():
-        split, position = where[index]
-        section.tiles.append((thumbnail(images[index]["image"]), [labels[index], f"{split}, index {position}"]))
+        section.tiles.append((thumbnail(images[index]["image"]), [labels[index], captions[index]]))
     return [suspects, section]
+
+
+def _from_here(file: str) -> str:
+    """A path as one would type it here: relative where the file lies below this folder."""
+    return os.path.relpath(file) if file and Path(file).is_relative_to(Path.cwd()) else file

@@ -120,3 +120,8 @@ def test_groups_of_the_training_images_are_asked_for_before_features(make, train
 def test_what_may_be_balanced(make):
     with pytest.raises(ValueError, match="balance is 'label'; choose one of class, group"):
         make(RegressionTrainer, RegressionArguments, settings={"balance": "label"})
+
+
+def test_there_are_no_checkpoints_to_resume_from(make):
+    with pytest.raises(ValueError, match="resume_from_checkpoint is 'run/checkpoint-1', and a head is learned in one"):
+        make(JTTTrainer, HeadArguments).train(resume_from_checkpoint="run/checkpoint-1")

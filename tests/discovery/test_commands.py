@@ -1,6 +1,8 @@
 """clp-hf groups and clp-hf labels on a folder of pictures, and groups discovered in a recipe."""
 
 import csv
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +14,9 @@ from typer.testing import CliRunner
 from clp_hf import CLPTrainingArguments
 from clp_hf.cli import app
 from clp_hf.data import load_classification_dataset
+from clp_hf.discovery import Backbone
 from clp_hf.experiment import DataArguments, Experiment, ModelArguments
+from clp_hf.inspection import features as inspection
 
 CLASSES = ("<b>crow", "duck")
 WRONG = 7  # of the ducks
@@ -67,6 +71,8 @@ def test_groups_are_written_so_that_a_recipe_reads_them(folder, model, tmp_path)
     assert "&lt;b&gt;crow" in page
     assert "<b>" not in page
     assert "http" not in page.replace("http-equiv", "")
+    assert re.search(r"<p>\d\d\.png</p>", page)
+    assert f"then train with --dataset_name {output}" in told
     run("groups", folder, "--output_dir", output, *flags)  # its own folder it may replace
 
 
@@ -89,7 +95,23 @@ def test_the_list_of_suspects_names_file_and_class(folder, model, tmp_path):
     suspicion = [float(row["suspicion"]) for row in rows]
     assert suspicion == sorted(suspicion, reverse=True)
     assert min([*suspicion, 1]) >= 0.5
-    assert (tmp_path / "list.html").read_text().count("<img") >= len(rows)
+    page = (tmp_path / "list.html").read_text()
+    assert page.count("<img") >= len(rows)
+    assert all(f"<p>{Path(row['file']).name}</p>" in page for row in rows)
+
+
+def test_classes_that_nothing_divides_are_not_sent_to_training(tmp_path, model):
+    for label, name in enumerate(CLASSES):
+        (tmp_path / "plain" / name).mkdir(parents=True)
+        for index in range(12):
+            pixels = np.random.default_rng(index).integers(0, 30, (32, 32, 3), dtype=np.uint8)
+            pixels[..., label] += 200
+            Image.fromarray(pixels).save(tmp_path / "plain" / name / f"{index}.png")
+    flags = ["--model_name_or_path", model, "--image_size", 32, "--by", "background", "--groups_per_class", 2]
+    told = run("groups", tmp_path / "plain", *flags)
+    assert "Every class is one group" in told
+    assert "--by errors, or train without groups" in told
+    assert "then train with" not in told
 
 
 def experiment(folder, model, output, **settings):
@@ -97,6 +119,19 @@ def experiment(folder, model, output, **settings):
     args = CLPTrainingArguments(str(output), meta_samples=1, report_to=[], use_cpu=True, disable_tqdm=True, **settings)
     assert isinstance(args, TrainingArguments)
     return Experiment(data, ModelArguments(model), args)
+
+
+def test_what_features_of_random_weights_tell_is_said(folder, model, tmp_path, caplog):
+    experiment(folder, model, tmp_path / "a")
+    Backbone.load(model, 32)
+    assert "random weights" not in caplog.text
+    experiment(folder, "cifar_resnet20", tmp_path / "b")
+    assert "cifar_resnet20 starts from random weights" in caplog.text
+    assert f"clp-hf groups {folder}, and train without --groups" in caplog.text
+    for load in (Backbone.load, inspection.Backbone):
+        caplog.clear()
+        load("cifar_resnet20")
+        assert "cifar_resnet20 starts from random weights" in caplog.text
 
 
 def test_a_recipe_goes_by_the_groups_it_discovers_and_has_the_same_when_it_goes_on(

@@ -3,15 +3,12 @@
 import json
 import os
 import re
-import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict
 from PIL import Image
-from transformers import AutoModelForImageClassification
 
 from clp_hf.data.holdout import split_validation
 from clp_hf.data.sources import read_splits
@@ -20,7 +17,6 @@ from clp_hf.experiment.choosing import Found, check_meta_set, choose, more
 from clp_hf.experiment.launch import main
 from clp_hf.experiment.output_folder import check_output_folder, clear_output_folder, method_named
 
-ROOT = Path(__file__).parents[2]
 TINY = [
     "--model_name_or_path", "test_resnet", "--pretrained", "false", "--image_size", "32", "--num_train_epochs", "1",
     "--use_cpu", "true", "--disable_tqdm", "true", "--report_to", "none",
@@ -57,31 +53,6 @@ def refused(run, capsys, *flags):
     with pytest.raises(SystemExit, match="1"):
         run(*flags)
     return capsys.readouterr().err
-
-
-def test_two_hundred_photos_by_the_command(tmp_path):
-    data = photos(tmp_path / "photos")
-    code = "from clp_hf.cli import app; app(prog_name='clp-hf')"
-    cache = {"HF_DATASETS_CACHE": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    words = ["train", "classify", "--dataset_name", str(data), "--output_dir", str(tmp_path / "run"), *TINY]
-    done = subprocess.run(
-        [sys.executable, "-c", code, *words],
-        capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT), **cache},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    found, helps = done.stdout.splitlines()[:2]
-    assert found.startswith("Found: 160 training images, Ente 80, Spatz über 80, labels only; no validation split, so")
-    assert "40 images, some of every class, are held out (seed 0)" in found
-    assert "Chosen: --method clp --evidence bias --counterfactual_infills none --factual_infills none (" in found
-    assert helps.startswith(f"More would help: masks, to swap backgrounds (clp-hf masks --dataset_name {data})")
-    assert f"clp-hf groups {data}" in helps
-    images = json.loads((tmp_path / "run" / "_run.json").read_text())["images"]
-    assert images == {
-        "train images": {"Ente": 80, "Spatz über": 80},
-        "validation images": {"Ente": 10, "Spatz über": 10},
-    }
-    model = AutoModelForImageClassification.from_pretrained(tmp_path / "run")
-    assert model.config.id2label == {0: "Ente", 1: "Spatz über"}
 
 
 def test_three_classes_of_few_images_a_method_of_ones_own_and_an_older_run(here, tmp_path, capsys):
@@ -217,20 +188,26 @@ def test_a_method_is_known_by_its_settings():
 
 def test_a_run_that_has_not_ended_and_what_stays_when_a_folder_is_cleared(tmp_path):
     folder = str(tmp_path)
-    check_output_folder(str(tmp_path / "new"), "erm", overwrite=False, resumed=False)
+    check_output_folder(str(tmp_path / "new"), "erm", "resnet18", overwrite=False)
     clear_output_folder(str(tmp_path / "new"), overwrite=True)
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / "erm").mkdir()
-    check_output_folder(folder, "erm", overwrite=False, resumed=False)
+    check_output_folder(folder, "erm", "resnet18", overwrite=False)
     (tmp_path / "checkpoint-4").mkdir()
     with pytest.raises(ValueError, match=r"has not ended, up to checkpoint-4\. Go on with it"):
-        check_output_folder(folder, "erm", overwrite=False, resumed=False)
-    check_output_folder(folder, "erm", overwrite=False, resumed=True)
+        check_output_folder(folder, "erm", "resnet18", overwrite=False)
+    check_output_folder(folder, "erm", "resnet18", overwrite=False, resumed=True)
     with pytest.raises(ValueError, match="leave one out"):
-        check_output_folder(folder, "erm", overwrite=True, resumed=True)
+        check_output_folder(folder, "erm", "resnet18", overwrite=True, resumed=True)
+    with pytest.raises(ValueError, match=r"up to checkpoint-4\. Give another --output_dir"):
+        check_output_folder(folder, "dfr", "resnet18", overwrite=False, resumable=False)
+    for begun_with in (folder, f"{folder}/checkpoint-4", os.path.relpath(folder)):
+        with pytest.raises(ValueError, match="removes the model that this run begins with"):
+            check_output_folder(folder, "erm", begun_with, overwrite=True)
+    check_output_folder(folder, "erm", f"{folder}/erm", overwrite=True)  # which stays
     (tmp_path / "_run.json").write_text("{}")
     with pytest.raises(ValueError, match="holds a run that cannot be read"):
-        check_output_folder(folder, "erm", overwrite=False, resumed=False)
+        check_output_folder(folder, "erm", "resnet18", overwrite=False)
     (tmp_path / "all_results.json").write_text("{}")
     clear_output_folder(folder, overwrite=False)
     assert {path.name for path in tmp_path.iterdir()} == {"notes.txt", "erm", "checkpoint-4", "_run.json"}

@@ -143,6 +143,50 @@ def test_a_new_head_where_one_is_needed_or_trained_is_refused(run, flags, reason
         run("--new_head", "true", *flags)
 
 
+def test_an_older_run_of_another_kind_is_refused_or_removed(run, tmp_path, classifier, monkeypatch):
+    folder = tmp_path / "run"
+    run("--method", "afr")
+    run("--method", "afr")  # written over
+    (folder / "perturbation_network").mkdir()
+    with pytest.raises(ValueError, match=r"a run of another method, afr, .* of jtt.*--overwrite_output_dir true"):
+        run("--method", "jtt")
+    with pytest.raises(ValueError, match=r"a run of another method, afr, .* of hsfm"):
+        run(*HSFM, recipe="hsfm")
+    with pytest.raises(ValueError, match="removes the model that this run begins with"):
+        run("--method", "jtt", "--overwrite_output_dir", "true", "--model_name_or_path", str(folder))
+    run("--method", "jtt", "--overwrite_output_dir", "true")
+    assert not (folder / "perturbation_network").exists()
+    assert json.loads((folder / "_run.json").read_text())["method"] == "jtt"
+    with pytest.raises(ValueError, match=r"a run of another method, jtt, .* of erm"):
+        run("--method", "erm", "--max_steps", "1", recipe="waterbirds")
+
+
+def test_what_lies_in_the_folder_of_the_backbone_is_refused_or_removed(run, tmp_path, monkeypatch):
+    folder = tmp_path / "run" / "backbone"
+    (folder / "checkpoint-4").mkdir(parents=True)
+    flags = ["--method", "jtt", "--train_backbone", "erm"]
+    with pytest.raises(ValueError, match=r"backbone' holds a run that has not ended, up to checkpoint-4\. Give"):
+        run(*flags)
+
+    def train(*args):
+        raise InterruptedError
+
+    monkeypatch.setattr("clp_hf.experiment.repairs.Experiment.run", train)
+    with pytest.raises(InterruptedError):
+        run(*flags, "--overwrite_output_dir", "true")
+    assert not (folder / "checkpoint-4").exists()
+
+
+@pytest.mark.parametrize("recipe", ["repair", "hsfm"])
+@pytest.mark.parametrize(("flag", "value"), [("resume_from_checkpoint", "last"), ("learning_rate", "0.1")])
+def test_what_is_of_training_by_steps_is_refused_and_not_in_the_help(run, recipe, flag, value, capsys):
+    with pytest.raises(ValueError, match=rf"--{flag} {value} was given, but a head is learned in one go"):
+        run(f"--{flag}", value, recipe=recipe)
+    with pytest.raises(SystemExit):
+        run("--help-all", recipe=recipe)
+    assert flag not in capsys.readouterr().out
+
+
 def test_the_meta_set_is_out_of_validation_and_as_it_is_evaluated(run, tmp_path, monkeypatch):
     trainers = []
 
@@ -191,6 +235,14 @@ def test_advice_names_the_rows_and_what_is_missing(has, rows):
     assert ("clp-hf masks makes them" in line) != masks
     assert ("ten images of every group, class" in line) == (groups == "none")
     assert ("Nothing that you could add" in line) == (masks and groups != "none")
+
+
+@pytest.mark.parametrize("masks", [False, True])
+def test_groups_that_were_discovered_are_called_so(masks):
+    line = advice(masks, "none", discovered=True)
+    assert line.startswith(advice(masks, "none").split(". ")[0] + ", with groups that were discovered")
+    assert "every group label" not in line
+    assert "ten images of every group, class" in line
 
 
 def test_it_is_said_once_before_training(run, birds, tmp_path):

@@ -298,3 +298,13 @@ def test_the_method_of_a_plain_trainer_is_told_with_all_that_it_changed():
     facts |= {"train_sampling": "random", "train_infills": ["mix_rand", "random"]}
     told = method_of(SimpleNamespace(method="plain-trainer", facts=facts))
     assert told == "ERM, training images before other backgrounds (mix_rand, random)"
+
+
+@pytest.mark.parametrize(
+    ("factual", "evidence", "name"),
+    [([], [], "Meta-LP"), ([], ["bias"], "CLP by evidence of bias"), (["mix_rand"], ["background"], "CLP")],
+)
+def test_clp_is_called_by_what_it_learns_from(factual, evidence, name):
+    facts = {"infills": {"counterfactual": [], "factual": factual}}
+    record = SimpleNamespace(method="clp", facts=facts, settings={"method": {"evidence": evidence}})
+    assert method_of(record) == name
