@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from .bilevel import ENGINES, LOOKAHEADS, SCOPES
 from .causal import COUNTERFACTUAL_INFILLS, FACTUAL_INFILLS, check_infills
-from .data.schedules import SCHEDULES, build_schedule
 from .losses import TRAINING_LOSSES
 from .perturbation import (
     ACTIVATIONS,
@@ -20,6 +19,7 @@ from .perturbation import (
     evidence_margins,
     evidence_names,
 )
+from .schedules import SCHEDULES, build_schedule
 from .utils.names import did_you_mean
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from .base.requirements import refuse_data_parallel, refuse_streams, refuse_what
 from .data.checks import check_batch_labels, check_every_class, check_labels, stored_column
 from .data.frequencies import train_sampler
 from .data.sampling import tell_repeated_images
-from .data.schedules import SCHEDULES, ScheduledSampler, build_schedule
+from .data.scheduled import ScheduledSampler
 from .data.seeding import SeededDataset
 from .hub.card import CardDetails
 from .hub.record import own_settings
@@ -27,6 +27,7 @@ from .modeling.identity import label_names
 from .modeling.loading import load_image_classifier
 from .modeling.modes import evaluation_mode
 from .perturbation import MetaNetwork
+from .schedules import SCHEDULES, build_schedule
 from .training_args import CLPTrainingArguments
 
 logger = logging.get_logger(__name__)

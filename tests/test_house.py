@@ -90,8 +90,8 @@ def test_the_arguments_pull_in_no_more_than_the_method():
     mine = {name for name in names if name.startswith("clp_hf.")}
     assert "sklearn" not in names
     assert {room(name) for name in mine} <= {
-        "argument_checks", "bilevel", "causal", "hub", "losses", "metrics", "modeling", "perturbation", "training_args",
-        "utils",
+        "argument_checks", "bilevel", "causal", "hub", "losses", "metrics", "modeling", "perturbation", "schedules",
+        "training_args", "utils",
     }  # fmt: skip
     assert {name for name in mine if room(name) == "hub"} == {"clp_hf.hub", "clp_hf.hub.arguments"}
     assert not {name for name in mine if name.startswith(("clp_hf.modeling.loading", "clp_hf.modeling.timm_models"))}

@@ -218,7 +218,7 @@ def _explained(name: str, option: Option, everything: bool, width: int) -> list[
     first = [f"{head.ljust(COLUMN - 1)} {lines[0]}"] if len(head) < COLUMN else [head, " " * COLUMN + lines[0]]
     lines = [line.rstrip() for line in [*first, *(" " * COLUMN + line for line in lines[1:])]]
     if choices and not (fits and not set(choices) & set(words)):
-        for told in _by_need(choices, NEEDS.get(name, {}), words):
+        for told in _by_need(choices, NEEDS.get(name, {}), words if everything or name not in NEEDS else {}):
             lines += textwrap.wrap(
                 told, width, initial_indent=" " * 6, subsequent_indent=" " * 8, break_on_hyphens=False
             )

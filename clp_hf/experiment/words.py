@@ -215,14 +215,14 @@ CHOICES = {
 # What the values of an option need, by which help lists them: by option, need -> values.
 NEEDS = {
     "method": {
-        "a meta set": ("clp", "meta_lp", "meta_weight_net"),
+        "a meta set": ("clp", "meta_lp", "meta_weight_net", "ssa", "glc"),
         "no more than labels": (
             "erm", "focal", "generalised_cross_entropy", "nce_rce", "nce_mae", "l_dmi", "isda", "class_balanced",
             "class_balanced_focal", "class_balanced_fine_tuning", "ldam", "ldam_drw", "logit_adjustment",
-            "balanced_softmax", "ala", "lpl", "risda",
+            "balanced_softmax", "ala", "lpl", "risda", "cosine", "crt", "lws", "tde", "self", "jtt", "eiil", "george",
         ),
         "the group of every training image": (
-            "group_reweighting", "group_dro", "lisa", "pde", "irm", "ib_irm", "v_rex", "coral", "domain_mix",
+            "group_reweighting", "group_dro", "lisa", "subg", "pde", "irm", "ib_irm", "v_rex", "coral", "domain_mix",
         ),
         "the mask of every training image": ("background_swap",),
     },

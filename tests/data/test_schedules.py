@@ -6,8 +6,9 @@ import pytest
 import torch
 from conftest import Squares
 
-from clp_hf.data.schedules import SCHEDULES, ScheduledSampler, build_schedule
+from clp_hf.data.scheduled import ScheduledSampler
 from clp_hf.data.seeding import SeededDataset
+from clp_hf.schedules import SCHEDULES, build_schedule
 
 
 class Imbalanced(Squares):
@@ -76,7 +77,7 @@ def test_draws_are_a_function_of_seed_and_epoch(name):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"train_sampling": "later"}, "choose one of random, class, group, class_late, expanding"),
+        ({"train_sampling": "later"}, "choose one of random, class, group, group_subset, weight, class_late, expanding"),
         ({"train_sampling": "expanding", "train_sampling_options": {"start": 1}}, "it has warm_up, expansions, added"),
         ({"train_sampling": "expanding", "train_sampling_options": {"expansions": 0}}, "expansions is 0"),
         ({"train_sampling": "expanding", "train_sampling_options": {"added": 0.5}}, "added is 0.5"),

@@ -110,4 +110,4 @@ def test_hsfm_repairs_a_checkpoint(tiny, tmp_path):
 def test_unreachable_hub_is_said_with_the_alternatives(tmp_path):
     failed = run_recipe("--dataset_name", "grodino/waterbirds", "--output_dir", str(tmp_path), check=False)
     assert failed.returncode != 0
-    assert "--dataset_name embedded" in failed.stderr
+    assert "work offline with a local folder, a parquet file or `embedded`" in failed.stderr

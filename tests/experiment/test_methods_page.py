@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from clp_hf.experiment import METHODS
+from clp_hf.experiment.methods import STAGED
 from clp_hf.experiment.words import CHOICES, NEEDS
 from clp_hf.losses import TRAINING_LOSSES, needs_groups
 
@@ -24,7 +25,7 @@ def test_the_page_has_every_method_under_what_it_needs():
     tables = sections()
     found = {need: [row[0].strip("`") for row in rows(tables[need.capitalize()])] for need in NEEDS["method"]}
     assert found == {need: list(names) for need, names in NEEDS["method"].items()}
-    assert sorted(name for names in found.values() for name in names) == sorted(METHODS)
+    assert sorted(name for names in found.values() for name in names) == sorted({*METHODS, *STAGED})
 
 
 def test_every_row_has_source_and_cost():
@@ -32,14 +33,14 @@ def test_every_row_has_source_and_cost():
         for row in rows(section):
             assert len(row) >= 3
             assert row[1]
-            assert re.match(r"1\b|3\.4|as `clp`", row[2])
+            assert re.match(r"[12]\b|3\.4|as `clp`", row[2])
 
 
 def test_what_a_method_needs_is_what_its_settings_are():
     needs = {name: need for need, names in NEEDS["method"].items() for name in names}
     for name, settings in METHODS.items():
         loss, sampling = settings.get("training_loss"), settings.get("train_sampling")
-        groups = sampling in ("group", "expanding") or (loss in TRAINING_LOSSES and needs_groups(loss))
+        groups = sampling in ("group", "group_subset", "expanding") or (loss in TRAINING_LOSSES and needs_groups(loss))
         assert (needs[name] == "a meta set") == (settings.get("meta_every", 1) > 0)
         assert (needs[name] == "the group of every training image") == groups
         assert (needs[name] == "the mask of every training image") == bool(settings.get("train_infills"))
