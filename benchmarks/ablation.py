@@ -17,8 +17,8 @@ from strength import learned_one_step_ahead
 from clp_hf.features import Head
 
 
-def rows(masks: bool, attributes: bool) -> dict[str, tuple[str, Callable[[Knowledge], Knowledge], Callable]]:
-    """As of `information.rows`; attributes there must be."""
+def rows(masks: bool) -> dict[str, tuple[str, Callable[[Knowledge], Knowledge], Callable]]:
+    """As of `information.rows`."""
     ten = "ten images a group"
     bare = lambda of: of.without_masks()  # noqa: E731
     found = {

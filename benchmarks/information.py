@@ -6,8 +6,7 @@
 Features come from `feature_sets.py`. Of every seed ten images of each group are taken out of validation: the meta set.
 The rest of validation chooses one of four settings of every method, by the worst group (in the rows without any group,
 by the worst class); the test split is looked at once, by what was chosen. `meta set only` are rows whose setting was
-chosen by the meta images instead. `best fixed strength` has sixteen settings, CLP with a learned one four. Where groups
-are no pairs of class and attribute, such as the classes inside superclasses, no evidence of them can be had.
+chosen by the meta images instead. `best fixed strength` has sixteen settings, CLP with a learned one four.
 """
 
 import importlib
@@ -141,7 +140,7 @@ def hsfm_on_meta(of: Knowledge) -> tuple[Head, dict]:
     return chosen.head, vars(chosen.settings)
 
 
-def rows(masks: bool, attributes: bool) -> dict[str, tuple[str, Callable[[Knowledge], Knowledge], Callable]]:
+def rows(masks: bool) -> dict[str, tuple[str, Callable[[Knowledge], Knowledge], Callable]]:
     """Name -> what is known, how it is cut down to that, and the method."""
     bare = lambda of: of.without_masks()  # noqa: E731
     labels_only = lambda of: of.without_masks().without_groups()  # noqa: E731
@@ -159,20 +158,15 @@ def rows(masks: bool, attributes: bool) -> dict[str, tuple[str, Callable[[Knowle
             "CLP, background, swapped": ("masks", only, clp(["background"], meta_weight=0.0)),
         }  # fmt: skip
     ten = "ten images a group"
+    evidence = ["attribute"]
     found |= {
         "DFR": (ten, bare, dfr_on_meta),
         "HSFM": (ten, bare, hsfm_on_meta),
         "GSR": (ten, bare, baseline(gsr, INFLUENCE)),
+        "CLP, attribute": (ten, bare, clp(evidence)),
+        "CLP, attribute, meta set only": (ten, bare, clp(evidence, by_meta=True)),
+        "CLP, attribute, best fixed strength": (ten, bare, clp(evidence, strengths=STRENGTHS, steps=0)),
     }
-    if attributes:
-        evidence = ["attribute"]
-        found |= {
-            "CLP, attribute": (ten, bare, clp(evidence)),
-            "CLP, attribute, meta set only": (ten, bare, clp(evidence, by_meta=True)),
-            "CLP, attribute, best fixed strength": (ten, bare, clp(evidence, strengths=STRENGTHS, steps=0)),
-        }
-    else:
-        found["CLP, no evidence"] = (ten, bare, clp([], steps=0))
     if masks:
         both = "masks and ten images a group"
         whole = lambda of: of  # noqa: E731
@@ -222,10 +216,10 @@ def prepared(description: str) -> tuple[BenchmarkArguments, FeatureSets, Path]:
     return benchmark, feature_sets(experiment, benchmark.features), results
 
 
-def run(description: str, methods_of: Callable[[bool, bool], dict]) -> None:
-    """The methods of a table, `methods_of(there are masks, there are attributes)`, on every seed."""
+def run(description: str, methods_of: Callable[[bool], dict]) -> None:
+    """The methods of a table, `methods_of(there are masks)`, on every seed."""
     benchmark, features, results = prepared(description)
-    methods = methods_of(features.train.background is not None, features.validation.attribute is not None)
+    methods = methods_of(features.train.background is not None)
     for seed in benchmark.seeds:
         path = results / f"seed-{seed}.json"
         record = json.loads(path.read_text()) if path.exists() else {"seed": seed, "rows": {}}

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch.utils.data import Dataset
 from transformers.trainer_utils import TrainOutput
+from transformers.utils import logging
 
 from ..base.publishing import PublishingTrainer
 from ..hub.arguments import PublishedArguments
@@ -14,6 +15,8 @@ from ..hub.card import CardDetails
 from ..modeling.head import find_classifier_head, set_head
 from .extraction import extract_features
 from .feature_set import FeatureSet, Head
+
+logger = logging.get_logger(__name__)
 
 
 @dataclass
@@ -87,11 +90,28 @@ class HeadTrainer(PublishingTrainer):
                 raise ValueError(
                     f"{self.NAME} trains weight and bias, and the final linear layer of this model has no bias."
                 )
-            set_head(layer, *self._learn(Head(layer.weight.detach().cpu().float(), layer.bias.detach().cpu().float())))
+            before = Head(layer.weight.detach().cpu().float(), layer.bias.detach().cpu().float())
+            head = self._learn(before)
+            self._warn_of_a_worse_head(before, head)
+            set_head(layer, *head)
         self.state.global_step = max(self.state.global_step, 1)  # a head that was solved for has been trained
         metrics = {"train_runtime": self._publishing.runtime, "selection_score": self.score}
         self.log(metrics)
         return TrainOutput(self.state.global_step, 0.0, metrics)
+
+    def _warn_of_a_worse_head(self, before: Head, head: Head) -> None:
+        """A repair of what was not broken does harm."""
+        if self.eval_dataset is None:
+            return
+        validation = self.features(self.eval_dataset)
+        (old, old_average), (new, new_average) = before.accuracy(validation), head.accuracy(validation)
+        if new < old:
+            cell = "class" if validation.groups is None else "group"
+            logger.warning(
+                f"On validation the head as it was is better: the worst {cell} {old:.1%}, now {new:.1%}; the average "
+                f"{old_average:.1%}, now {new_average:.1%}. If validation is like the images that will come, keep the "
+                "classifier that was to be repaired."
+            )
 
     def _learn(self, head: Head) -> Head:
         """The new head, in the place of this one; sets `result`."""

@@ -19,7 +19,7 @@ from clp_hf.baselines import (
     RegressionArguments,
     RegressionTrainer,
 )
-from clp_hf.features import HeadArguments
+from clp_hf.features import Head, HeadArguments
 from clp_hf.hub.record import RunRecord
 
 TRAIN, VALIDATION = Squares(60), Squares(36, start=500)
@@ -125,3 +125,17 @@ def test_what_may_be_balanced(make):
 def test_there_are_no_checkpoints_to_resume_from(make):
     with pytest.raises(ValueError, match="resume_from_checkpoint is 'run/checkpoint-1', and a head is learned in one"):
         make(JTTTrainer, HeadArguments).train(resume_from_checkpoint="run/checkpoint-1")
+
+
+@pytest.mark.parametrize("validation", [VALIDATION, None], ids=["worse", "nobody knows"])
+def test_a_head_that_is_worse_than_that_of_before_is_told_of(make, monkeypatch, validation):
+    told = []
+    monkeypatch.setattr("clp_hf.features.trainer.logger.warning", told.append)
+    trainer = make(RegressionTrainer, RegressionArguments)
+    trainer.train()
+    assert not told  # the first head was drawn at random
+    monkeypatch.setattr(trainer, "_learn", lambda head: Head(-head.weight, -head.bias))
+    trainer.eval_dataset = validation
+    trainer.train()
+    assert len(told) == (validation is not None)
+    assert all(re.search("the worst group [0-9.]+%, now 0.0%; .* keep the\n?.*classifier", text) for text in told)

@@ -77,7 +77,7 @@ def test_draws_are_a_function_of_seed_and_epoch(name):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"train_sampling": "later"}, "choose one of random, class, group, group_subset, weight, class_late, expanding"),
+        ({"train_sampling": "later"}, "one of random, class, group, group_subset, weight, class_late, expanding"),
         ({"train_sampling": "expanding", "train_sampling_options": {"start": 1}}, "it has warm_up, expansions, added"),
         ({"train_sampling": "expanding", "train_sampling_options": {"expansions": 0}}, "expansions is 0"),
         ({"train_sampling": "expanding", "train_sampling_options": {"added": 0.5}}, "added is 0.5"),

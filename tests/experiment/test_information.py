@@ -49,22 +49,21 @@ def sets():
     return FeatureSets(*parts, ["a", "b"], ["a_on_0", "a_on_1", "b_on_0", "b_on_1"], ["0", "1"])
 
 
-def without_attributes(sets):
-    """And without masks, as of classes inside superclasses."""
+def groups_inside_classes(sets):
+    """Without attributes and masks, as of the classes of superclasses."""
     parts = [SplitFeatures(split.images) for split in (sets.train, sets.validation, sets.test)]
     return FeatureSets(*parts, sets.label_names, sets.group_names, None)
 
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
-    ("table", "attributes"),
+    ("table", "masks"),
     [(information, True), (information, False), (ablation, True)],
-    ids=["information", "no attributes", "ablation"],
+    ids=["information", "groups inside classes", "ablation"],
 )
-def test_every_row_gives_a_head(sets, table, attributes):
-    of = information.knowledge(sets if attributes else without_attributes(sets), 5, 0)
-    rows = table.rows(attributes, attributes)
-    for name, (_, cut, method) in rows.items():
+def test_every_row_gives_a_head(sets, table, masks):
+    of = information.knowledge(sets if masks else groups_inside_classes(sets), 5, 0)
+    for name, (_, cut, method) in table.rows(masks).items():
         head, settings = method(cut(of))
         assert head.weight.shape == (2, 8), name
         assert torch.isfinite(head.weight).all(), name
