@@ -24,7 +24,10 @@ def needed_column(dataset: Dataset, name: str) -> np.ndarray:
     """
     values = column(dataset, name)
     if values is None:
-        raise ValueError(f"Sampling by {name} needs that column, and the training set does not have it.")
+        raise ValueError(
+            f"This train_sampling needs the {name} of every training image, and the training set does not have "
+            "it. Give the data set that column, or set train_sampling='random'."
+        )
     return values
 
 

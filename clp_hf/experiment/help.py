@@ -218,18 +218,22 @@ def _explained(name: str, option: Option, everything: bool, width: int) -> list[
     first = [f"{head.ljust(COLUMN - 1)} {lines[0]}"] if len(head) < COLUMN else [head, " " * COLUMN + lines[0]]
     lines = [line.rstrip() for line in [*first, *(" " * COLUMN + line for line in lines[1:])]]
     if choices and not (fits and not set(choices) & set(words)):
-        for told in _by_need(choices, NEEDS.get(name, {}), words if everything or name not in NEEDS else {}):
+        needs = NEEDS.get(name, {})
+        known = {choice for names in needs.values() for choice in names}
+        for told in _by_need(choices, needs if known >= set(choices) else {}, words, everything):
             lines += textwrap.wrap(
                 told, width, initial_indent=" " * 6, subsequent_indent=" " * 8, break_on_hyphens=False
             )
     return lines
 
 
-def _by_need(choices: Sequence[str], needs: Mapping[str, Sequence[str]], words: Mapping[str, str]) -> Iterator[str]:
-    """Choices in words, those that need the same together, and those of which nothing is known at the end."""
+def _by_need(
+    choices: Sequence[str], needs: Mapping[str, Sequence[str]], words: Mapping[str, str], everything: bool
+) -> Iterator[str]:
+    """Choices, those that need the same together, in words if `everything` is told; the others in words at the end."""
     for need, names in needs.items():
         if members := [choice for choice in names if choice in choices]:
-            yield f"{need}: {_in_words(members, words)}"
+            yield f"{need}: {_in_words(members, words if everything else {})}"
     known = {name for names in needs.values() for name in names}
     if others := [choice for choice in choices if choice not in known]:
         yield _in_words(others, words)

@@ -42,7 +42,7 @@ def test_weights_of_a_draw(sampling, expected):
 
 def test_what_is_lacking_is_named():
     images = Images(labels=GROUPS, group=None, weight=None)
-    with pytest.raises(ValueError, match="train_sampling='group_subset' needs the group of every training image"):
+    with pytest.raises(ValueError, match="train_sampling needs the group of every training image"):
         train_sampler(images, "group_subset")
-    with pytest.raises(ValueError, match="needs the weight of every"):
+    with pytest.raises(ValueError, match="train_sampling needs the weight of every"):
         train_sampler(images, "weight")

@@ -92,7 +92,7 @@ def test_bad_settings_are_refused(make_trainer, settings, message):
 
 def test_expanding_needs_groups(make_trainer):
     trainer = make_trainer(train_dataset=Squares(60, columns=()), meta_every=0, train_sampling="expanding")
-    with pytest.raises(ValueError, match="Sampling by group needs that column"):
+    with pytest.raises(ValueError, match="train_sampling needs the group of every training image"):
         trainer.train()
 
 

@@ -582,7 +582,7 @@ def test_hub_names():
 def test_templates(make_trainer):
     with pytest.raises(
         ValueError,
-        match="no template 'erm'; choose one of afr, base, clp-head, clp, dfr, group-dro-head, gsr, hsfm, jtt, "
-        "meta-weight-net, plain-",
+        match="no template 'erm'; choose one of afr, base, clp-head, clp, crt, dfr, group-dro-head, gsr, hsfm, jtt, "
+        "lws, meta-weight-net, plain-",
     ):
         render("erm")

@@ -291,12 +291,13 @@ def test_in_a_browser_wide_and_narrow_light_and_dark(report):
 
 def test_the_method_of_a_plain_trainer_is_told_with_all_that_it_changed():
     facts = {"training_loss": "cross_entropy", "train_sampling": "class"}
-    assert method_of(SimpleNamespace(method="plain-trainer", facts=facts)) == "ERM, class-balanced sampling"
+    record = SimpleNamespace(method="plain-trainer", facts=facts, settings={"data and model": {}})
+    assert method_of(record) == "ERM, class-balanced sampling"
     facts["train_sampling"] = "class_late"
-    told = method_of(SimpleNamespace(method="plain-trainer", facts=facts))
+    told = method_of(record)
     assert told == "ERM, class-balanced sampling late in training"
     facts |= {"train_sampling": "random", "train_infills": ["mix_rand", "random"]}
-    told = method_of(SimpleNamespace(method="plain-trainer", facts=facts))
+    told = method_of(record)
     assert told == "ERM, training images before other backgrounds (mix_rand, random)"
 
 
