@@ -21,6 +21,7 @@ RESULT_TITLES = {
     "group_discovery": "Groups discovered, waterbirds_like",
     "hsfm_speed": "Speed of HSFM",
     "hsfm_waterbirds_like": "HSFM on waterbirds_like",
+    "information_dominoes": "Which method for which information, Dominoes",
     "information_waterbirds_like": "Which method for which information, waterbirds_like",
     "precision": "Precision of the hypergradient",
     "step_cost": "Cost of a step, ResNet-32",
@@ -30,6 +31,7 @@ RESULT_TITLES = {
     "step_cost_resnet18": "Cost of a step, ResNet-18",
     "suspect_labels": "Suspect labels, beside cleanlab's",
     "waterbirds_like_converged": "The converged look-ahead, waterbirds_like",
+    "waterbirds_like_evidence": "Evidence and the converged look-ahead at four epochs, waterbirds_like",
     "waterbirds_like_sweeps": "CLP's settings, one at a time",
     "waterbirds_like_sweeps_three_seeds": "Two characteristics, on three seeds",
 }  # the others are called by their heading, or as their file is
