@@ -308,7 +308,7 @@ class Method:
 METHODS = {
     "plain": Method(plain, same_update=False),
     "CLP": Method(clp),
-    "CLP, Algorithm 1 as printed": Method(partial(clp, reuse_gradient=False)),
+    "CLP, reuse_gradient": Method(partial(clp, reuse_gradient=True)),
     "CLP, meta_every=10": Method(partial(clp, meta_every=10), cycle=10),
     "CLP, a quarter of the meta images": Method(partial(clp, meta_share=0.25), same_update=False),
     "CLP, recompute": Method(partial(clp, recompute_training_forward=True)),

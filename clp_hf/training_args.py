@@ -217,10 +217,10 @@ class CLPTrainingArguments(PerturbationArguments, PublishedArguments):
         },
     )
     reuse_gradient: bool = field(
-        default=True,
+        default=False,
         metadata={
-            "help": "Take the gradient by which the look-ahead steps for the step itself too: two of nine passes less, "
-            "and perturbations act one step later. False is Algorithm 1 as printed."
+            "help": "Take the gradient by which the look-ahead steps for the step itself too: two of nine passes less "
+            "than Algorithm 1 as printed, and perturbations act one step later."
         },
     )
     recompute_training_forward: bool = field(

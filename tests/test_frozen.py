@@ -43,8 +43,7 @@ def assert_close(found, expected, path=""):
 def test_a_checkpoint_of_before_is_resumed_and_ends_as_it_did_then(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(FROZEN / name / "checkpoint-2", f"{name}/checkpoint-2")
-    as_then = {"reuse_gradient": False}  # there was no other way
-    make_trainer(name, name, **as_then).train(resume_from_checkpoint=f"{name}/checkpoint-2")
+    make_trainer(name, name).train(resume_from_checkpoint=f"{name}/checkpoint-2")
     ended, expected = Path(name) / "checkpoint-4", FROZEN / name / "checkpoint-4"
     for path in sorted(expected.rglob("*.safetensors")):
         assert_close(load_file(ended / path.relative_to(expected)), load_file(path), path.name)

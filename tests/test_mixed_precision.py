@@ -81,7 +81,9 @@ def assert_step_was_skipped(trainer, kept, step):
 def test_an_overflow_of_the_classifier_skips_both_updates(make_trainer):
     trainer = with_scaler(make_trainer(max_grad_norm=0.0))
     backward = trainer.accelerator.backward
-    trainer.accelerator.backward = lambda loss: backward(loss * (torch.inf if trainer.state.global_step == 2 else 1))
+    trainer.accelerator.backward = lambda loss, **kwargs: backward(
+        loss * (torch.inf if trainer.state.global_step == 2 else 1), **kwargs
+    )
     assert_step_was_skipped(trainer, states(trainer), 2)
 
 

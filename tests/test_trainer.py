@@ -136,7 +136,8 @@ def test_a_step_is_algorithm_1(make_trainer, reuse):
     "settings",
     [
         {},
-        {"reuse_gradient": False},
+        {"reuse_gradient": True},
+        {"reuse_gradient": True, "gradient_accumulation_steps": 2, "lookahead_scope": "head"},
         {"lookahead_scope": "head"},
         {"perturb_meta_logits": True},
         {"lookahead": "sgd"},
