@@ -9,6 +9,7 @@ import nbformat
 
 ROOT = Path(__file__).parent.parent
 RESULT_TITLES = {
+    "ablation_waterbirds_like": "What each part of CLP adds, waterbirds_like",
     "cifar100_flip_40_features": "CIFAR-100 with flipped labels, on frozen features",
     "cifar100_longtail_100_features": "CIFAR-100 with a long tail, on frozen features",
     "cifar10_flip_40": "CIFAR-10 with flipped labels, ResNet-20",
@@ -24,6 +25,7 @@ RESULT_TITLES = {
     "information_dominoes": "Which method for which information, Dominoes",
     "information_waterbirds_like": "Which method for which information, waterbirds_like",
     "precision": "Precision of the hypergradient",
+    "reuse_cifar10_flip_40_features": "The look-ahead's gradient as the step's own",
     "step_cost": "Cost of a step, ResNet-32",
     "step_cost_lite0": "Cost of a step, EfficientNet-Lite0",
     "step_cost_vit_tiny": "Cost of a step, ViT-Tiny",
