@@ -47,7 +47,7 @@ DEFAULTS = {
     "validation_images": HELD_OUT,
     "output_dir": "runs/classify",
     "seed": 0,
-    "num_train_epochs": 10,
+    "num_train_epochs": 6,
     "per_device_train_batch_size": 32,
     "per_device_eval_batch_size": 64,
     "learning_rate": 2e-3,

@@ -118,6 +118,7 @@ def run_methods(
         selections[title] = experiment.selection
     if training.should_log:
         print(f"\n{experiment.summary(results, selections)}")
+        print(f"Saved: {', '.join(f'{name} in {folder}' for name, folder in folders.items())}.")
     return experiment, results
 
 
