@@ -125,12 +125,11 @@ def clp_head(
     problem = HeadProblem(train, meta, meta_attributes)
     results = []
     for setting in settings:
-        learned = problem.learn(setting)
         if validation is None:
-            *_, last = learned
+            (last,) = problem.learn(setting, last_only=True)
             results.append(replace(last, score=(-last.meta_loss,)))
         else:
-            scored = [replace(one, score=one.head.accuracy(validation)) for one in learned]
+            scored = [replace(one, score=one.head.accuracy(validation)) for one in problem.learn(setting)]
             results.append(best(scored[::-1]))  # of equals what was learned longest
     return results
 
@@ -246,8 +245,8 @@ class HeadProblem:
         labels = torch.cat([self.train.labels.repeat(1 + copies), self.meta.labels])
         return features, labels, weights
 
-    def learn(self, settings: CLPHeadSettings) -> Iterator[CLPHeadResult]:
-        """Ω before every update and after the last one, with the head of it."""
+    def learn(self, settings: CLPHeadSettings, last_only: bool = False) -> Iterator[CLPHeadResult]:
+        """Ω before every update and after the last one, with the head of it; or after the last one alone."""
         evidence = self.evidence_of(settings)
         features, labels, weights = self.rows
         m = len(self.meta)
@@ -282,15 +281,19 @@ class HeadProblem:
         }
         whole, last = weights_of(torch.ones(1, m)), settings.steps if len(evidence) else 0
         for step in range(last + 1):
-            with torch.no_grad():
-                solution = self.regression.solve(*inner(), solution)
-                loss = float(self.meta_loss(solution.weight, solution.bias, judged))
-                of_all = self.regression.solve(inner()[0][:1], whole, ridge[None], of_all or _mean(solution))
-            values = dict(zip(settings.evidence, strengths.tolist(), strict=True))
-            history.append({"meta_loss": loss} | {f"strength_{kind}": value for kind, value in values.items()})
-            yield CLPHeadResult(self._folded(of_all), settings, values, agreements, loss, history)
             if step < last:
                 gradient, solution = implicit_hypergradient(self.regression, inner, outer, [strengths], solution)
+            with torch.no_grad():
+                if step == last:
+                    solution = self.regression.solve(*inner(), solution)
+                loss = float(self.meta_loss(solution.weight, solution.bias, judged))
+            values = dict(zip(settings.evidence, strengths.tolist(), strict=True))
+            history.append({"meta_loss": loss} | {f"strength_{kind}": value for kind, value in values.items()})
+            if step == last or not last_only:
+                with torch.no_grad():
+                    of_all = self.regression.solve(inner()[0][:1], whole, ridge[None], of_all or _mean(solution))
+                yield CLPHeadResult(self._folded(of_all), settings, values, agreements, loss, history)
+            if step < last:
                 strengths.grad = gradient.total[0]
                 optimizer.step()
 

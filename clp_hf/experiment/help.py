@@ -218,9 +218,7 @@ def _explained(name: str, option: Option, everything: bool, width: int) -> list[
     first = [f"{head.ljust(COLUMN - 1)} {lines[0]}"] if len(head) < COLUMN else [head, " " * COLUMN + lines[0]]
     lines = [line.rstrip() for line in [*first, *(" " * COLUMN + line for line in lines[1:])]]
     if choices and not (fits and not set(choices) & set(words)):
-        needs = NEEDS.get(name, {})
-        known = {choice for names in needs.values() for choice in names}
-        for told in _by_need(choices, needs if known >= set(choices) else {}, words, everything):
+        for told in _by_need(choices, NEEDS.get(name, {}), words, everything):
             lines += textwrap.wrap(
                 told, width, initial_indent=" " * 6, subsequent_indent=" " * 8, break_on_hyphens=False
             )
@@ -230,13 +228,13 @@ def _explained(name: str, option: Option, everything: bool, width: int) -> list[
 def _by_need(
     choices: Sequence[str], needs: Mapping[str, Sequence[str]], words: Mapping[str, str], everything: bool
 ) -> Iterator[str]:
-    """Choices, those that need the same together, in words if `everything` is told; the others in words at the end."""
+    """Choices in words; where all their needs are known, those of one need together, in words if `everything`."""
+    if not set(choices) <= {name for names in needs.values() for name in names}:
+        yield _in_words(choices, words)
+        return
     for need, names in needs.items():
         if members := [choice for choice in names if choice in choices]:
             yield f"{need}: {_in_words(members, words if everything else {})}"
-    known = {name for names in needs.values() for name in names}
-    if others := [choice for choice in choices if choice not in known]:
-        yield _in_words(others, words)
 
 
 def _in_words(choices: Sequence[str], words: Mapping[str, str]) -> str:

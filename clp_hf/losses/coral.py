@@ -1,10 +1,8 @@
 """CORAL: features whose covariance is the same in every environment."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from ..utils.options import require
 from .environments import EnvironmentLoss
 
 
@@ -24,15 +22,13 @@ class CORAL(EnvironmentLoss):
     takes_features = True
 
     def __init__(self, cell_counts: Tensor, penalty_weight: float = 1.0):
-        super().__init__(cell_counts)
-        require(penalty_weight >= 0, "penalty_weight", penalty_weight, "0 or more")
-        self.penalty_weight = penalty_weight
+        super().__init__(cell_counts, penalty_weight)
 
     def forward(self, logits: Tensor, labels: Tensor, groups: Tensor, features: Tensor) -> Tensor:
         """As of `TrainingLoss`."""
         members, sizes = self.split(groups)
+        risks = self.risks(logits, labels, members, sizes)
         members = members.to(features.dtype)
-        risks = members @ F.cross_entropy(logits, labels, reduction="none")[:, None] / sizes
         centred = features - members.T @ (members @ features / sizes)
         # ⟨C_i, C_j⟩_F out of inner products of images: no d × d matrix for every environment
         several = sizes[:, 0] > 1

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..utils.options import require
 from .base import TrainingLoss
 
 
@@ -57,12 +58,17 @@ class EnvironmentLoss(TrainingLoss):
 
     Args:
         cell_counts: (C, G), from which `environments_of_groups` tells the environment of an image.
+        penalty_weight: of the penalty, 0 or more.
+        anneal_until: the share of the training before which it is another one, in [0, 1].
     """
 
     of_joint_batch = True
 
-    def __init__(self, cell_counts: Tensor):
+    def __init__(self, cell_counts: Tensor, penalty_weight: float, anneal_until: float = 0.0):
         super().__init__()
+        require(penalty_weight >= 0, "penalty_weight", penalty_weight, "0 or more")
+        require(0 <= anneal_until <= 1, "anneal_until", anneal_until, "a share of the training, in [0, 1]")
+        self.penalty_weight, self.anneal_until = penalty_weight, anneal_until
         self.register_buffer("environments", environments_of_groups(cell_counts))
 
     def split(self, groups: Tensor) -> tuple[Tensor, Tensor]:
@@ -70,6 +76,10 @@ class EnvironmentLoss(TrainingLoss):
         _, place, sizes = self.environments[groups].unique(return_inverse=True, return_counts=True)
         return F.one_hot(place, len(sizes)).T, sizes[:, None]
 
-    def annealed(self, weight: float, until: float, before: float = 1.0) -> float:
-        """The weight of a penalty: `before`, as long as less than the share `until` of the training is done."""
-        return weight if self.progress >= until else before
+    def risks(self, logits: Tensor, labels: Tensor, members: Tensor, sizes: Tensor) -> Tensor:
+        """R_e of every environment, (E, 1); `members` and `sizes` are those of `split`."""
+        return members.to(logits.dtype) @ F.cross_entropy(logits, labels, reduction="none")[:, None] / sizes
+
+    def annealed(self, weight: float, before: float = 1.0) -> float:
+        """The weight of a penalty: `before`, as long as less than the share `anneal_until` of the training is done."""
+        return weight if self.progress >= self.anneal_until else before

@@ -38,5 +38,5 @@ class InformationBottleneckIRM(IRM):
         members = members.to(features.dtype)
         centred = features - members.T @ (members @ features / sizes)
         variances = members @ centred.square() / sizes
-        bottleneck = self.annealed(self.bottleneck_weight, self.anneal_until, before=0.0)
+        bottleneck = self.annealed(self.bottleneck_weight, before=0.0)
         return super().forward(logits, labels, groups) + bottleneck * variances.mean()

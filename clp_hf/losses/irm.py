@@ -1,10 +1,8 @@
 """Invariant risk minimisation: one head that is optimal in every environment at once."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from ..utils.options import require
 from .environments import EnvironmentLoss
 
 
@@ -25,10 +23,7 @@ class IRM(EnvironmentLoss):
     """
 
     def __init__(self, cell_counts: Tensor, penalty_weight: float = 100.0, anneal_until: float = 0.1):
-        super().__init__(cell_counts)
-        require(penalty_weight >= 0, "penalty_weight", penalty_weight, "0 or more")
-        require(0 <= anneal_until <= 1, "anneal_until", anneal_until, "a share of the training, in [0, 1]")
-        self.penalty_weight, self.anneal_until = penalty_weight, anneal_until
+        super().__init__(cell_counts, penalty_weight, anneal_until)
 
     def forward(self, logits: Tensor, labels: Tensor, groups: Tensor | None = None) -> Tensor:
         """As of `TrainingLoss`."""
@@ -38,5 +33,4 @@ class IRM(EnvironmentLoss):
         slopes = (logits.softmax(-1) * logits).sum(-1, keepdim=True) - own
         pairs = (members @ slopes).square() - members @ slopes.square()
         penalty = pairs / (sizes * (sizes - 1)).clamp(min=1)
-        risks = members @ F.cross_entropy(logits, labels, reduction="none")[:, None] / sizes
-        return torch.mean(risks + self.annealed(self.penalty_weight, self.anneal_until) * penalty)
+        return torch.mean(self.risks(logits, labels, members, sizes) + self.annealed(self.penalty_weight) * penalty)

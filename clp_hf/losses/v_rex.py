@@ -1,9 +1,7 @@
 """V-REx: risks that are the same in every environment."""
 
-import torch.nn.functional as F
 from torch import Tensor
 
-from ..utils.options import require
 from .environments import EnvironmentLoss
 
 
@@ -21,14 +19,10 @@ class VarianceRiskExtrapolation(EnvironmentLoss):
     """
 
     def __init__(self, cell_counts: Tensor, penalty_weight: float = 10.0, anneal_until: float = 0.1):
-        super().__init__(cell_counts)
-        require(penalty_weight >= 0, "penalty_weight", penalty_weight, "0 or more")
-        require(0 <= anneal_until <= 1, "anneal_until", anneal_until, "a share of the training, in [0, 1]")
-        self.penalty_weight, self.anneal_until = penalty_weight, anneal_until
+        super().__init__(cell_counts, penalty_weight, anneal_until)
 
     def forward(self, logits: Tensor, labels: Tensor, groups: Tensor | None = None) -> Tensor:
         """As of `TrainingLoss`."""
-        members, sizes = self.split(groups)
-        risks = members.to(logits.dtype) @ F.cross_entropy(logits, labels, reduction="none")[:, None] / sizes
+        risks = self.risks(logits, labels, *self.split(groups))
         penalty = (risks - risks.mean()).square().mean()
-        return risks.mean() + self.annealed(self.penalty_weight, self.anneal_until) * penalty
+        return risks.mean() + self.annealed(self.penalty_weight) * penalty
