@@ -69,7 +69,7 @@ class Recording(TorchFunctionMode):
         elif function is F.batch_norm:
             weight = kwargs.get("weight", args[3] if len(args) > 3 else None)
             if weight is not None:
-                self._calls[weight.data_ptr()].append((weight, _saved_statistics(output)))
+                self._calls[weight.data_ptr()].append((weight, (_Kept(output), _saved_statistics(output))))
         elif function is F.scaled_dot_product_attention:
             self._calls[ATTENTION].append((None, _Kept(output)))
         return output
@@ -104,8 +104,12 @@ class _Replay:
         self._remaining = {key: iter(own) for key, own in calls.items()}
 
     def recall(self, key: int | str):
+        """The value of this call, or None; of a normalisation with the statistics that it saved, or None."""
         _, kept = next(self._remaining.get(key, iter(())), (None, None))
-        return kept() if isinstance(kept, _Kept) else kept
+        if isinstance(kept, tuple):
+            value, statistics = kept
+            return value(), statistics
+        return kept and kept()
 
 
 class _TangentRules(TorchFunctionMode):
@@ -150,10 +154,12 @@ class _TangentRules(TorchFunctionMode):
         """With x̂ = (x − μ) r: d(w x̂ + b) = w r (dx − [mean(dx) + x̂ mean(x̂ dx)]) + dw x̂ + db; [·] in training only.
 
         Written as scale · dx + slope · x + shift, whose coefficients are as small as a channel is, this takes few
-        passes over the images.
+        passes over the images. The means are the gradients of weight and bias for an output gradient of dx, which the
+        backward pass has in one pass.
         """
         x, dx = forward_ad.unpack_dual(input)
         kept = None if weight is None else self._replay.recall(forward_ad.unpack_dual(weight).primal.data_ptr())
+        value, saved = kept or (None, None)
         use_batch = training or running_mean is None
         if dx is None or weight is None or bias is None:
             return F.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
@@ -161,18 +167,19 @@ class _TangentRules(TorchFunctionMode):
         if not use_batch:
             mean, inverse_deviation = running_mean, (running_var + eps).rsqrt()
         else:
-            mean, inverse_deviation = kept or _batch_statistics(x, eps)
+            mean, inverse_deviation = saved or _batch_statistics(x, eps)
         scale = w * inverse_deviation
         slope = torch.zeros_like(scale) if dw is None else dw * inverse_deviation
         shift = torch.zeros_like(scale) if db is None else db
         if use_batch:
-            channel = [dimension for dimension in range(x.dim()) if dimension != 1]
             count = x.numel() / x.shape[1]
-            mean_dx = dx.sum(channel) / count
-            slope = slope - scale * inverse_deviation**2 * ((dx * x).sum(channel) / count - mean * mean_dx)
-            shift = shift - scale * mean_dx
-        tangent = _affine(dx, scale, shift - slope * mean).add_(_affine(x, slope))
-        return forward_ad.make_dual(_affine(x, scale, b - scale * mean), tangent)
+            _, weight_gradient, bias_gradient = torch.ops.aten.native_batch_norm_backward(
+                dx, x, w, None, None, mean, inverse_deviation, True, eps, [False, True, True]
+            )
+            slope = slope - scale * inverse_deviation * weight_gradient / count
+            shift = shift - scale * bias_gradient / count
+        tangent = _affine(dx, scale, shift - slope * mean).addcmul_(x, _by_channel(slope, x))
+        return forward_ad.make_dual(_affine(x, scale, b - scale * mean) if value is None else value, tangent)
 
     def _layer_norm(self, input, normalized_shape, weight=None, bias=None, eps=1e-5):
         """d(w x̂ + b) = w x̂'(dx) + dw x̂ + db. The derivative x̂' is symmetric: the backward pass computes it."""
@@ -226,6 +233,11 @@ def _saved_statistics(output: Tensor) -> tuple[Tensor, Tensor] | None:
 
 def _batch_statistics(images: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     return torch.native_batch_norm(images, None, None, None, None, True, 0.0, eps)[1:]
+
+
+def _by_channel(values: Tensor, images: Tensor) -> Tensor:
+    """(C,) as (1, C, 1, …), to go with `images`."""
+    return values.view(1, -1, *[1] * (images.dim() - 2))
 
 
 def _affine(images: Tensor, scale: Tensor, shift: Tensor | None = None) -> Tensor:
