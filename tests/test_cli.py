@@ -111,8 +111,9 @@ def test_completion():
 
 @pytest.fixture
 def launched(monkeypatch):
-    """What accelerate is asked to launch."""
+    """What accelerate is asked to launch, where more than one process may be wanted."""
     given = []
+    monkeypatch.setattr(recipes_launch, "one_process_is_all", lambda: False)
     monkeypatch.setattr(launch, "launch_command", given.append)
     return given
 
@@ -218,6 +219,7 @@ def test_the_recipes_exit_status_is_the_commands(run, monkeypatch, status):
     def fail(args):
         raise subprocess.CalledProcessError(status, "recipe")
 
+    monkeypatch.setattr(recipes_launch, "one_process_is_all", lambda: False)
     monkeypatch.setattr(launch, "launch_command", fail)
     assert run("train", "waterbirds").exit_code == status
 

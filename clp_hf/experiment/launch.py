@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from ..utils.names import did_you_mean
 from ..utils.shipped import shipped
 from .help import CHANGES_PAGE, asked_for, show_known
-from .processes import start_all
+from .processes import one_process_is_all, start_all
 from .settings import is_settings_file, read_settings, without_settings
 
 NOT_TRAINING = {"make_masks"}
@@ -104,6 +104,8 @@ def cpp_log_level(words: Sequence[str]) -> dict[str, str]:
 def launch_recipe(arguments: Sequence[str]) -> None:
     """Run a recipe as `accelerate launch` runs a script: with the user's accelerate configuration, in its processes.
 
+    Where that is one process, of which nothing is said, it is this one.
+
     Args:
         arguments: accelerate's options, the recipe or its settings file, the recipe's own options.
 
@@ -116,6 +118,8 @@ def launch_recipe(arguments: Sequence[str]) -> None:
         return main(arguments[places[0] :])
     if not arguments[0].startswith("-"):
         find_recipe(arguments[0])  # before anything slow is imported
+        if one_process_is_all():  # then a launcher would only import everything twice
+            return main(arguments)
     from accelerate.commands.launch import launch_command, launch_command_parser
     from accelerate.utils import patch_environment
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError

@@ -18,6 +18,13 @@ def gpus() -> int:
     return 0 if device is None or device.type == "mps" else torch.accelerator.device_count()
 
 
+def one_process_is_all() -> bool:
+    """Whether accelerate, told nothing, would start one process with nothing said to it: no configuration, no GPUs."""
+    from accelerate.commands.config.config_args import default_config_file
+
+    return not os.path.isfile(default_config_file) and gpus() < 2
+
+
 def start_all(args: Namespace) -> dict[str, str]:
     """Have accelerate start as many processes as it is asked for, on GPUs or on the cores of a CPU.
 
@@ -42,11 +49,14 @@ def start_all(args: Namespace) -> dict[str, str]:
         return {}
     if not file:
         _say_defaults(args)
-    if processes < 2:
-        return {}
     machines = args.num_machines or config.get("num_machines") or 1
     found = gpus()
     on_cpu = args.cpu or config.get("use_cpu") or not found
+    # accelerate would give a process on a CPU one core of it
+    if on_cpu and args.num_cpu_threads_per_process is None and "OMP_NUM_THREADS" not in os.environ:
+        args.num_cpu_threads_per_process = max(1, (os.cpu_count() or 1) * machines // processes)
+    if processes < 2:
+        return {}
     if not on_cpu and processes // machines > found:
         raise ValueError(
             f"{processes // machines} processes were asked for, each of which needs a GPU, and this machine has "
@@ -58,8 +68,6 @@ def start_all(args: Namespace) -> dict[str, str]:
     # Said here, since without --cpu, which contradicts --multi_gpu, accelerate would look into its configuration.
     args.cpu, args.use_cpu, args.gpu_ids, args.num_machines = False, True, "all", machines
     args.mixed_precision = args.mixed_precision or config.get("mixed_precision") or "no"
-    if args.num_cpu_threads_per_process is None and "OMP_NUM_THREADS" not in os.environ:
-        args.num_cpu_threads_per_process = max(1, (os.cpu_count() or 1) * machines // processes)
     return {"ACCELERATE_USE_CPU": "true"}
 
 

@@ -12,7 +12,7 @@ import yaml
 from accelerate.commands.launch import launch_command_parser
 from test_recipes import grouped, to_folder
 
-from clp_hf.experiment import processes
+from clp_hf.experiment import launch, processes
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = {
@@ -91,6 +91,37 @@ def test_several_processes_on_a_cpu(alone, tmp_path, monkeypatch, gpus, words, c
     assert (args.multi_gpu, args.cpu, args.use_cpu) == (True, False, True)
 
 
+@pytest.mark.parametrize(("words", "config"), [((), None), (("--cpu",), None), ((), {"use_cpu": True})])
+def test_one_process_on_a_cpu_has_all_of_its_cores(alone, tmp_path, monkeypatch, words, config):
+    monkeypatch.setattr(processes, "gpus", lambda: 0)
+    monkeypatch.setattr("os.cpu_count", lambda: 6)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    args = asked(*words, *(configuration(tmp_path, **config) if config else ()))
+    processes.start_all(args)
+    assert args.num_cpu_threads_per_process == 6
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    args = asked(*words)
+    processes.start_all(args)
+    assert args.num_cpu_threads_per_process is None
+
+
+@pytest.mark.parametrize(
+    ("gpus", "configured", "launched"), [(0, False, False), (1, False, False), (2, False, True), (0, True, True)]
+)
+def test_a_launcher_is_started_for_several_processes_or_a_configuration(
+    alone, tmp_path, monkeypatch, gpus, configured, launched
+):
+    if configured:
+        configuration(tmp_path)
+    monkeypatch.setattr("accelerate.commands.config.config_args.default_config_file", str(tmp_path / "accelerate.yaml"))
+    monkeypatch.setattr(processes, "gpus", lambda: gpus)
+    started, here = [], []
+    monkeypatch.setattr("accelerate.commands.launch.launch_command", started.append)
+    monkeypatch.setattr(launch, "main", here.append)
+    launch.launch_recipe(["waterbirds", "--seed", "3"])
+    assert (len(started), here) == ((1, []) if launched else (0, [["waterbirds", "--seed", "3"]]))
+
+
 def test_several_processes_on_gpus(alone, tmp_path, monkeypatch):
     monkeypatch.setattr(processes, "gpus", lambda: 2)
     args = asked("--num_processes", "2", *configuration(tmp_path))  # which is of a machine with one
@@ -122,6 +153,7 @@ def test_other_launchers_are_left_to_accelerate(alone, tmp_path, monkeypatch, wo
         "num_machines",
         "mixed_precision",
         "dynamo_backend",
+        "num_cpu_threads_per_process",
     }  # accelerate's defaults, said
     assert not args.multi_gpu
 
