@@ -25,25 +25,24 @@ def rows(masks: bool) -> dict[str, tuple[str, Callable[[Knowledge], Knowledge], 
         "whole": (ten, bare, clp(["attribute"])),
         "no evidence": (ten, bare, clp([], steps=0)),
         "strength not learned": (ten, bare, clp(["attribute"], steps=0)),
-        "one step ahead": (ten, bare, one_step(("attribute",), meta_weight=1.0)),
-        "meta images not trained on": (ten, bare, clp(["attribute"], meta_weight=0.0)),
+        "one step ahead": (ten, bare, one_step(("attribute",))),
+        "meta images trained on": (ten, bare, clp(["attribute"], meta_weight=1.0)),
         "no pull to the start": (ten, bare, clp(["attribute"], prior=0.0)),
     }
     if not masks:
         return found
     both = "masks and ten images a group"
     whole = lambda of: of  # noqa: E731
-    causal = {"meta_weight": 0.0}
     return found | {
-        "whole, masks": (both, whole, clp(["background"], **causal)),
-        "no evidence, masks": (both, whole, clp([], steps=0, **causal)),
-        "strength not learned, masks": (both, whole, clp(["background"], steps=0, **causal)),
-        "one step ahead, masks": (both, whole, one_step(("background",), **causal)),
-        "no causal versions of meta images": (both, only_plain_meta_images, clp(["background"], **causal)),
-        "no swapped training images": (both, lambda of: of.nothing_swapped(), clp(["background"], **causal)),
-        "no pull to the start, masks": (both, whole, clp(["background"], prior=0.0, **causal)),
-        "meta images trained on": (both, whole, clp(["background"])),
-        "background and attribute": (both, whole, clp(["background", "attribute"], **causal)),
+        "whole, masks": (both, whole, clp(["background"])),
+        "no evidence, masks": (both, whole, clp([], steps=0)),
+        "strength not learned, masks": (both, whole, clp(["background"], steps=0)),
+        "one step ahead, masks": (both, whole, one_step(("background",))),
+        "no causal versions of meta images": (both, only_plain_meta_images, clp(["background"])),
+        "no swapped training images": (both, lambda of: of.nothing_swapped(), clp(["background"])),
+        "no pull to the start, masks": (both, whole, clp(["background"], prior=0.0)),
+        "meta images trained on, masks": (both, whole, clp(["background"], meta_weight=1.0)),
+        "background and attribute": (both, whole, clp(["background", "attribute"])),
     }
 
 

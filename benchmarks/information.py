@@ -147,7 +147,7 @@ def rows(masks: bool) -> dict[str, tuple[str, Callable[[Knowledge], Knowledge], 
     found = {
         "ERM": ("labels only", labels_only, baseline(logistic_regression, C)),
         "AFR": ("labels only", labels_only, baseline(afr, REWEIGHTED)),
-        "CLP, bias": ("labels only", labels_only, clp(["bias"], steps=0, meta_weight=0.0)),
+        "CLP, bias": ("labels only", labels_only, clp(["bias"], steps=0)),
     }
     if masks:
         only = lambda of: of.without_groups()  # noqa: E731
@@ -155,7 +155,7 @@ def rows(masks: bool) -> dict[str, tuple[str, Callable[[Knowledge], Knowledge], 
             "background swapping": (
                 "masks", lambda of: of.without_groups().swapped(), baseline(logistic_regression, C)
             ),
-            "CLP, background, swapped": ("masks", only, clp(["background"], meta_weight=0.0)),
+            "CLP, background, swapped": ("masks", only, clp(["background"])),
         }  # fmt: skip
     ten = "ten images a group"
     evidence = ["attribute"]
@@ -172,10 +172,10 @@ def rows(masks: bool) -> dict[str, tuple[str, Callable[[Knowledge], Knowledge], 
         whole = lambda of: of  # noqa: E731
         found |= {
             "background swapping, chosen by groups": (both, lambda of: of.swapped(), baseline(logistic_regression, C)),
-            "CLP, background": (both, whole, clp(["background"], meta_weight=0.0)),
-            "CLP, background, meta set only": (both, whole, clp(["background"], by_meta=True, meta_weight=0.0)),
+            "CLP, background": (both, whole, clp(["background"])),
+            "CLP, background, meta set only": (both, whole, clp(["background"], by_meta=True)),
             "CLP, background, best fixed strength": (
-                both, whole, clp(["background"], strengths=(0.0, 0.25, 0.5, 1.0), steps=0, meta_weight=0.0)
+                both, whole, clp(["background"], strengths=(0.0, 0.25, 0.5, 1.0), steps=0)
             ),
         }  # fmt: skip
     every = "every group label"

@@ -40,9 +40,7 @@ class OneStep:
         self.evidence = self.problem.evidence_of(settings).sum(0)
         features, labels, weights = self.problem.rows
         self.features, self.labels = features, labels
-        counts = [len(labels) - len(of.meta), len(of.meta)]
-        shares = [weights / weights.sum(), torch.full((counts[1],), settings.meta_weight / counts[1])]
-        self.weights = torch.cat(shares)
+        self.weights = torch.cat([weights / weights.sum(), torch.zeros(len(of.meta))])  # meta images only judge
         self.ridge = settings.ridge * self.problem.length
         largest = torch.linalg.matrix_norm(features * self.weights.sqrt()[:, None], 2).square()
         self.rate = float(1 / (largest / 2 + self.ridge))
@@ -80,7 +78,7 @@ def learned_one_step_ahead(of: Knowledge, evidence: tuple[str, ...], ridge: floa
 
 def curves(of: Knowledge, evidence: str) -> dict[str, list[float]]:
     """Over `STRENGTHS`: the meta loss one step ahead and at convergence, and the worst group of validation."""
-    settings = {"evidence": (evidence,), "ridge": RIDGE, "seed": of.seed, "meta_weight": 0.0}
+    settings = {"evidence": (evidence,), "ridge": RIDGE, "seed": of.seed}
     of_step = OneStep(of, CLPHeadSettings(**settings))
     trained, none = of_step.start(), torch.zeros(())
     for _ in range(STEPS):

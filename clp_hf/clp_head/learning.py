@@ -6,7 +6,9 @@ head of a given Ω = (a_e) is the solution of
     W*(Ω) = argmin_W  Σ_i w_i CE(x_i W + δ_i(Ω), y_i) / n + ρ mean_meta CE(x_j W, y_j) + λ ‖W‖² / 2,
 
 and Ω follows the gradient of the meta loss (CLP, Eq. 9) at W*(Ω), which `bilevel/implicit` computes.
-Meta images are trained on too, as Deep Feature Reweighting does: each is judged by a head that has not seen it.
+Where there is nothing else to learn from (no evidence, no swapped images) the meta images are trained on too (ρ = 1),
+as Deep Feature Reweighting does: each is judged by a head that has not seen it. Elsewhere ρ = 0: once seen in training,
+they say less of what the head does with other images (`benchmarks/results/ablation`).
 """
 
 from __future__ import annotations
@@ -38,7 +40,8 @@ class CLPHeadSettings:
     Attributes:
         evidence: kinds, out of `background`, `attribute` and `bias`; none: the meta set is all there is to learn from.
         ridge: λ, in units of the mean squared length of a feature vector.
-        meta_weight: ρ, of all meta images together; 1 is as much as all training images together, 0 leaves them out.
+        meta_weight: ρ, of all meta images together; 1 is as much as all training images together, 0 leaves them out. By
+            default 1 where there is neither evidence nor a swapped image, else 0.
         steps: updates of Ω by Adam; 0 keeps the strengths where they start.
         rate: of these.
         strength: a₀, of all evidence together, where learning starts; by default 1, of `bias` 0.75, and 0.25 where
@@ -50,7 +53,7 @@ class CLPHeadSettings:
 
     evidence: tuple[str, ...] = ("background",)
     ridge: float = 3e-4
-    meta_weight: float = 1.0
+    meta_weight: float | None = None
     steps: int = 12
     rate: float = 0.2
     strength: float | None = None
@@ -71,8 +74,9 @@ class CLPHeadSettings:
                 "best head."
             )
         for name in ("meta_weight", "steps", "rate", "prior"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} is {getattr(self, name)}; expected a number, 0 or more.")
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < float("inf"):
+                raise ValueError(f"{name} is {value}; expected a number, 0 or more.")
         if self.folds < 2:
             raise ValueError(f"folds is {self.folds}; expected 2 or more: no image is judged by what it taught.")
 
@@ -209,7 +213,7 @@ class HeadProblem:
                 check_two_of_each(usable, self.classes, "training images with a usable mask", WITHOUT_MASKS)
             key = (kind, settings.folds, settings.seed)
             if kind == "attribute":
-                key += (settings.ridge, settings.meta_weight)
+                key += (settings.ridge,)
             if key not in self.evidence:
                 self.evidence[key] = evidence_on_features(kind, self._material(settings))
             found.append(self.evidence[key][None])
@@ -228,7 +232,6 @@ class HeadProblem:
             self.meta.labels,
             self.meta_attributes,
             settings.ridge,
-            2 * max(settings.meta_weight, 1.0),  # without it class and attribute cannot be told apart
             self.meta.images.groups,
         )
 
@@ -247,6 +250,9 @@ class HeadProblem:
 
     def learn(self, settings: CLPHeadSettings, last_only: bool = False) -> Iterator[CLPHeadResult]:
         """Ω before every update and after the last one, with the head of it; or after the last one alone."""
+        if settings.meta_weight is None:
+            alone = not settings.evidence and self.train.swapped is None
+            settings = replace(settings, meta_weight=float(alone))
         evidence = self.evidence_of(settings)
         features, labels, weights = self.rows
         m = len(self.meta)

@@ -40,13 +40,6 @@ class CLPHeadArguments(HeadArguments):
         default_factory=lambda: [CLPHeadSettings.ridge],
         metadata={"help": "λ to try, in units of the mean squared length of a feature vector; validation chooses."},
     )
-    meta_weight: float | None = field(
-        default=None,
-        metadata={
-            "help": "Weight ρ of the meta images in training, over that of all training images; by default 1, and 0 "
-            "where backgrounds are swapped, which do more."
-        },
-    )
     swapped_copies: int = field(
         default=2,
         metadata={
@@ -73,14 +66,12 @@ class CLPHeadArguments(HeadArguments):
             raise ValueError(f"swapped_copies is {self.swapped_copies}; expected 0 or more.")
         if not self.ridges:
             raise ValueError("ridges is empty; give one or more.")
-        self.settings(self.evidence or [], swaps=False)  # checks them
+        self.settings(self.evidence or [])  # checks them
 
-    def settings(self, evidence: list[str], swaps: bool) -> list[CLPHeadSettings]:
+    def settings(self, evidence: list[str]) -> list[CLPHeadSettings]:
         """Those to try, of these kinds of evidence."""
-        weight = float(not swaps) if self.meta_weight is None else self.meta_weight
         return [
-            CLPHeadSettings(tuple(evidence), ridge, weight, self.strength_steps, seed=self.seed)
-            for ridge in self.ridges
+            CLPHeadSettings(tuple(evidence), ridge, steps=self.strength_steps, seed=self.seed) for ridge in self.ridges
         ]
 
 
@@ -203,7 +194,7 @@ class CLPHeadTrainer(HeadTrainer):
         train = self.causal_features(self.train_dataset, maskable["training"], copies)
         meta = self.causal_features(self.meta_dataset, maskable["meta"], 1)
         validation = None if self.eval_dataset is None else self.features(self.eval_dataset)
-        settings = self.args.settings(self.evidence, swaps=train.swapped is not None)
+        settings = self.args.settings(self.evidence)
         self.results = clp_head(train, meta, settings, self.attributes, validation)
         self.result = best(self.results)
         for step, entry in enumerate(self.result.history):

@@ -138,13 +138,27 @@ def test_swapping_is_on_where_there_are_masks_and_can_be_switched_off(make, tmp_
     swapping, plain = make(), make(swapped_copies=0)
     for trainer in (swapping, plain):
         trainer.train()
-    assert swapping.result.settings.meta_weight == 0
-    assert plain.result.settings.meta_weight == 1
     assert not torch.equal(swapping.result.head.weight, plain.result.head.weight)
     plain.create_model_card()
     text = (tmp_path / "run" / "README.md").read_text()
     assert "before the background of another class" not in text
-    assert "It was trained on the meta images too" in text
+    assert "It was trained on the meta images too" not in text
+
+
+def test_meta_images_are_trained_on_where_there_is_nothing_else(make, tmp_path):
+    weights = {}
+    for name, options in (
+        ("alone", {"evidence": [], "swapped_copies": 0}),
+        ("swapped", {"evidence": []}),
+        ("whole", {}),
+    ):
+        trainer = make(**options)
+        trainer.train()
+        weights[name] = trainer.result.settings.meta_weight
+        trainer.create_model_card()
+        text = (tmp_path / "run" / "README.md").read_text()
+        assert ("It was trained on the meta images too" in text) == (name == "alone")
+    assert weights == {"alone": 1, "swapped": 0, "whole": 0}
 
 
 def test_a_second_run_takes_features_from_the_cache_and_is_the_same(make, tmp_path):

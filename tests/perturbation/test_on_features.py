@@ -29,7 +29,7 @@ def material():
     background[:, :3] = 0
     return Material(
         features, labels, CLASSES, class_weights(labels, CLASSES), torch.arange(240) % 4, background,
-        torch.ones(240, dtype=torch.bool), meta_features, meta_labels, meta_attributes, 1e-3, 2.0,
+        torch.ones(240, dtype=torch.bool), meta_features, meta_labels, meta_attributes, 1e-3,
     )  # fmt: skip
 
 

@@ -21,6 +21,7 @@ PROBE_RIDGE = 1e-4
 BIAS_POWER = 0.7  # q of the generalised cross-entropy (Zhang and Sabuncu 2018), as in LfF (Nam et al. 2020)
 BIAS_STEPS = 50
 LEAST_SHARE = 1e-4  # of a group in its class
+META_WEIGHT = 2.0  # of the meta images beside all training images, by which class and attribute are told apart
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,6 @@ class Material:
         meta_features, meta_labels: (m, d) and (m,).
         meta_attributes: (m,), where they are known.
         ridge: of the head.
-        meta_weight: ρ, of `tell_apart`.
         meta_groups: (m,), where they are known.
     """
 
@@ -53,7 +53,6 @@ class Material:
     meta_labels: Tensor
     meta_attributes: Tensor | None
     ridge: float
-    meta_weight: float
     meta_groups: Tensor | None = None
 
     @property
@@ -99,7 +98,7 @@ def attribute_evidence(of: Material) -> Tensor:
     given = class_given_attribute(seen, of.labels, of.num_classes)
     heads = tell_apart(
         of.features, of.labels, of.meta_features, of.meta_labels, of.meta_attributes, given, of.left_out,
-        of.ridge * of.length, of.meta_weight,
+        of.ridge * of.length, META_WEIGHT,
     )[:, of.num_classes :]  # fmt: skip
     return _out_of_fold(of.features @ heads[..., :-1].mT + heads[..., -1][:, None], of.fold) @ given.T
 
