@@ -44,6 +44,8 @@ from steps import ARCHITECTURES, CPU_MODELS, METHODS, Architecture, Method, Setu
 from clp_hf.modeling import parameter_count
 
 RESULTS = Path(__file__).parent / "results"
+# Of the C library: give freed memory back at once, so that resident memory is memory in use.
+MEMORY_AT_ONCE = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
 
 
 # ---- one measurement, in its own process -----------------------------------------------------------------------------
@@ -98,8 +100,7 @@ def measure_memory(architecture: Architecture, method: Method, batch_size: int) 
 def run_in_process(args: argparse.Namespace, model: str, method: str, kind: str) -> dict:
     environment = dict(os.environ, OMP_NUM_THREADS=str(args.threads), MKL_NUM_THREADS=str(args.threads))
     if kind == "memory":
-        # give freed memory back at once, so that resident memory is memory in use
-        environment |= {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+        environment |= MEMORY_AT_ONCE
     command = [sys.executable, __file__, "--measure", kind, "--models", model, "--methods", method]
     for name in ("device", "threads", "rounds", "batch_size", "memory_batch_size"):
         command += [f"--{name}", str(getattr(args, name))]

@@ -49,8 +49,12 @@ def _timm(title: str, name: str, image_size: int, num_classes: int = 10, **model
     return Architecture(title, image_size, num_classes, build)
 
 
+def cifar_resnet(num_classes: int) -> Architecture:
+    return _timm("ResNet-32 (CIFAR), 32 px", "cifar_resnet32", 32, num_classes)
+
+
 ARCHITECTURES = {
-    "resnet32": _timm("ResNet-32 (CIFAR), 32 px", "cifar_resnet32", 32),
+    "resnet32": cifar_resnet(10),
     "resnet18": _timm("timm ResNet-18, 96 px", "resnet18", 96),
     "efficientnet_lite0": _timm("timm EfficientNet-Lite0, 96 px", "tf_efficientnet_lite0", 96),
     "vit_tiny": _timm("timm ViT-Tiny/16, 96 px", "vit_tiny_patch16_224", 96, img_size=96),
@@ -82,12 +86,13 @@ class Setup:
     architecture: Architecture
     batch_size: int
     model: nn.Module = field(init=False)
+    wrapped: nn.Module = field(init=False)  # what is called in training; the model where it is not wrapped
     network_gradient: Sequence[Tensor] = field(init=False)  # the last one, of every tensor of Ω
 
     def __post_init__(self):
         torch.manual_seed(0)
         classes, size = self.architecture.num_classes, self.architecture.image_size
-        self.model = self.architecture.build().train()
+        self.model = self.wrapped = self.architecture.build().train()
         images = torch.randn(2, self.batch_size, 3, size, size)
         self.pixel_values, self.meta_pixel_values = images
         self.labels, self.meta_labels = torch.randint(classes, (2, self.batch_size))
@@ -126,7 +131,7 @@ Step = Callable[[int], None]
 def plain(s: Setup) -> Step:
     def step(index):
         s.optimizer.zero_grad()
-        F.cross_entropy(s.model(pixel_values=s.pixel_values).logits, s.labels).backward()
+        F.cross_entropy(s.wrapped(pixel_values=s.pixel_values).logits, s.labels).backward()
         s.optimizer.step()
 
     return step
@@ -145,7 +150,7 @@ def clp(s: Setup, meta_share: float = 1.0, **settings) -> Step:
     meta = {"pixel_values": s.meta_pixel_values[:count], "labels": s.meta_labels[:count]}
     meta["counterfactual"] = torch.zeros(count, dtype=torch.bool)
     batch = {"pixel_values": s.pixel_values, "labels": s.labels}
-    if args.evidence:
+    if args.evidence or args.saliency_weight:
         size = s.architecture.image_size
         batch["mask"] = torch.zeros(s.batch_size, 1, size, size)
         batch["mask"][..., size // 4 : 3 * size // 4, size // 4 : 3 * size // 4] = 1
@@ -156,7 +161,7 @@ def clp(s: Setup, meta_share: float = 1.0, **settings) -> Step:
     )  # fmt: skip
     learner = MetaLearner(
         Classifier(s.model, s.head, forward_with_features), s.network, s.statistics,
-        Evidences.of(args.evidence, sources), SimpleNamespace(draw=lambda *_: meta), 
+        Evidences.of(args.evidence, sources), SimpleNamespace(draw=lambda *_: meta),
         SCOPES[args.lookahead_scope], args, {},
     )  # fmt: skip
     learner.begin(s.optimizer)
@@ -167,7 +172,7 @@ def clp(s: Setup, meta_share: float = 1.0, **settings) -> Step:
         return take(gradient, *where)
 
     learner.updates.take = remembered
-    run = Run(s.model, s.optimizer, 0, sys.maxsize)
+    run = Run(s.wrapped, s.optimizer, 0, sys.maxsize)
 
     def step(index):
         s.optimizer.zero_grad()
@@ -310,6 +315,7 @@ METHODS = {
     "CLP": Method(clp),
     "CLP, reuse_gradient": Method(partial(clp, reuse_gradient=True)),
     "CLP, meta_every=10": Method(partial(clp, meta_every=10), cycle=10),
+    "CLP, saliency": Method(partial(clp, saliency_weight=0.2), same_update=False),
     "CLP, a quarter of the meta images": Method(partial(clp, meta_share=0.25), same_update=False),
     "CLP, recompute": Method(partial(clp, recompute_training_forward=True)),
     "CLP, finite_difference": Method(partial(clp, hypergradient="finite_difference")),
