@@ -35,6 +35,10 @@ METHODS = {
     "nce_rce": _plain("nce_rce"),
     "nce_mae": _plain("nce_mae"),
     "l_dmi": _plain("l_dmi"),
+    "mentor_net": _plain("mentor_net"),
+    "co_teaching": _plain("co_teaching"),
+    "jocor": _plain("jocor"),
+    "lff": _plain("lff", train_sampling="random"),
     "isda": _plain("isda"),
     # Balanced sampling would correct the class frequencies twice.
     "class_balanced": _plain("class_balanced", train_sampling="random"),

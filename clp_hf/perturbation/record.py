@@ -35,5 +35,4 @@ def record_perturbation(
     if "noisy" in batch:
         noisy = batch["noisy"].bool()
         for name, members in (("clean", ~noisy), ("noisy", noisy)):
-            if members.any():
-                means.add(f"loss_raised_{name}", raised[members].sum(), int(members.sum()))
+            means.add_where(f"loss_raised_{name}", raised, members)
