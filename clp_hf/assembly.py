@@ -174,8 +174,12 @@ def _meta_learner(
             "the full network look ahead."
         )
     precision = {"device": args.device, "dtype": torch.promote_types(head.weight.dtype, torch.float32)}
-    network = META_NETWORKS[args.meta_network].of(args, head.out_features, data.proportions).to(**precision)
     counted = isinstance(data.train, IterableDataset)
+    counts = torch.ones(head.out_features) if counted else (data.proportions * len(data.train)).round()
+    network = META_NETWORKS[args.meta_network].of(
+        args, head.out_features, data.proportions, class_counts=counts, num_features=head.in_features
+    )
+    network = network.to(**precision)
     statistics = ClassStatistics(data.proportions, counted=counted).to(**precision)
     augmentation = _augmentation(args, model, data.processor, args.counterfactual_infills, args.factual_infills)
     generator = torch.Generator().manual_seed(args.seed + args.process_index)

@@ -123,8 +123,9 @@ class CLPTrainer(PublishingTrainer):
 
     @property
     def perturbation_network(self) -> MetaNetwork | None:
-        """Ω, with `meta_network="weight"` a `WeightNetwork`; None where nothing is meta-learned."""
-        return getattr(self.learner, "network", None)
+        """Ω, with `meta_network="weight"` a `WeightNetwork`; None where no network is meta-learned."""
+        network = getattr(self.learner, "network", None)
+        return None if network is None or network.OF_BATCH else network
 
     # ---- training ----------------------------------------------------------------------------------------------------
 

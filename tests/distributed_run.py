@@ -72,6 +72,21 @@ CASES = {
         "max_steps": 3,
     },
     "isda": {"meta_every": 0, "training_loss": "isda"},
+    # Ω of a batch, and Ω that goes through features and head; class moments are those of the joint batch
+    "l2rw_accumulated": {
+        "counterfactual_infills": [],
+        "factual_infills": [],
+        "meta_network": "l2rw",
+        "gradient_accumulation_steps": 2,
+        "max_steps": 3,
+    },
+    "meta_saug": {
+        "counterfactual_infills": [],
+        "factual_infills": [],
+        "meta_network": "meta_saug",
+        "perturbation_learning_rate": 0.1,
+    },
+    "mfrw_mes": {"counterfactual_infills": [], "factual_infills": [], "meta_network": "mfrw_mes"},
     # two networks, with the samples of smallest loss of the joint batch; clipped each by its own norm
     "co_teaching": {
         "meta_every": 0,
@@ -113,7 +128,7 @@ def outcome(trainer: CLPTrainer) -> dict:
     """All that was trained or counted, and the log."""
     parts = {"model": trainer.model}
     if trainer.args.meta_every:
-        parts |= {"network": trainer.perturbation_network, "statistics": trainer.learner.statistics}
+        parts |= {"network": trainer.learner.network, "statistics": trainer.learner.statistics}
         parts |= {part.STATE: part for part in trainer.learner.evidence}
     else:
         parts["loss"] = trainer.learner.training_loss

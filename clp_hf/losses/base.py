@@ -23,6 +23,15 @@ class Outputs(NamedTuple):
     features: Tensor | None = None
     weight: Tensor | None = None
 
+    def joined(self) -> Tensor:
+        """All of them in one vector, for who differentiates through all."""
+        return torch.cat([part.flatten() for part in self])
+
+    def parted(self, joined: Tensor) -> "Outputs":
+        """Of another such vector, the parts, as large as these."""
+        parts = joined.split([part.numel() for part in self])
+        return Outputs(*(part.view_as(own) for part, own in zip(parts, self, strict=True)))
+
 
 class TrainingLoss(nn.Module):
     """A loss that stands in place of the cross-entropy while training; evaluation keeps the cross-entropy.
