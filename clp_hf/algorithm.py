@@ -18,7 +18,6 @@ from .bilevel import (
     Classifier,
     ConvergedHead,
     Recording,
-    TrainingPass,
     derivative_in_output,
     dual_attention,
     hypergradient,
@@ -26,6 +25,7 @@ from .bilevel import (
 )
 from .bilevel.scope import FullScope
 from .causal import Masks, MetaBatches, meta_loss, saliency_penalty
+from .losses import Outputs
 from .losses.objective import Objective, Run
 from .modeling.head import head_layers
 from .modeling.modes import evaluation_layers
@@ -33,6 +33,7 @@ from .perturbation import ClassStatistics, Evidences, MetaNetwork, training_char
 from .perturbation.base import FILES
 from .perturbation.convergence import hypergradient_at_convergence, remember
 from .perturbation.record import record_perturbation
+from .perturbation.seen import detached, joined, parted, seen_by
 from .perturbation.updates import NetworkUpdates
 from .utils.precision import unless_finite
 
@@ -112,7 +113,9 @@ class MetaLearner(Objective):
         self.classifier.wrapped = run.model
         batch = {**batch, **({"mask": Masks.of(batch["mask"])} if "mask" in batch else {})}
         labels = batch["labels"]
-        meta_due = run.steps_now and run.step % self.settings.meta_every == 0  # the last micro-batch stands for all
+        # The last micro-batch stands for all, where Ω is not of each alone.
+        meta_due = (run.steps_now or self.network.OF_BATCH) and run.step % self.settings.meta_every == 0
+        self.network.progress = run.step / run.max_steps
         reuse = meta_due and self.settings.reuse_gradient and self.converged is None
         frees = self.settings.recompute_training_forward
         recompute = meta_due and frees and not reuse
@@ -120,6 +123,7 @@ class MetaLearner(Objective):
         U, features, recording = self._training_pass(batch, recompute)
         u_z = self._evidence(run, batch, features)
         g = self._characteristics(U, features, labels, u_z)  # Table 1
+        self.network.begin_batch(g, labels)
         self.network.update_statistics(g)
         self.network.remember(g, labels)
         if self.converged is not None:
@@ -130,17 +134,16 @@ class MetaLearner(Objective):
         def update() -> bool:
             if self.converged is not None:
                 return self._update_at_convergence(run, batch)
-            pixel_values = batch["pixel_values"]
-            training_pass = self.scope.training_pass(self.classifier, pixel_values, U, features, recording, R)
-            return self._update_network(run, training_pass, delta, batch)
+            return self._update_network(run, batch, (U, features, recording), R, delta)
 
         updated = update() if meta_due and not reuse else True  # Ωᵗ⁺¹ (Eq. 8, 9)
         if recompute:
-            U, R = self._recomputed(batch, recording)
+            (U, features), R = self._recomputed(batch, recording)
         with torch.no_grad():
             fixed = delta()
-        loss = self._inner_loss(U, fixed, labels)  # Eq. 10
-        record_perturbation(self.means, self.network, U.detach(), fixed, batch)
+        seen = self._seen(U, features)
+        loss = self._inner_loss(seen, fixed, labels)  # Eq. 10
+        record_perturbation(self.means, self.network, detached(seen), fixed, batch)
         loss = unless_finite(loss if R is None else loss + R, U.detach(), g)
         loss = run.backward(
             loss, retain_graph=reuse and (not frees or self.settings.hypergradient == "double_backward")
@@ -166,25 +169,21 @@ class MetaLearner(Objective):
             self.means.add(f"evidence_{name}_agreement", share)
         return u_z
 
-    def _recomputed(self, batch: Batch, recording: Recording) -> tuple[Tensor, Tensor | None]:
-        """U and R once more, so that their first graph need not have outlived the meta pass."""
+    def _recomputed(self, batch: Batch, recording: Recording) -> tuple[tuple[Tensor, Tensor], Tensor | None]:
+        """U, the features and R once more, so that their first graph need not have outlived the meta pass."""
         with recording.random_state.replayed():  # without moving the batch-norm statistics once more
-            logits, _ = self.classifier.aside(batch["pixel_values"], self.classifier.wrapped)
-        return logits, self._saliency(batch)
+            outputs = self.classifier.aside(batch["pixel_values"], self.classifier.wrapped)
+        return outputs, self._saliency(batch)
 
     def _characteristics(self, logits, features, labels, u_z=None, update: bool = True) -> Tensor:
-        return training_characteristics(
-            logits,
-            features,
-            labels,
-            self.classifier.head.weight,
-            self.statistics,
-            self.network.characteristics,
-            update=update,
-            extrinsic_logits=u_z,
-        )
+        head, names = self.classifier.head, self.network.characteristics
+        g = training_characteristics(logits, features, labels, head.weight, self.statistics, names, update, u_z)
+        return torch.cat([g, features.detach().to(g.dtype)], dim=1) if self.network.takes_features else g
 
-    def _inner_loss(self, logits: Tensor, output: Tensor, labels: Tensor) -> Tensor:
+    def _seen(self, logits: Tensor, features: Tensor) -> Tensor | Outputs:
+        return seen_by(self.network, self.classifier.head, logits, features)
+
+    def _inner_loss(self, logits: Tensor | Outputs, output: Tensor, labels: Tensor) -> Tensor:
         """mean ℓ(U + δ, y), or what the network makes of its output."""
         return self.network.training_loss(logits, output, labels, self.settings.label_smoothing_factor)
 
@@ -197,40 +196,43 @@ class MetaLearner(Objective):
         pixel_values, labels = batch["pixel_values"][rows], batch["labels"][rows]
         return self.settings.saliency_weight * saliency_penalty(self.classifier.logits, pixel_values, labels, masks)
 
-    def _update_network(self, run: Run, training_pass: TrainingPass, delta: Callable[[], Tensor], batch: Batch) -> bool:
+    def _update_network(self, run: Run, batch: Batch, passed: tuple, R: Tensor | None, delta: Callable) -> bool:
         """Steps 2 and 3: look ahead, Ŵ(Ω) = W − η ∇[mean ℓ(U + δ(Ω), y) + R] (Eq. 8), and update Ω by the gradient of
-        the meta loss at Ŵ (Eq. 9).
+        the meta loss at Ŵ (Eq. 9); `passed` is what `_training_pass` returned.
 
         Returns:
             Whether Ω was updated: not by what is not finite.
         """
-        settings, labels = self.settings, batch["labels"]
+        settings, labels, network = self.settings, batch["labels"], self.network
         looking = self.scope.module(self.classifier)
         meta_batch = self.meta_batches.draw(self._logits_in_use, _donors(batch))
+        training_pass = self.scope.training_pass(
+            self.classifier, batch["pixel_values"], *passed, R, lambda *outputs: joined(self._seen(*outputs))
+        )
+        seen = self._seen(*passed[:2])
 
-        def steps(gradients: Mapping[str, Tensor]) -> Mapping[str, Tensor | float]:  # η
-            weights = {name: weight for name, weight in looking.named_parameters() if name in gradients}
-            return step_sizes(run.optimizer, weights, gradients, settings.lookahead, settings.max_grad_norm)
+        def inner_loss(tensor: Tensor, output: Tensor) -> Tensor:
+            return self._inner_loss(parted(tensor, seen), output, labels)
 
         result = hypergradient(
             looking,
             training_pass,
-            lambda logits: self._inner_loss(logits, delta(), labels),
+            lambda tensor: inner_loss(tensor, delta()),
             lambda: self._meta_loss(meta_batch),
-            list(self.network.parameters()),
-            steps,
+            network.hyperparameters(labels),
+            partial(_steps, run.optimizer, looking, settings, "sgd" if network.at_rest else settings.lookahead),
             engine=settings.hypergradient,
             keep_graph=not (settings.reuse_gradient or settings.recompute_training_forward),
             loss_scale=1.0 if run.loss_scale is None else run.loss_scale,
-            gradients=_gradients(looking) if settings.reuse_gradient else None,
+            gradients=_gradients(looking, network.at_rest) if settings.reuse_gradient or network.at_rest else None,
         )
-        if not self.updates.take(result, run.optimizer, run.step):
-            return False
-        if result.logit_tangent is not None and "group" in batch:
-            inner_loss = partial(self._inner_loss, labels=labels)
-            derivative = derivative_in_output(inner_loss, training_pass.logits, delta(), result.logit_tangent)
-            self.means.add_each("signal_group", self.network.signal(derivative, labels), batch["group"])
-        return True
+        taken = self.updates.take(result, run.optimizer, run.step)
+        derivative = partial(derivative_in_output, inner_loss, training_pass.logits, delta(), result.logit_tangent)
+        if network.OF_BATCH:
+            network.adapt(result.total[0] if taken else None, derivative)
+        if taken and result.logit_tangent is not None and "group" in batch and not network.takes_features:
+            self.means.add_each("signal_group", network.signal(derivative(), labels), batch["group"])
+        return taken
 
     def _update_at_convergence(self, run: Run, batch: Batch) -> bool:
         """Steps 2 and 3 with the head that training would end with, on what is remembered, in the place of Ŵ(Ω).
@@ -277,7 +279,7 @@ class MetaLearner(Objective):
 
     def keep(self) -> Callable[[], None]:
         """As of `Objective`: Ω with its optimizer and what it remembers, the class means, and the evidence's own."""
-        parts = [self.network, self.optimizer, self.statistics]
+        parts = list(filter(None, (self.network, self.optimizer, self.statistics)))
         states = [copy.deepcopy(part.state_dict()) for part in parts]
         others = [super().keep(), self.evidence.keep(), *([] if self.converged is None else [self.converged.keep()])]
         recent = self.network.recent
@@ -295,20 +297,19 @@ class MetaLearner(Objective):
 
     def save_beside(self, folder: str) -> None:
         """Write Ω into the folder that it has its name of."""
-        self.network.save_pretrained(os.path.join(folder, self.network.FOLDER))
+        self.network.save_beside(folder)
 
     def load_beside(self, folder: str) -> None:
         """Read Ω, and the samples over which its response is drawn."""
-        network = type(self.network).from_pretrained(folder).to(next(self.network.parameters()).device)
-        self.network.load_state_dict(network.state_dict())
-        self.network.recent = network.recent
+        self.network.load_beside(folder)
 
     def check(self, folder: str) -> None:
         """As of `Objective`: state and network are there, and the network is one of these settings."""
         _check_checkpoint(folder, self.STATE_FILE, self.network)
 
     def _parts(self) -> dict[str, Any]:
-        return {"optimizer": self.optimizer, "class_statistics": self.statistics, "sampler": self.meta_batches.sampler}
+        own = {"network": self.network} if self.network.OF_BATCH else {"optimizer": self.optimizer}
+        return {**own, "class_statistics": self.statistics, "sampler": self.meta_batches.sampler}
 
     def state_dict(self, gather: Callable[[list], list]) -> dict[str, Any]:
         """As of `Objective`, with the random state of every process's infills, and what it remembers."""
@@ -323,7 +324,7 @@ class MetaLearner(Objective):
         remembered from then on."""
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
-        device = next(self.network.parameters()).device
+        device = self.statistics.proportion.device
         same = len(state["generators"]) == self.meta_batches.world_size
         self.evidence.load_state_dict(state, self.meta_batches.rank if same else None, device)
         if same:
@@ -341,14 +342,16 @@ class MetaLearner(Objective):
 
 
 def _check_checkpoint(folder: str, state_file: str, network: MetaNetwork) -> None:
-    needed = ["trainer_state.json", state_file, *(os.path.join(network.FOLDER, name) for name in FILES)]
+    files = [os.path.join(network.FOLDER, name) for name in FILES] if network.FOLDER else []
+    needed = ["trainer_state.json", state_file, *files]
     if missing := [name for name in needed if not os.path.isfile(os.path.join(folder, name))]:
         raise ValueError(
             f"{folder} is not a complete checkpoint of a CLP run: {', '.join(missing)} is missing. Either the "
             "writing of it was cut off, or it was saved with save_only_model=True or meta_every=0. Resume from "
             "another checkpoint, or start anew without resume_from_checkpoint."
         )
-    found, expected = type(network).from_pretrained(folder).config, network.config
+    expected = network.config
+    found = type(network).from_pretrained(folder).config if network.FOLDER else expected
     if found != expected:
         raise ValueError(
             f"The perturbation network in {folder} was trained with {found}, this run is set to {expected}. Resume "
@@ -356,10 +359,19 @@ def _check_checkpoint(folder: str, state_file: str, network: MetaNetwork) -> Non
         )
 
 
-def _gradients(module: nn.Module) -> dict[str, Tensor]:
-    """Those that a backward pass has left, by parameter name."""
+def _gradients(module: nn.Module, at_rest: bool) -> dict[str, Tensor]:
+    """Those that a backward pass has left, by parameter name; at rest, zeros."""
     weights = {name: weight for name, weight in module.named_parameters() if weight.requires_grad}
-    return {name: torch.zeros_like(weight) if weight.grad is None else weight.grad for name, weight in weights.items()}
+    none = {name for name, weight in weights.items() if at_rest or weight.grad is None}
+    return {name: torch.zeros_like(weight) if name in none else weight.grad for name, weight in weights.items()}
+
+
+def _steps(
+    optimizer: torch.optim.Optimizer, module: nn.Module, settings: Any, lookahead: str, gradients: Mapping[str, Tensor]
+) -> Mapping[str, Tensor | float]:
+    """η of every weight that looks ahead."""
+    weights = {name: weight for name, weight in module.named_parameters() if name in gradients}
+    return step_sizes(optimizer, weights, gradients, lookahead, settings.max_grad_norm)
 
 
 def _donors(batch: Batch) -> Batch | None:

@@ -109,8 +109,9 @@ def check_arguments(args: CLPTrainingArguments) -> None:
     asked = [name for name in logit_options if getattr(args, name)]
     if args.perturbed_logits == "own":
         asked.append("perturbed_logits='own'")
-    if args.meta_network == "weight" and asked:
-        raise ValueError(f"meta_network='weight' perturbs no logits, and goes without {', '.join(asked)}.")
+    if args.meta_network != "perturbation" and asked:
+        raise ValueError(f"meta_network={args.meta_network!r} perturbs no logits, and goes without {', '.join(asked)}.")
+    _check_meta_network(args)
     if args.class_prior and args.perturb_meta_logits:
         raise ValueError("class_prior is of the training set only; set perturb_meta_logits=False.")
 
@@ -154,6 +155,24 @@ def _check_converged(args: CLPTrainingArguments) -> None:
             f"goes without {', '.join(f'{name}={getattr(args, name)!r}' for name in asked)}. Set "
             f"{', '.join(f'{name}={off[name]!r}' for name in asked)}, or lookahead='match'."
         )
+
+
+def _check_meta_network(args: CLPTrainingArguments) -> None:
+    network = META_NETWORKS[args.meta_network]
+    if not args.meta_every:
+        return
+    refused = {}
+    if network.OF_BATCH or network.takes_features:
+        refused["lookahead"] = ("converged", "match")
+    if network.OF_BATCH:
+        refused["reuse_gradient"] = (True, False)
+    if network.at_rest:
+        refused["hypergradient"] = ("double_backward", "forward")
+    for name, (value, instead) in refused.items():
+        if getattr(args, name) == value:
+            raise ValueError(
+                f"meta_network={args.meta_network!r} does not go with {name}={value!r}; set {name}={instead!r}."
+            )
 
 
 def _check_causal_images(args: CLPTrainingArguments) -> None:

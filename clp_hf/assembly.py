@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from math import ceil
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, IterableDataset
@@ -20,8 +21,9 @@ from .data.checks import check_labels, check_training_data, column, stored_colum
 from .data.frequencies import class_proportions
 from .data.mask_counts import check_training_masks
 from .data.meta_set import MetaSet, split_meta_set
-from .losses import build_loss, needs_groups, needs_head
+from .losses import build_loss, is_pair, needs_groups, needs_head
 from .losses.objective import LossObjective, Objective
+from .losses.two_networks.objective import TwoNetworkObjective
 from .modeling.head import find_classifier_head, forward_with_features
 from .modeling.modes import uses_batch_statistics
 from .modeling.preprocessing import image_settings
@@ -101,7 +103,7 @@ def build_objective(
         with own_random_stream(args.seed):
             return _meta_learner(args, model, data, prepare, autocast)
     if args.training_loss != "cross_entropy":
-        return _loss_objective(args, model, data.train)
+        return _loss_objective(args, model, data.train, autocast)
     return Objective()
 
 
@@ -131,15 +133,16 @@ def own_random_stream(seed: int) -> Iterator[None]:
         yield
 
 
-def _loss_objective(args: CLPTrainingArguments, model: nn.Module, train: Dataset) -> LossObjective:
+def _loss_objective(args: CLPTrainingArguments, model: nn.Module, train: Dataset, autocast: Callable) -> LossObjective:
     name = args.training_loss
     if not hasattr(train, "__len__"):
         raise ValueError(f"training_loss={name!r} needs a train_dataset with a length, for its class frequencies.")
     num_labels = model.config.num_labels
     labels = check_labels(column(train, "labels"), num_labels, "training set")
     groups = column(train, "group") if needs_groups(name) else None
+    noisy = stored_column(train, "noisy")
     head = None
-    if needs_head(name):
+    if needs_head(name) or is_pair(name):
         _, head = find_classifier_head(model, train[0]["pixel_values"][None].to(args.device))
     loss = build_loss(
         name,
@@ -149,8 +152,11 @@ def _loss_objective(args: CLPTrainingArguments, model: nn.Module, train: Dataset
         args.training_loss_options,
         None if head is None else head.in_features,
         getattr(train, "corruption", None),
-    )
-    return LossObjective(name, loss.to(args.device), head)
+        None if noisy is None else float(np.mean(noisy)),
+    ).to(args.device)
+    if is_pair(name):
+        return TwoNetworkObjective(name, loss, model, head, args.seed + 1, args.max_grad_norm, autocast)
+    return LossObjective(name, loss, head)
 
 
 def _meta_learner(
@@ -168,8 +174,12 @@ def _meta_learner(
             "the full network look ahead."
         )
     precision = {"device": args.device, "dtype": torch.promote_types(head.weight.dtype, torch.float32)}
-    network = META_NETWORKS[args.meta_network].of(args, head.out_features, data.proportions).to(**precision)
     counted = isinstance(data.train, IterableDataset)
+    counts = torch.ones(head.out_features) if counted else (data.proportions * len(data.train)).round()
+    network = META_NETWORKS[args.meta_network].of(
+        args, head.out_features, data.proportions, class_counts=counts, num_features=head.in_features
+    )
+    network = network.to(**precision)
     statistics = ClassStatistics(data.proportions, counted=counted).to(**precision)
     augmentation = _augmentation(args, model, data.processor, args.counterfactual_infills, args.factual_infills)
     generator = torch.Generator().manual_seed(args.seed + args.process_index)

@@ -14,7 +14,12 @@ from transformers.utils import logging
 from .assembly import Data, build_objective, build_training_images
 from .base.finite import StepGuard
 from .base.publishing import PublishingTrainer
-from .base.requirements import refuse_data_parallel, refuse_streams, refuse_what_hides_parameters
+from .base.requirements import (
+    refuse_data_parallel,
+    refuse_streams,
+    refuse_what_hides_parameters,
+    refuse_what_splits_networks,
+)
 from .data.checks import check_batch_labels, check_every_class, check_labels, stored_column
 from .data.frequencies import train_sampler
 from .data.sampling import tell_repeated_images
@@ -22,6 +27,7 @@ from .data.scheduled import ScheduledSampler
 from .data.seeding import SeededDataset
 from .hub.card import CardDetails
 from .hub.record import own_settings
+from .losses import is_pair
 from .losses.objective import Run
 from .modeling.identity import label_names
 from .modeling.loading import load_image_classifier
@@ -91,6 +97,8 @@ class CLPTrainer(PublishingTrainer):
             refuse_what_hides_parameters(self)
             self._data.prepare_for_meta_learning(self.args, self.model.config.num_labels)
             self.train_dataset = self._data.train
+        elif is_pair(self.args.training_loss):
+            refuse_what_splits_networks(self)
         self._check_training_labels()
         if self.args.train_infills and self.train_dataset is not None:
             self._data.check_train_infills(self.args, self.model.config.num_labels)
@@ -115,8 +123,9 @@ class CLPTrainer(PublishingTrainer):
 
     @property
     def perturbation_network(self) -> MetaNetwork | None:
-        """Ω, with `meta_network="weight"` a `WeightNetwork`; None where nothing is meta-learned."""
-        return getattr(self.learner, "network", None)
+        """Ω, with `meta_network="weight"` a `WeightNetwork`; None where no network is meta-learned."""
+        network = getattr(self.learner, "network", None)
+        return None if network is None or network.OF_BATCH else network
 
     # ---- training ----------------------------------------------------------------------------------------------------
 
@@ -135,7 +144,7 @@ class CLPTrainer(PublishingTrainer):
     def create_optimizer(self, *args, **kwargs):
         """As in Trainer; what the objective does with every step begins here."""
         optimizer = super().create_optimizer(*args, **kwargs)
-        self.learner.begin(optimizer)
+        self.learner.begin(getattr(optimizer, "optimizer", optimizer))  # in a second training accelerate has wrapped it
         return optimizer
 
     def create_scheduler(self, num_training_steps, optimizer=None):
@@ -223,10 +232,11 @@ class CLPTrainer(PublishingTrainer):
         (not with `lookahead="converged"`, which remembers no groups). Where items say whether they are `noisy`,
         `loss_raised_clean` and `loss_raised_noisy` (CLP, Figure 5).
         With `meta_network="weight"` they are `weight_size`, `weight_class_<c>` and `weight_group_<g>`, means of the
-        sample weights. For each evidence `evidence_<kind>_agreement`, the share of samples of which it finds their own
-        class the likeliest: near 1 in a biased training set, near 1 / C where it says nothing. With every method
-        `swapped_share`, of the training images the share that `train_infills` put before another background; and
-        `steps_skipped`, where steps were left out because they were not finite.
+        sample weights. Losses of two networks log `weight_group_<g>`, `weight_clean` and `weight_noisy`. For each
+        evidence `evidence_<kind>_agreement`, the share of samples of which it finds their own class the likeliest: near
+        1 in a biased training set, near 1 / C where it says nothing. With every method `swapped_share`,
+        of the training images the share that `train_infills` put before another background; and `steps_skipped`, where
+        steps were left out because they were not finite.
         """
         if "loss" in logs:
             logs |= self.learner.means.take(gather_object)

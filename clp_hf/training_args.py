@@ -169,8 +169,9 @@ class CLPTrainingArguments(PerturbationArguments, PublishedArguments):
     meta_network: str = field(
         default="perturbation",
         metadata={
-            "help": "What is meta-learned: perturbation, of the logits (CLP), or weight, of the samples "
-            "(Meta-Weight-Net)."
+            "help": "What is meta-learned: perturbation, of the logits (CLP), weight, of the samples "
+            "(Meta-Weight-Net), l2rw, the same of each batch alone, meta_saug, covariances by which features are "
+            "augmented, or mfrw_mes, weights of features and classes."
         },
     )
 

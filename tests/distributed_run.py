@@ -72,6 +72,28 @@ CASES = {
         "max_steps": 3,
     },
     "isda": {"meta_every": 0, "training_loss": "isda"},
+    # Ω of a batch, and Ω that goes through features and head; class moments are those of the joint batch
+    "l2rw_accumulated": {
+        "counterfactual_infills": [],
+        "factual_infills": [],
+        "meta_network": "l2rw",
+        "gradient_accumulation_steps": 2,
+        "max_steps": 3,
+    },
+    "meta_saug": {
+        "counterfactual_infills": [],
+        "factual_infills": [],
+        "meta_network": "meta_saug",
+        "perturbation_learning_rate": 0.1,
+    },
+    "mfrw_mes": {"counterfactual_infills": [], "factual_infills": [], "meta_network": "mfrw_mes"},
+    # two networks, with the samples of smallest loss of the joint batch; clipped each by its own norm
+    "co_teaching": {
+        "meta_every": 0,
+        "training_loss": "co_teaching",
+        "training_loss_options": {"forget_rate": 0.4, "warm_up": 0.0},
+        "max_grad_norm": 0.5,
+    },
     # of 7.5 batches an epoch, the half one is dropped: filled, as by default, it would not be that of one process
     "uneven_dropped": CAUSAL | {"dataloader_drop_last": True, "max_steps": 9},
     # two epochs of 60 images, 7.5 batches each; local batch statistics
@@ -106,10 +128,12 @@ def outcome(trainer: CLPTrainer) -> dict:
     """All that was trained or counted, and the log."""
     parts = {"model": trainer.model}
     if trainer.args.meta_every:
-        parts |= {"network": trainer.perturbation_network, "statistics": trainer.learner.statistics}
+        parts |= {"network": trainer.learner.network, "statistics": trainer.learner.statistics}
         parts |= {part.STATE: part for part in trainer.learner.evidence}
     else:
         parts["loss"] = trainer.learner.training_loss
+        if hasattr(trainer.learner, "peer"):
+            parts["peer"] = trainer.learner.peer
     tensors = {
         f"{part}.{name}": tensor.clone()
         for part, module in parts.items()

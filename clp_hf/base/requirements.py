@@ -99,6 +99,22 @@ def refuse_what_hides_parameters(trainer: Trainer) -> None:
         )
 
 
+def refuse_what_splits_networks(trainer: Trainer) -> None:
+    """A second network is trained beside the model, in the same optimizer, which knows of both as they are."""
+    name = trainer.args.training_loss
+    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+        raise ValueError(
+            f"training_loss={name!r} trains two networks, and {'FSDP' if trainer.is_fsdp_enabled else 'DeepSpeed'} "
+            "splits the first one only. Use recipes/accelerate/multi_gpu.yaml (DDP; in the installed package "
+            "clp_hf/recipes/accelerate)."
+        )
+    if trainer.args.n_gpu > 1:
+        raise ValueError(
+            f"training_loss={name!r} does not run in nn.DataParallel, and {trainer.args.n_gpu} GPUs are visible to one "
+            "process. Use `accelerate launch` for one process per GPU, or CUDA_VISIBLE_DEVICES for a single GPU."
+        )
+
+
 def check_half_precision(trainer: Trainer) -> None:
     """Weights that are themselves in half precision lose small updates; a loss scaler does not take them at all."""
     dtypes = {weight.dtype for weight in trainer.model.parameters() if weight.requires_grad}

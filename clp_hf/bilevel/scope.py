@@ -65,6 +65,10 @@ class Classifier:
             return self.head(features)
 
 
+def _logits(logits: Tensor, features: Tensor) -> Tensor:
+    return logits
+
+
 class FullScope:
     """All parameters that are trained look ahead."""
 
@@ -81,9 +85,13 @@ class FullScope:
         features: Tensor,
         recording: Recording,
         penalty: Tensor | None,
+        seen: Callable[[Tensor, Tensor], Tensor] = _logits,
     ) -> TrainingPass:
-        """The training pass as the look-ahead sees it; arguments are what it left."""
-        return TrainingPass(lambda: classifier(pixel_values)[0], logits, recording, penalty)
+        """The training pass as the look-ahead sees it; arguments are what it left.
+
+        With `seen` it is of what that makes of logits and features, in the place of the logits.
+        """
+        return TrainingPass(lambda: seen(*classifier(pixel_values)), seen(logits, features), recording, penalty)
 
     @staticmethod
     def meta_pass(classifier: Classifier, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
@@ -100,10 +108,14 @@ class HeadScope(FullScope):
         return classifier.head
 
     @staticmethod
-    def training_pass(classifier, pixel_values, logits, features, recording, penalty) -> TrainingPass:
+    def training_pass(classifier, pixel_values, logits, features, recording, penalty, seen=_logits) -> TrainingPass:
         """As of `FullScope`: the head on the features, cached."""
         features = features.detach()
-        return TrainingPass(lambda: classifier.classify(features), classifier.classify(features), recording, penalty)
+
+        def forward() -> Tensor:
+            return seen(classifier.classify(features), features)
+
+        return TrainingPass(forward, forward(), recording, penalty)
 
     @staticmethod
     def meta_pass(classifier: Classifier, pixel_values: Tensor) -> tuple[Tensor, Tensor]:

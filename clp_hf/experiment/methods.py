@@ -35,6 +35,10 @@ METHODS = {
     "nce_rce": _plain("nce_rce"),
     "nce_mae": _plain("nce_mae"),
     "l_dmi": _plain("l_dmi"),
+    "mentor_net": _plain("mentor_net"),
+    "co_teaching": _plain("co_teaching"),
+    "jocor": _plain("jocor"),
+    "lff": _plain("lff", train_sampling="random"),
     "isda": _plain("isda"),
     # Balanced sampling would correct the class frequencies twice.
     "class_balanced": _plain("class_balanced", train_sampling="random"),
@@ -66,6 +70,16 @@ METHODS = {
         "perturb_meta_logits": False,
         **NO_CAUSAL_IMAGES,
     },
+    "l2rw": {"meta_network": "l2rw", "meta_in_training_mode": True, **NO_CAUSAL_IMAGES},
+    "meta_saug": {
+        "meta_network": "meta_saug",
+        "meta_in_training_mode": True,
+        "perturbation_start": 0.8,  # before, cross-entropy: 160 of 200 epochs
+        "perturbation_learning_rate": 0.1,
+        "train_sampling": "random",
+        **NO_CAUSAL_IMAGES,
+    },
+    "mfrw_mes": {"meta_network": "mfrw_mes", "meta_in_training_mode": True, **NO_CAUSAL_IMAGES},
     "meta_lp": NO_CAUSAL_IMAGES,
     "clp": {},
     # This one needs the mask of every training image, and no meta set.

@@ -18,7 +18,8 @@ logger = logging.get_logger(__name__)
 # What trainers write; what else lies in the folder is the user's, and stays.
 RESULTS = ("*_results.json", FIGURES_FOLDER)
 WRITTEN = (
-    *RESULTS, "checkpoint-*", "features", *{network.FOLDER for network in META_NETWORKS.values()}, "config.json",
+    *RESULTS, "checkpoint-*", "features", *{network.FOLDER for network in META_NETWORKS.values()} - {None},
+    "config.json",
     "model*.safetensors*", FOLDER, "preprocessor_config.json", "training_args.bin", "trainer_state.json", "README.md",
     RECORD_FILE,
 )  # fmt: skip

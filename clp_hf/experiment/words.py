@@ -119,6 +119,9 @@ CHOICES = {
         "clp": "perturbs the training logits",
         "meta_lp": "clp without causal images",
         "meta_weight_net": "weights the samples",
+        "l2rw": "weights the samples of each batch",
+        "meta_saug": "a long tail, augments features",
+        "mfrw_mes": "weights features and classes",
         "erm": "the plain classifier",
         "background_swap": "other backgrounds, by masks of all images",
         "group_reweighting": "all groups equally often",
@@ -136,6 +139,10 @@ CHOICES = {
         "nce_rce": "wrong labels",
         "nce_mae": "wrong labels",
         "l_dmi": "wrong labels",
+        "mentor_net": "wrong labels, whose loss is large",
+        "co_teaching": "wrong labels, by two networks",
+        "jocor": "wrong labels, by two networks that agree",
+        "lff": "what a second network fails at counts more",
         "isda": "augments features",
         "class_balanced": "a long tail",
         "class_balanced_focal": "a long tail",
@@ -215,9 +222,10 @@ CHOICES = {
 # What the values of an option need, by which help lists them: by option, need -> values.
 NEEDS = {
     "method": {
-        "a meta set": ("clp", "meta_lp", "meta_weight_net", "ssa", "glc"),
+        "a meta set": ("clp", "meta_lp", "meta_weight_net", "l2rw", "meta_saug", "mfrw_mes", "ssa", "glc"),
         "no more than labels": (
-            "erm", "focal", "generalised_cross_entropy", "nce_rce", "nce_mae", "l_dmi", "isda", "class_balanced",
+            "erm", "focal", "generalised_cross_entropy", "nce_rce", "nce_mae", "l_dmi",
+            "mentor_net", "co_teaching", "jocor", "lff", "isda", "class_balanced",
             "class_balanced_focal", "class_balanced_fine_tuning", "ldam", "ldam_drw", "logit_adjustment",
             "balanced_softmax", "ala", "lpl", "risda", "cosine", "crt", "lws", "tde", "self", "jtt", "eiil", "george",
         ),

@@ -15,7 +15,7 @@ Count = Annotated[int, Field(ge=0)]
 Number = Annotated[float, Field(strict=True)]  # of JSON: no text that looks like one
 # Names in a log or in results that are read again; beside them anybody may have logged anything.
 READ = re.compile(
-    r"step|epoch|loss|hard_loss|score|average|train_runtime|(eval|test|perturbation|weight|loss_raised)_.*"
+    r"step|epoch|loss|hard_loss|score|average|train_runtime|(eval|test|perturbation|weight|covariance|feature_weight|loss_raised)_.*"
 )
 WEIGHTS = "weights_fingerprint"  # in an entry of the log: of which weights it tells
 
@@ -61,6 +61,9 @@ META_FACTS = ("infills", *META_SET, "network_parameters")
 FACTS_OF = {
     "clp": META_FACTS,
     "meta-weight-net": META_FACTS,
+    "l2rw": META_FACTS,
+    "meta-saug": META_FACTS,
+    "mfrw-mes": META_FACTS,
     "plain-trainer": ("training_loss", "train_sampling"),
     "hsfm": ("rule", "epochs", "trials"),
     "clp-head": ("rule", "trials", *META_SET, "strengths", "agreement", "swapped_copies"),

@@ -29,7 +29,9 @@ from .ldam import LDAM
 from .lisa import LISA
 from .logit_adjustment import LogitAdjustment
 from .logit_perturbation import LogitPerturbation
+from .mentor_net import MentorNet
 from .risda import RISDA
+from .two_networks import CoTeaching, JoCoR, LearningFromFailure, PairLoss
 from .v_rex import VarianceRiskExtrapolation
 
 TRAINING_LOSSES = {
@@ -57,9 +59,20 @@ TRAINING_LOSSES = {
     "domain_mix": DomainMix,
     "cosine": Cosine,
     "gold_loss_correction": GoldLossCorrection,
+    "mentor_net": MentorNet,
+    "co_teaching": CoTeaching,
+    "jocor": JoCoR,
+    "lff": LearningFromFailure,
 }
 LEARNED = ("corruption",)  # in a first stage
-KNOWN = ("class_counts", "group_counts", "cell_counts", "num_features", *LEARNED)  # of the run, and no options
+KNOWN = (
+    "class_counts",
+    "group_counts",
+    "cell_counts",
+    "num_features",
+    "noise_rate",
+    *LEARNED,
+)  # of the run, and no options
 
 
 def _loss(name: str) -> Callable[..., TrainingLoss]:
@@ -84,6 +97,12 @@ def needs_head(name: str) -> bool:
     return loss.takes_cosines or loss.takes_features
 
 
+def is_pair(name: str) -> bool:
+    """Whether the loss with this name is one of two networks, a `PairLoss`."""
+    loss = TRAINING_LOSSES.get(name)
+    return isinstance(loss, type) and issubclass(loss, PairLoss)
+
+
 def needs_first_stage(name: str) -> bool:
     """Whether the loss with this name needs what a method of two stages learns in its first."""
     return not set(LEARNED).isdisjoint(_arguments(name))
@@ -97,6 +116,7 @@ def build_loss(
     options: Mapping[str, float] | None = None,
     num_features: int | None = None,
     corruption: Tensor | None = None,
+    noise_rate: float | None = None,
 ) -> TrainingLoss:
     """The loss of `TRAINING_LOSSES` with this name, for a training set.
 
@@ -108,6 +128,7 @@ def build_loss(
         options: numbers, in place of the published defaults.
         num_features: d, of the head; for a loss that takes features.
         corruption: (C, C), where a first stage has estimated it.
+        noise_rate: the share of the training images whose label is known to be wrong, where that is known.
 
     Raises:
         ValueError: an unknown name or option (the message lists the valid ones), a bad value, a class without images,
@@ -125,7 +146,7 @@ def build_loss(
             f"{name} needs the corruption matrix of the labels, which is estimated in a first stage: --method glc."
         )
     known = {"class_counts": torch.bincount(labels, minlength=num_labels)}
-    known |= {"num_features": num_features, "corruption": corruption}
+    known |= {"num_features": num_features, "corruption": corruption, "noise_rate": noise_rate}
     if groups is not None:
         if groups.is_floating_point() or groups.min() < 0:
             raise ValueError(f"Groups are integers from 0; found {groups.dtype} from {groups.min()}.")
@@ -147,6 +168,7 @@ __all__ = [
     "AdaptiveLogitAdjustment",
     "BalancedSoftmax",
     "ClassBalanced",
+    "CoTeaching",
     "Cosine",
     "DeterminantMutualInformation",
     "DomainMix",
@@ -155,16 +177,21 @@ __all__ = [
     "GoldLossCorrection",
     "GroupDRO",
     "InformationBottleneckIRM",
+    "JoCoR",
+    "LearningFromFailure",
     "LogitAdjustment",
     "LogitPerturbation",
+    "MentorNet",
     "NCEandMAE",
     "NCEandRCE",
     "Outputs",
+    "PairLoss",
     "TrainingLoss",
     "VarianceRiskExtrapolation",
     "build_loss",
     "effective_number_weights",
     "environments_of_groups",
+    "is_pair",
     "needs_first_stage",
     "needs_groups",
     "needs_head",

@@ -23,15 +23,25 @@ class Outputs(NamedTuple):
     features: Tensor | None = None
     weight: Tensor | None = None
 
+    def joined(self) -> Tensor:
+        """All of them in one vector, for who differentiates through all."""
+        return torch.cat([part.flatten() for part in self])
+
+    def parted(self, joined: Tensor) -> "Outputs":
+        """Of another such vector, the parts, as large as these."""
+        parts = joined.split([part.numel() for part in self])
+        return Outputs(*(part.view_as(own) for part, own in zip(parts, self, strict=True)))
+
 
 class TrainingLoss(nn.Module):
     """A loss that stands in place of the cross-entropy while training; evaluation keeps the cross-entropy.
 
     A constructor takes what it needs to know of the training set, by name: `class_counts`, the number of images of
     every class (C,); `group_counts`, of every group (G,); `cell_counts`, of every class and group (C, G); of the
-    classifier: `num_features`, d, for a loss that takes features; or of a first stage: `corruption`, (C, C), what it
-    has learned of the labels. Its other arguments are options: numbers, with the published defaults. What moves during
-    training is held in buffers, which are saved and resumed.
+    classifier: `num_features`, d, for a loss that takes features; `noise_rate`, the share of the labels that are known
+    to be wrong, or None; or of a first stage: `corruption`, (C, C), what it has learned of the labels. Its other
+    arguments are options: numbers, with the published defaults. What moves during training is held in buffers, which
+    are saved and resumed.
 
     Attributes:
         takes_cosines: whether its logits are cosines of the features with the head's rows. The trainer then keeps these

@@ -1,5 +1,6 @@
 """The perturbation network, its ten inputs, what they are compared with, and the evidence it intervenes on."""
 
+from .advisor import AdvisorNetwork
 from .arguments import PerturbationArguments
 from .base import MetaNetwork
 from .characteristics import (
@@ -23,12 +24,21 @@ from .evidence import (
 )
 from .evidence import NETWORKS as EVIDENCE_NETWORKS
 from .network import ACTIVATIONS, PERTURBED_LOGITS, PerturbationNetwork
+from .of_batch import BatchHyperparameters
 from .optimizers import OPTIMIZERS, build_optimizer
+from .reweighting import LearnedWeights
+from .semantic_directions import SemanticDirections
 from .statistics import ClassStatistics
 from .weight import WeightNetwork
 
 # by the value of `meta_network`
-META_NETWORKS = {network.NAME: network for network in (PerturbationNetwork, WeightNetwork)}
+META_NETWORKS = {
+    "perturbation": PerturbationNetwork,
+    "weight": WeightNetwork,
+    "l2rw": LearnedWeights,
+    "meta_saug": SemanticDirections,
+    "mfrw_mes": AdvisorNetwork,
+}
 
 __all__ = [
     "ACTIVATIONS",
@@ -40,15 +50,19 @@ __all__ = [
     "NONE",
     "OPTIMIZERS",
     "PERTURBED_LOGITS",
+    "AdvisorNetwork",
     "BackgroundEvidence",
     "BackgroundProbe",
+    "BatchHyperparameters",
     "ClassStatistics",
     "Evidence",
     "Evidences",
+    "LearnedWeights",
     "MetaNetwork",
     "OnlineProbe",
     "PerturbationArguments",
     "PerturbationNetwork",
+    "SemanticDirections",
     "Sources",
     "WeightNetwork",
     "build_optimizer",

@@ -28,16 +28,25 @@ class MetaNetwork(nn.Module):
         TITLE, CAPTION: of the picture of its levels over training, by group or class.
         config: the arguments it was built with.
         characteristics: names of its inputs, in their order.
+        takes_features: whether the features (n, d) are inputs too, behind the characteristics, and `training_loss` and
+            `raises_loss` take `losses.Outputs` in the place of the logits.
+        progress: the share of the training that is done, in [0, 1); set before every batch.
+        at_rest: whether the look-ahead takes no step, the training loss being 0 where the hypergradient is taken.
+        OF_BATCH: whether it is made anew in every batch (`BatchHyperparameters`), and then has no `FOLDER`.
     """
 
     NAME: str
-    FOLDER: str
+    FOLDER: str | None
     CARD: str
     LEVEL: str
     TITLE: str
     CAPTION: str
     config: dict[str, Any]
     characteristics: tuple[str, ...]
+    takes_features = False
+    progress = 0.0
+    at_rest = False
+    OF_BATCH = False
 
     def __init__(self):
         super().__init__()
@@ -46,13 +55,17 @@ class MetaNetwork(nn.Module):
         self.register_buffer("_recent_labels", None, persistent=False)
 
     @classmethod
-    def of(cls, settings: Any, num_labels: int, class_proportions: Tensor) -> "MetaNetwork":
+    def of(
+        cls, settings: Any, num_labels: int, class_proportions: Tensor, class_counts: Tensor, num_features: int
+    ) -> "MetaNetwork":
         """The network for a training set.
 
         Args:
             settings: has the fields of `CLPTrainingArguments`.
             num_labels: C.
             class_proportions: (C,), the share of every class in the training set.
+            class_counts: (C,), the images of every class; of a stream 1.
+            num_features: d, of the classifier.
         """
         raise NotImplementedError
 
@@ -75,6 +88,13 @@ class MetaNetwork(nn.Module):
         batch = characteristics, labels
         kept = batch if self.recent is None else map(torch.cat, zip(self.recent, batch, strict=True))
         self.recent = tuple(values[-RECENT:] for values in kept)
+
+    def begin_batch(self, characteristics: Tensor, labels: Tensor) -> None:
+        """Before anything else is done with a batch of inputs (n, k) and their labels (n,)."""
+
+    def hyperparameters(self, labels: Tensor) -> list[Tensor]:
+        """In what the hypergradient is taken, for a batch with these labels (n,)."""
+        return list(self.parameters())
 
     def update_statistics(self, characteristics: Tensor) -> None:
         """Take a batch of inputs (n, k) into the running statistics, where there are any."""
@@ -115,6 +135,16 @@ class MetaNetwork(nn.Module):
     def signal(self, derivative: Tensor, labels: Tensor) -> Tensor:
         """(n,), positive where a sample should weigh more, from the derivative of the meta loss in the output."""
         raise NotImplementedError
+
+    def save_beside(self, folder: str | os.PathLike) -> None:
+        """Write it into its `FOLDER` in that of a classifier."""
+        self.save_pretrained(Path(folder) / self.FOLDER)
+
+    def load_beside(self, folder: str | os.PathLike) -> None:
+        """Become what was written there."""
+        network = type(self).from_pretrained(folder).to(next(self.parameters()).device)
+        self.load_state_dict(network.state_dict())
+        self.recent = network.recent
 
     def save_pretrained(self, folder: str | os.PathLike) -> None:
         """Write `config.json`, `model.safetensors` and, after training, `characteristics.safetensors` to a folder."""

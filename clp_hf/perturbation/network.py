@@ -111,7 +111,7 @@ class PerturbationNetwork(MetaNetwork):
         nn.init.zeros_(self.output.bias)
 
     @classmethod
-    def of(cls, settings: Any, num_labels: int, class_proportions: Tensor) -> "PerturbationNetwork":
+    def of(cls, settings: Any, num_labels: int, class_proportions: Tensor, **facts: Any) -> "PerturbationNetwork":
         """As of `MetaNetwork`; the margin of every evidence is an input."""
         return cls(
             num_labels,

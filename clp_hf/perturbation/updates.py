@@ -20,12 +20,12 @@ class NetworkUpdates:
         means: take in what the log tells of an update.
 
     Attributes:
-        optimizer: that of Ω, which no wrapper may skip between micro-batches.
+        optimizer: that of Ω, which no wrapper may skip between micro-batches; None for Ω of a batch.
     """
 
     def __init__(self, network: MetaNetwork, settings: Any, means: Means):
         self.network, self.settings, self.means = network, settings, means
-        self.optimizer = build_optimizer(network, settings)
+        self.optimizer = None if network.OF_BATCH else build_optimizer(network, settings)
         self._failed_in_a_row = 0
 
     def take(self, gradient: Hypergradient, optimizer: torch.optim.Optimizer, step: int) -> bool:
@@ -37,7 +37,8 @@ class NetworkUpdates:
             step: of training.
 
         Returns:
-            Whether it was taken: a step that is not finite would poison Ω, and through it the classifier, for good.
+            Whether it was taken, by Ω of a batch whether it can be: a step that is not finite would poison Ω, and
+            through it the classifier, for good.
 
         Raises:
             NonFiniteError: none of many updates in a row was finite.
@@ -54,6 +55,14 @@ class NetworkUpdates:
             )
         if skip:
             return False
+        if self.optimizer is not None:
+            self._step(gradient, optimizer)
+        self.means.add("meta_loss", gradient.outer_loss)
+        self.means.add("hypergradient_direct", norm(gradient.direct))
+        self.means.add("hypergradient_indirect", norm(gradient.indirect))
+        return True
+
+    def _step(self, gradient: Hypergradient, optimizer: torch.optim.Optimizer) -> None:
         for parameter, part in zip(self.network.parameters(), gradient.total, strict=True):
             parameter.grad = part
         if self.settings.perturbation_follows_schedule:
@@ -62,7 +71,3 @@ class NetworkUpdates:
             self.optimizer.param_groups[0]["lr"] = self.settings.perturbation_learning_rate * share
         self.optimizer.step()
         self.optimizer.zero_grad()
-        self.means.add("meta_loss", gradient.outer_loss)
-        self.means.add("hypergradient_direct", norm(gradient.direct))
-        self.means.add("hypergradient_indirect", norm(gradient.indirect))
-        return True

@@ -35,7 +35,7 @@ class WeightNetwork(MetaNetwork):
         self.output = nn.Linear(hidden_size, 1)
 
     @classmethod
-    def of(cls, settings: Any, num_labels: int, class_proportions: Tensor) -> "WeightNetwork":
+    def of(cls, settings: Any, num_labels: int, class_proportions: Tensor, **facts: Any) -> "WeightNetwork":
         """As of `MetaNetwork`."""
         return cls(hidden_size=settings.perturbation_hidden_size)
 

@@ -13,7 +13,8 @@ SAMPLINGS = {
 }  # fmt: skip
 METHODS = {
     "afr": "AFR", "clp-head": "CLP head", "crt": "cRT", "dfr": "DFR", "group-dro-head": "GroupDRO of the head",
-    "gsr": "GSR", "hsfm": "HSFM", "jtt": "JTT of the head", "lws": "LWS", "meta-weight-net": "Meta-Weight-Net",
+    "gsr": "GSR", "hsfm": "HSFM", "jtt": "JTT of the head", "l2rw": "L2RW", "lws": "LWS", "meta-saug": "MetaSAug",
+    "meta-weight-net": "Meta-Weight-Net", "mfrw-mes": "MFRW-MES",
     "regression": "balanced regression", "self": "SELF", "tde": "De-confound-TDE",
 }  # fmt: skip
 

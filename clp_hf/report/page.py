@@ -150,7 +150,7 @@ def _run_facts(row: Row) -> list[tuple[str, str]]:
         without = f"; {unusable} of them without a usable mask, left out of the augmentation" if unusable else ""
         told.append(("Meta set", f"{facts['meta_size']} clean images, {facts['meta_source']}{without}"))
     parameters = f"{cost['parameters']:,} parameters"
-    if "network_parameters" in facts:
+    if facts.get("network_parameters"):
         parameters += f", and {facts['network_parameters']:,} of the network that training alone uses"
     told.append(("Classifier", parameters))
     runtimes = [run.runtime for run in row.runs if run.runtime is not None]

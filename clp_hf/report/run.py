@@ -99,7 +99,10 @@ def load_runs(folders: Sequence[str | Path]) -> tuple[list[Run], list[LeftOut]]:
 def _load(folder: Path, name: str) -> Run:
     check_files(folder, WRITTEN_BY)
     record = RunRecord.load(folder)
-    network, kind = None, {network.CARD: network for network in META_NETWORKS.values()}.get(record.method)
+    network, kind = (
+        None,
+        {network.CARD: network for network in META_NETWORKS.values() if network.FOLDER}.get(record.method),
+    )
     if kind is not None:
         check_files(folder, {f"{kind.FOLDER}/{file}": "trainer.save_model()" for file in FILES})
         network = _network(folder, kind, record)

@@ -28,6 +28,11 @@ class Means:
         for cell, total, size in zip(present.tolist(), totals, sizes.tolist(), strict=True):
             self.add(f"{name}_{cell}", total, size)
 
+    def add_where(self, name: str, values: Tensor, members: Tensor) -> None:
+        """Take in those of `values` (n,) that are `members`, bool (n,); nothing where none is."""
+        if members.any():
+            self.add(name, values[members].sum(), int(members.sum()))
+
     def keep(self) -> Callable[[], None]:
         """What it returns brings back what has been taken in until now."""
         kept = dict(self._sums), dict(self._weights)

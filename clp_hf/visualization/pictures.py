@@ -98,7 +98,7 @@ def _perturbations(history, label_names, group_names) -> Iterator[Picture]:
     for kind, keys in (("group", group_names), ("class", label_names)):
         names = one_line_each(keys or [])
         titles = {f"{index}": name for index, name in enumerate(names)}
-        for told in META_NETWORKS.values():
+        for told in {network.NAME: network for network in reversed(META_NETWORKS.values())}.values():
             if series := logged_each(history, f"{told.NAME}_{kind}_", titles):
                 title = told.TITLE.format(kind)
                 yield _lines(f"{told.NAME}_by_{kind}", title, told.CAPTION, series, told.LEVEL, order=names)

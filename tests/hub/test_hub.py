@@ -583,6 +583,6 @@ def test_templates(make_trainer):
     with pytest.raises(
         ValueError,
         match="no template 'erm'; choose one of afr, base, clp-head, clp, crt, dfr, group-dro-head, gsr, hsfm, jtt, "
-        "lws, meta-weight-net, plain-",
+        "l2rw, lws, meta-saug, meta-weight-net, mfrw-mes, plain-",
     ):
         render("erm")

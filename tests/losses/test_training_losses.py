@@ -24,6 +24,7 @@ from clp_hf.losses import (
     Outputs,
     build_loss,
     effective_number_weights,
+    is_pair,
 )
 
 COUNTS = torch.tensor([100, 10, 5])
@@ -319,6 +320,44 @@ def test_every_loss_is_built_by_its_name_with_published_defaults():
         loss = build_loss(name, TRAIN_LABELS, 2, TRAIN_GROUPS, num_features=3, corruption=torch.eye(2))
         batch = {"pixel_values": torch.zeros(4, 3, 2, 2), "labels": TRAIN_LABELS, "group": TRAIN_GROUPS}
         outputs = Outputs(torch.zeros(4, 2), torch.zeros(4, 3), torch.zeros(2, 3))
+        if is_pair(name):
+            assert torch.isfinite(torch.stack(loss(outputs.logits, outputs.logits, TRAIN_LABELS)[:2])).all()
+            continue
         assert torch.isfinite(loss.of_batch(lambda pixel_values, outputs=outputs: outputs, batch))
     assert build_loss("ldam", TRAIN_LABELS, 2).reweight_from == 1.0
     assert build_loss("focal", TRAIN_LABELS, 2, options={"gamma": 1}).gamma == 1
+
+
+# ---- MentorNet -------------------------------------------------------------------------------------------------------
+
+
+def test_mentor_net_weighs_by_a_moving_percentile():
+    loss = build_loss("mentor_net", torch.tensor([0, 1]), 2, options={"percentile": 0.5, "decay": 0.75})
+    first, second = torch.tensor([0.9, 0.5, 0.1]), torch.tensor([0.6, 0.3, 0.2])
+    labels = torch.zeros(3, dtype=torch.long)
+
+    def of(probabilities):
+        return loss(torch.stack([probabilities.log(), (1 - probabilities).log()], dim=1), labels).item()
+
+    losses = -first.log()
+    assert of(first) == pytest.approx((losses[0] + losses[1]).item() / 3)  # the third is 1.6 above their median
+    threshold = 0.75 * losses[1] - 0.25 * second.log()[1]
+    of(second)
+    assert loss.threshold.item() == pytest.approx(threshold.item())
+    above = loss.weights(threshold + torch.tensor([-1.0, 0.25, 0.5, 3.0]))
+    assert above.tolist() == pytest.approx([1, 0.75, 0.5, 0])
+    loss.eval()
+    of(first)
+    assert loss.threshold.item() == pytest.approx(threshold.item())
+
+
+def test_self_paced_learning_is_mentor_net_without_softness():
+    loss = build_loss("mentor_net", torch.tensor([0, 1]), 2, options={"softness": 0.0})
+    loss.threshold.fill_(0.7)
+    assert loss.weights(torch.tensor([0.1, 0.7, 0.8])).tolist() == [1, 1, 0]
+
+
+@pytest.mark.parametrize("options", [{"percentile": 0.0}, {"percentile": 1.1}, {"softness": -1}, {"decay": 1.0}])
+def test_mentor_net_refuses_bad_options(options):
+    with pytest.raises(ValueError, match=rf"{next(iter(options))} is "):
+        build_loss("mentor_net", torch.tensor([0, 1]), 2, options=options)
