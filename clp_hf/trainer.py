@@ -225,7 +225,7 @@ class CLPTrainer(PublishingTrainer):
         With `meta_network="weight"` they are `weight_size`, `weight_class_<c>` and `weight_group_<g>`, means of the
         sample weights. For each evidence `evidence_<kind>_agreement`, the share of samples of which it finds their own
         class the likeliest: near 1 in a biased training set, near 1 / C where it says nothing. With every method
-        `swapped_share`, of the training images the share that `train_infills` put before another background; and
+        `swapped_share`, of the training images the share that `train_infills` changed; and
         `steps_skipped`, where steps were left out because they were not finite.
         """
         if "loss" in logs:

@@ -179,12 +179,18 @@ CHOICES = {
         "shuffle": "its pixels permuted",
         "tile": "the background, tiled",
         "inpaint": "by a model",
+        "colour": "the object's colour alone",
+        "texture": "a patch of the object, tiled",
+        "shape": "its outline alone",
     },
     "factual_infills": {
         "random": "noise",
         "shuffle": "its pixels permuted",
         "mix_rand": "that of another class",
         "fgsm": "attacked",
+        "colour": "the object in another colour",
+        "texture": "the object with another surface",
+        "shape": "the object bent",
     },
     "evidence": {
         "background": "needs all masks",
@@ -208,6 +214,11 @@ CHOICES = {
     "profile": {"exponential": "falls from class to class", "step": "half of the classes are rare"},
     "noise": {"flip": "to similar classes", "uniform": "to any class"},
     "protocol": {"clt": "classes", "alt": "attributes", "glt": "both"},
+    "spurious": {
+        "digit": "in the background",
+        "colour": "of the object",
+        "texture": "of the object",
+    },
     "train_backbone": {"erm": "plainly", "clp": "with CLP"},
     "meta_boxes": {"centre": "the middle of the image", "grabcut": "what GrabCut finds"},
 }

@@ -178,6 +178,23 @@ def test_dominoes(run, tmp_path):
     assert {f"test_accuracy_group_{name}" for name in groups} <= set(results)
 
 
+def test_dominoes_whose_colour_lies(run, tmp_path):
+    names = ["automobile", "truck"]
+    objects = to_folder(tmp_path / "cifar10", train=named(55, names), test=named(10, names, seed=1))
+    digits = to_folder(tmp_path / "mnist", train=named(50, ["0", "1"]), test=named(10, ["0", "1"], seed=1))
+    output, results = run(
+        "dominoes", "--dataset_name", objects, "--digits", digits, "--n_train", "80", "--n_validation", "20",
+        "--n_test", "20", "--correlation", "0.9", *SMALL, "--image_size", "32", "--meta_samples", "2",
+        "--spurious", "colour", "--counterfactual_infills", "colour", "--factual_infills", "colour", "mix_rand",
+        "--train_infills", "colour",
+    )  # fmt: skip
+    found = rows(output)
+    groups = {"automobile_hue_0": "36", "automobile_hue_180": "4", "truck_hue_0": "4", "truck_hue_180": "36"}
+    assert {name: found[name] for name in groups} == groups
+    assert "were changed, each by one of: colour" in (tmp_path / "run" / "README.md").read_text()
+    assert {f"test_accuracy_group_{name}" for name in groups} <= set(results)
+
+
 def test_dominoes_that_need_more_objects_than_there_are(run, tmp_path):
     names = ["automobile", "truck"]
     objects = to_folder(tmp_path / "cifar10", train=named(20, names), test=named(10, names, seed=1))
