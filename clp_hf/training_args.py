@@ -113,8 +113,8 @@ class CLPTrainingArguments(PerturbationArguments, PublishedArguments):
             "help": "How training images are drawn: random (each once an epoch), class or group (with replacement, all "
             "classes or groups equally often), group_subset (with replacement, out of as many images of every group as "
             "the smallest has), weight (with replacement, as the weights of the images are, which a first stage has "
-            "learned), class_late (class in the end) or expanding (as many of every group, then more and more). Holds "
-            "for the plain Trainer (meta_every=0) too."
+            "learned), class_late (class in the end), expanding (as many of every group, then more and more) or "
+            "environments (random and weight in turn). Holds for the plain Trainer (meta_every=0) too."
         },
     )
     train_sampling_options: dict | str | None = field(

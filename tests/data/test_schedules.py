@@ -119,3 +119,19 @@ def test_the_trainer_knows_how_long_the_training_is(make_trainer):
     assert sampler.images == 6 * 8
     start = list(islice(sampler, 60))
     assert len(set(start[: round(0.8 * 48)])) == round(0.8 * 48)
+
+
+def test_environments_take_turns():
+    """Half of the images as they are, each once at most; half by their weights, in turn."""
+
+    class Weighted(Imbalanced):
+        def __init__(self):
+            super().__init__()
+            self.weight = [0.0] * 40 + [1.0, 3.0]
+
+    sampler = ScheduledSampler(build_schedule("environments"), SeededDataset(Weighted(), 0), 42, 0)
+    drawn = torch.tensor(list(sampler))
+    natural, weighted = drawn[::2], drawn[1::2]
+    assert len(natural.unique()) == len(natural) == 21
+    assert set(weighted.tolist()) == {40, 41}
+    assert (weighted == 41).sum() > (weighted == 40).sum()
