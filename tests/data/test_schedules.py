@@ -18,6 +18,7 @@ class Imbalanced(Squares):
         super().__init__(42)
         self.group = [0] * 24 + [1] * 6 + [2] * 6 + [3] * 2 + [4] * 3 + [5]
         self.labels = [group // 2 for group in self.group]
+        self.weight = [1.0 + index % 3 for index in range(42)]
 
 
 def epochs(name, count, options=None, seed=0):
@@ -99,9 +100,11 @@ def test_expanding_needs_groups(make_trainer):
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_a_resumed_run_draws_as_an_uninterrupted_one(make_trainer, tmp_path, name):
     """In its second epoch, of 60 images, 7.5 batches each."""
+    data = Squares(60)
+    data.weight = [1.0 + index % 3 for index in range(60)]
     settings = {
-        "meta_every": 0, "train_sampling": name, "save_strategy": "steps", "save_steps": 9, "max_steps": 12,
-        "save_only_model": False,
+        "train_dataset": data, "meta_every": 0, "train_sampling": name, "save_strategy": "steps", "save_steps": 9,
+        "max_steps": 12, "save_only_model": False,
     }  # fmt: skip
 
     def parameters(trainer):
@@ -127,7 +130,7 @@ def test_environments_take_turns():
     class Weighted(Imbalanced):
         def __init__(self):
             super().__init__()
-            self.weight = [0.0] * 40 + [1.0, 3.0]
+            self.weight = [0.0] * 40 + [1.0, 9.0]
 
     sampler = ScheduledSampler(build_schedule("environments"), SeededDataset(Weighted(), 0), 42, 0)
     drawn = torch.tensor(list(sampler))
