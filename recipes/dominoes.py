@@ -2,7 +2,6 @@
 
     clp-hf train dominoes                                # MNIST's 0 and 1, CIFAR-10's automobiles and trucks
     clp-hf train dominoes --digits path/to/mnist --dataset_name path/to/cifar10 --method meta_lp --compare
-    clp-hf train dominoes --correlation 0.99 --n_train 4000
     clp-hf train dominoes --spurious colour --counterfactual_infills colour --factual_infills colour
 
 Of the training images 95 % have the digit of their class, 0 above an automobile and 1 above a truck; in validation and
@@ -34,7 +33,7 @@ class RecipeArguments(MethodArguments):
     spurious: str = field(
         default="digit",
         metadata={
-            "help": "What nearly always tells the class: the digit, or colour or texture of the object itself.",
+            "help": "What tells the class: the digit, or the object's own colour or texture.",
             "choices": ["digit", "colour", "texture"],
         },
     )

@@ -219,11 +219,6 @@ CHOICES = {
     "profile": {"exponential": "falls from class to class", "step": "half of the classes are rare"},
     "noise": {"flip": "to similar classes", "uniform": "to any class"},
     "protocol": {"clt": "classes", "alt": "attributes", "glt": "both"},
-    "spurious": {
-        "digit": "in the background",
-        "colour": "of the object",
-        "texture": "of the object",
-    },
     "train_backbone": {"erm": "plainly", "clp": "with CLP"},
 }
 

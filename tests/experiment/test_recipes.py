@@ -161,12 +161,14 @@ def named(per_class, names, seed=0):
     return data.cast_column("label", ClassLabel(names=names))
 
 
-@pytest.mark.parametrize("recipe", ["cifar_longtail", "cifar_noisy"])
-def test_training_images_of_cifar_have_boxes(run, tiny_cifar, tmp_path, recipe):
+@pytest.mark.parametrize(
+    ("recipe", "own"), [("cifar_longtail", ["--imbalance_ratio", "9"]), ("cifar_noisy", ["--noise", "uniform"])]
+)
+def test_training_images_of_cifar_have_boxes(run, tiny_cifar, tmp_path, recipe, own):
     """Without which `train_infills` refuses to train."""
     flags = ["--dataset_name", tiny_cifar, "--model_name_or_path", "cifar_resnet20", "--image_size", "16"]
     flags += ["--method", "erm", "--train_infills", "mix_rand", "--meta_samples", "2", "--meta_images", "6"]
-    run(recipe, *flags)
+    run(recipe, *flags, *own)
     log = json.loads((tmp_path / "run" / "trainer_state.json").read_text())["log_history"]
     assert max(entry.get("swapped_share", 0) for entry in log) > 0
 
