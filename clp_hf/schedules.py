@@ -14,7 +14,7 @@ class Schedule:
     """What is drawn when. Its arguments are options: numbers, with the published defaults.
 
     Attributes:
-        COLUMN: of the training set, that it goes by: `labels` or `group`.
+        COLUMN: of the training set, that it goes by: `labels`, `group` or `weight`.
     """
 
     COLUMN = "labels"
@@ -107,7 +107,28 @@ class GroupExpansion(Schedule):
         return pool[torch.randperm(len(pool), generator=generator)], 1.0
 
 
-SCHEDULES: dict[str, Callable[..., Schedule]] = {"class_late": ClassBalancedLate, "expanding": GroupExpansion}
+class TwoEnvironments(Schedule):
+    """Images as they are and images by their weights, in turn: half of what is drawn is of each.
+
+    Invariant feature learning (Tang et al. 2022, Algorithm 1, with two environments). An epoch has as many images as
+    there are, so that it sees half of them as they are.
+    """
+
+    COLUMN = "weight"
+
+    def stage(self, done: float, generator: torch.Generator) -> tuple[Tensor, float]:
+        """As of `Schedule`."""
+        half = (len(self.values) + 1) // 2
+        natural = torch.randperm(len(self.values), generator=generator)[:half]
+        weighted = torch.multinomial(self.values.double(), half, replacement=True, generator=generator)
+        return torch.stack([natural, weighted], 1).flatten(), 1.0
+
+
+SCHEDULES: dict[str, Callable[..., Schedule]] = {
+    "class_late": ClassBalancedLate,
+    "expanding": GroupExpansion,
+    "environments": TwoEnvironments,
+}
 
 
 def build_schedule(name: str, options: Mapping[str, Any] | None = None) -> Schedule:

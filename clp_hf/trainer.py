@@ -235,8 +235,8 @@ class CLPTrainer(PublishingTrainer):
         sample weights. Losses of two networks log `weight_group_<g>`, `weight_clean` and `weight_noisy`. For each
         evidence `evidence_<kind>_agreement`, the share of samples of which it finds their own class the likeliest: near
         1 in a biased training set, near 1 / C where it says nothing. With every method `swapped_share`,
-        of the training images the share that `train_infills` put before another background; and `steps_skipped`, where
-        steps were left out because they were not finite.
+        of the training images the share that `train_infills` changed; and `steps_skipped`, where steps were left out
+        because they were not finite.
         """
         if "loss" in logs:
             logs |= self.learner.means.take(gather_object)

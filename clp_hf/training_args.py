@@ -68,14 +68,15 @@ class CLPTrainingArguments(PerturbationArguments, PublishedArguments):
         default_factory=lambda: ["tile"],
         metadata={
             "help": "How the foreground of counterfactual meta images is filled, each image by one of: "
-            f"{', '.join(COUNTERFACTUAL_INFILLS)}. Empty together with factual_infills: Meta-LP, which needs no masks."
+            f"{', '.join(COUNTERFACTUAL_INFILLS)}; the last three keep that of the object alone. Empty "
+            "together with factual_infills: Meta-LP, which needs no masks."
         },
     )
     factual_infills: list[str] = field(
         default_factory=lambda: ["mix_rand"],
         metadata={
             "help": "How the background of factual meta images is filled, each image by one of: "
-            f"{', '.join(FACTUAL_INFILLS)}."
+            f"{', '.join(FACTUAL_INFILLS)}; the last three change the object instead, at random."
         },
     )
     mask_shape: str = field(
@@ -112,8 +113,8 @@ class CLPTrainingArguments(PerturbationArguments, PublishedArguments):
             "help": "How training images are drawn: random (each once an epoch), class or group (with replacement, all "
             "classes or groups equally often), group_subset (with replacement, out of as many images of every group as "
             "the smallest has), weight (with replacement, as the weights of the images are, which a first stage has "
-            "learned), class_late (class in the end) or expanding (as many of every group, then more and more). Holds "
-            "for the plain Trainer (meta_every=0) too."
+            "learned), class_late (class in the end), expanding (as many of every group, then more and more) or "
+            "environments (random and weight in turn). Holds for the plain Trainer (meta_every=0) too."
         },
     )
     train_sampling_options: dict | str | None = field(
@@ -126,9 +127,9 @@ class CLPTrainingArguments(PerturbationArguments, PublishedArguments):
     train_infills: list[str] = field(
         default_factory=list,
         metadata={
-            "help": "Put training images before another background, each by one of: "
-            f"{', '.join(FACTUAL_INFILLS)}; mix_rand is that of an image of another class in the batch. Needs masks in "
-            "the training set; holds for every method, the plain Trainer (meta_every=0) too."
+            "help": "Put training images before another background, or change the object's colour, texture or shape, "
+            f"each by one of: {', '.join(FACTUAL_INFILLS)}; mix_rand is the background of an image of another class in "
+            "the batch. Needs masks in the training set; holds for every method, the plain Trainer (meta_every=0) too."
         },
     )
     train_infill_share: float = field(

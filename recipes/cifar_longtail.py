@@ -5,12 +5,13 @@
     clp-hf train cifar_longtail --method meta_lp --class_prior true --perturbation_learning_rate 1e-4
     clp-hf train cifar_longtail --preset paper               # the paper's method too
     clp-hf train cifar_longtail --dataset_name path/to/parquet_folder --num_train_epochs 10
+    clp-hf train cifar_longtail --meta_boxes grabcut --train_boxes grabcut --saliency_weight 0.4
 
 A tenth of the training images is held out, balanced, for validation and the meta set (ten of every class); the tail is
 made of the others: the canonical split of `clp_hf.data.long_tail`, whatever the seed. CIFAR has no masks: causal
-images use a box in the middle of the image. --class_prior begins at logit adjustment: of what is meta-learned the best.
-Network, optimizer and schedule are the paper's; --num_train_epochs shortens the schedule in proportion. Writes what
-recipes/waterbirds.py does.
+images, saliency and --train_infills use a box in the middle of the image, or those that a segmenter finds.
+--class_prior begins at logit adjustment: of what is meta-learned the best. Network, optimizer and schedule are the
+paper's; --num_train_epochs shortens the schedule in proportion. Writes what recipes/waterbirds.py does.
 """
 
 from dataclasses import dataclass, field
@@ -43,6 +44,7 @@ DEFAULTS = {
     "validation_fraction": 0.1,
     "crop_padding": 4,
     "meta_boxes": "centre",
+    "train_boxes": "centre",
     "model_name_or_path": "cifar_resnet32",
     "freeze_batch_norm": False,
     "output_dir": "runs/cifar_longtail",

@@ -9,7 +9,7 @@ CLT: superclasses long-tailed, the classes of each balanced; GLT: both, and no c
 training images is held out for validation and the meta set (ten of every class) before the tail is made; validation and
 test are balanced. The splits are the same whatever the seed. The worst group is the worst class; the checkpoint is
 chosen by accuracy, the mean over classes, since few validation images of a class are left. CIFAR has no masks, so the
-default method is Meta-LP; CLP uses a box in the middle of the meta images. Network and schedule are those of
+default method is Meta-LP; CLP uses a box in the middle of the images. Network and schedule are those of
 recipes/cifar_longtail.py with a ResNet-20. Writes what recipes/waterbirds.py does.
 """
 

@@ -2,13 +2,15 @@
 
     clp-hf train dominoes                                # MNIST's 0 and 1, CIFAR-10's automobiles and trucks
     clp-hf train dominoes --digits path/to/mnist --dataset_name path/to/cifar10 --method meta_lp --compare
-    clp-hf train dominoes --correlation 0.99 --n_train 4000
+    clp-hf train dominoes --spurious colour --counterfactual_infills colour --factual_infills colour
 
 Of the training images 95 % have the digit of their class, 0 above an automobile and 1 above a truck; in validation and
 test half of them, so that all four groups are equal. Each split takes its images from the same split of its sources; a
 fifth of the training images is validation where there is none. No automobile or truck is used twice. Digits repeat
-within their split where there are too few of them. The mask is the lower half. The data are the same whatever the
-seed, and a meta set of ten images of every group is taken out of validation. Writes what recipes/waterbirds.py does.
+within their split where there are too few of them. With --spurious colour or texture the digit says nothing: the
+automobile or truck itself has a colour, or stripes, that nearly always tell which. The mask is the lower half. The data
+are the same whatever the seed, and a meta set of ten images of every group is taken out of validation. Writes what
+recipes/waterbirds.py does.
 """
 
 from dataclasses import dataclass, field
@@ -16,7 +18,7 @@ from dataclasses import dataclass, field
 import waterbirds
 
 from clp_hf import CLPTrainingArguments
-from clp_hf.data import dominoes, load_classification_dataset
+from clp_hf.data import dominoes, load_classification_dataset, misleading_objects
 from clp_hf.experiment import DataArguments, Experiment, MethodArguments, ModelArguments, run_recipe
 
 DIGITS, OBJECTS = ["0", "1"], ["automobile", "truck"]
@@ -27,6 +29,13 @@ class RecipeArguments(MethodArguments):
     digits: str = field(default="ylecun/mnist", metadata={"help": "Digits: a Hub name, a folder or a parquet file."})
     correlation: float = field(
         default=0.95, metadata={"help": "Share of the training images that have the digit of their class."}
+    )
+    spurious: str = field(
+        default="digit",
+        metadata={
+            "help": "What tells the class: the digit, or the object's own colour or texture.",
+            "choices": ["digit", "colour", "texture"],
+        },
     )
     n_train: int = field(default=8000, metadata={"help": "Training images."})
     n_validation: int = field(default=2000, metadata={"help": "Validation images, before the meta set is taken out."})
@@ -65,11 +74,13 @@ def build(
         recipe.n_train,
         recipe.n_validation,
         recipe.n_test,
-        correlation=recipe.correlation,
+        correlation=recipe.correlation if recipe.spurious == "digit" else 1 / len(DIGITS),
         repeat_top=True,
         top_classes=DIGITS,
         bottom_classes=OBJECTS,
     )
+    if recipe.spurious != "digit":
+        splits = misleading_objects(splits, recipe.spurious, correlation=recipe.correlation)
     data.image_column = data.label_column = data.class_names = None  # which were of the source
     data.train_split, data.validation_split, data.test_split = "train", None, None
     return Experiment(data, model, training, splits=splits)

@@ -45,6 +45,7 @@ DEFAULTS = {
     "image_size": 112,
     "crop_scale": 0.08,
     "meta_boxes": "centre",
+    "train_boxes": "centre",
     "model_name_or_path": "resnext50_32x4d",
     "pretrained": False,
     "freeze_batch_norm": False,

@@ -7,6 +7,7 @@ import torch
 from torch import Generator, Tensor
 
 from ..utils.names import did_you_mean
+from .appearance import FACTUAL_REGIONS
 from .background_attack import DEFAULT_EPSILON
 from .infills import COUNTERFACTUAL_INFILLS, FACTUAL_INFILLS, composite, draw_donors
 from .inpainting import Inpainter, build_inpainter
@@ -125,7 +126,6 @@ class CausalAugmentation:
         # The result is picked from all parts at once: writing rows into a copy of the batch is several times slower.
         parts, position, size = [pixel_values], torch.arange(len(role), device=role.device), len(role)
         for kind, infills in self.infills.items():
-            region = masks[kind] if kind == Role.COUNTERFACTUAL else 1 - masks[kind]
             if not infills and (role == kind).any():
                 raise ValueError(f"The batch has {kind.name.lower()} rows, but {kind.name.lower()}_infills is empty.")
             choice = (draw * len(infills)).long()
@@ -134,6 +134,7 @@ class CausalAugmentation:
                 if len(rows) == 0:
                     continue
                 more = self._arguments(name, rows, pixel_values, labels, mask, generator, logits_fn, donors)
+                region = _region(kind, name, masks[kind], mask)
                 kept, hole = pixel_values.index_select(0, rows), region.index_select(0, rows)
                 filled = infill(self._to_pixels(kept), hole, generator, **more)
                 parts.append(composite(kept, self._normalize(filled), hole))
@@ -172,6 +173,8 @@ class CausalAugmentation:
                 "logits_fn": lambda pixels: logits_fn(self._normalize(pixels)),
                 "epsilon": self.fgsm_epsilon,
             }
+        if name in FACTUAL_REGIONS:
+            return {"foreground": mask.shaped("exact").index_select(0, rows)}
         return {}
 
     def _to_pixels(self, pixel_values: Tensor) -> Tensor:
@@ -180,6 +183,16 @@ class CausalAugmentation:
 
     def _normalize(self, pixels: Tensor) -> Tensor:
         return (pixels - self.mean.to(pixels)) / self.std.to(pixels)
+
+
+def _region(kind: Role, name: str, shaped: Tensor, mask: Masks) -> Tensor:
+    """What an infill replaces: the object of a counterfactual image, the background of a factual one; or its object."""
+    if kind == Role.COUNTERFACTUAL:
+        return shaped
+    if name not in FACTUAL_REGIONS:
+        return 1 - shaped
+    shape = FACTUAL_REGIONS[name]
+    return shaped if shape is None else mask.shaped(shape)
 
 
 def _rows_of(parts: Sequence[Tensor], index: Tensor) -> Tensor:

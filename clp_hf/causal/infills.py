@@ -4,7 +4,8 @@ Every infill is called as `infill(images, region, generator, **more)`:
 
 - `images` `(n, channels, height, width)`, float, in pixel space [0, 1];
 - `region` `(n, 1, height, width)`, binary: 1 = the pixels to be replaced. It is the mask `r` for a counterfactual
-  image and `1 − r` for a factual one; each image has some pixels of both kinds;
+  image and `1 − r` for a factual one, but for those that change the object itself (`appearance.py`); each image has
+  some pixels of both kinds;
 - `generator`, the only source of randomness, on any device.
 
 It returns x̂ for the whole image; `composite` puts it where the region is (Eq. 2 and 4). All work on the whole batch
@@ -14,14 +15,14 @@ at once, on the device of the images.
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from . import appearance
 from .background_attack import fgsm
-from .draws import random_integers, random_normal, random_uniform
+from .draws import random_clouds, random_integers, random_normal, random_uniform
 from .inpainting import Inpainter
+from .tiling import mirrored, take_pixels
 
-NOISE_GRID = 4
 NOISE_SIGMA = 0.2
 
 
@@ -40,8 +41,7 @@ def random(images: Tensor, region: Tensor, generator: Generator) -> Tensor:
 
     The low frequencies are a 4 × 4 grid of uniform values per channel, interpolated bilinearly: soft coloured clouds.
     """
-    grid = random_uniform((*images.shape[:2], NOISE_GRID, NOISE_GRID), generator, images.device)
-    clouds = F.interpolate(grid, size=images.shape[2:], mode="bilinear", align_corners=True)
+    clouds = random_clouds(images.shape, generator, images.device)
     return clouds.add_(random_normal(images.shape, generator, images.device), alpha=NOISE_SIGMA).clamp_(0, 1)
 
 
@@ -60,7 +60,7 @@ def shuffle(images: Tensor, region: Tensor, generator: Generator) -> Tensor:
     # Row by row, as many pixels of the region in random order as in reading order: the former replace the latter.
     source = order.masked_select(inside.gather(1, order))
     index = torch.arange(num_pixels, device=device).repeat(num_images, 1).masked_scatter_(inside, source)
-    return _take_pixels(images, index)
+    return take_pixels(images, index)
 
 
 def tile(images: Tensor, region: Tensor, generator: Generator) -> Tensor:
@@ -71,9 +71,9 @@ def tile(images: Tensor, region: Tensor, generator: Generator) -> Tensor:
     has.
     """
     top, left, height, width = largest_rectangle(region)
-    rows = top + _mirrored(torch.arange(images.shape[2], device=images.device) - top, height)
-    columns = left + _mirrored(torch.arange(images.shape[3], device=images.device) - left, width)
-    return _take_pixels(images, (rows[:, :, None] * images.shape[3] + columns[:, None, :]).flatten(1))
+    rows = top + mirrored(torch.arange(images.shape[2], device=images.device) - top, height)
+    columns = left + mirrored(torch.arange(images.shape[3], device=images.device) - left, width)
+    return take_pixels(images, (rows[:, :, None] * images.shape[3] + columns[:, None, :]).flatten(1))
 
 
 def inpaint(images: Tensor, region: Tensor, generator: Generator, *, inpainter: Inpainter) -> Tensor:
@@ -151,12 +151,14 @@ COUNTERFACTUAL_INFILLS: dict[str, Callable[..., Tensor]] = {
     "shuffle": shuffle,
     "tile": tile,
     "inpaint": inpaint,
+    **appearance.COUNTERFACTUAL,
 }
 FACTUAL_INFILLS: dict[str, Callable[..., Tensor]] = {
     "random": random,
     "shuffle": shuffle,
     "mix_rand": mix_rand,
     "fgsm": fgsm,
+    **appearance.FACTUAL,
 }
 
 
@@ -198,14 +200,3 @@ def _first_true(values: Tensor) -> Tensor:
     length = values.shape[-1]
     # Much faster than argmax, and exact: float32 holds all integers up to 2²⁴.
     return length - (values * torch.arange(length, 0, -1.0, device=values.device)).amax(-1).long()
-
-
-def _mirrored(offset: Tensor, period: Tensor) -> Tensor:
-    """Fold offsets into [0, period): there and back again."""
-    phase = offset % (2 * period)
-    return torch.minimum(phase, 2 * period - 1 - phase)
-
-
-def _take_pixels(images: Tensor, index: Tensor) -> Tensor:
-    """Pixel p of image i becomes pixel `index[i, p]` of it; `index` `(n, height · width)`."""
-    return images.flatten(2).gather(2, index[:, None].expand(-1, images.shape[1], -1)).view_as(images)

@@ -1,4 +1,4 @@
-"""Causal images in training: images of a training batch before another background."""
+"""Causal images in training: images of a training batch before another background, or with another object's look."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -16,8 +16,9 @@ from .sampling import Role
 class TrainingImages:
     """Puts a random share of the images of a training batch before another background; their labels stay.
 
-    With `mix_rand` the background is that of an image of another class in the batch. Images whose mask is empty or
-    full, and with `mix_rand` those for which the batch has no such donor, stay as they are.
+    With `colour`, `texture` and `shape` the background stays, and the object has another one. With `mix_rand` the
+    background is that of an image of another class in the batch. Images whose mask is empty or full, and with
+    `mix_rand` those for which the batch has no such donor, stay as they are.
 
     Args:
         augmentation: has factual infills.
@@ -49,7 +50,7 @@ class TrainingImages:
 
         Returns:
             The columns of the batch, `mask` as `Masks`, which are those of the new images too; and `swapped`, bool
-            (n,): whose background is not its own.
+            (n,): which were changed.
         """
         labels = batch["labels"]
         if "mask" not in batch:

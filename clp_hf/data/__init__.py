@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .scenarios.glt import generalised_long_tail
     from .scenarios.label_noise import flip_noise, similar_classes, uniform_noise
     from .scenarios.long_tail import index_hash, long_tail
+    from .scenarios.misleading_objects import misleading_objects
     from .scenarios.pseudo_attributes import add_pseudo_attributes
     from .transforms import EvalTransform, PaddedCropTransform, ProcessorTransform, TrainTransform
 
@@ -33,6 +34,7 @@ __all__ = [
     "index_hash",
     "load_classification_dataset",
     "long_tail",
+    "misleading_objects",
     "similar_classes",
     "uniform_noise",
 ]
@@ -56,6 +58,7 @@ __getattr__, __dir__ = lazy_names(
         "index_hash": ".scenarios.long_tail",
         "load_classification_dataset": ".loading",
         "long_tail": ".scenarios.long_tail",
+        "misleading_objects": ".scenarios.misleading_objects",
         "similar_classes": ".scenarios.label_noise",
         "uniform_noise": ".scenarios.label_noise",
     },

@@ -49,7 +49,7 @@ def refuse_two_readings(split: Dataset, role: str) -> None:
     """
     where = f"Column 'box', split {role!r}"
     boxes = np.asarray([_four_numbers(box, f"{where}, index {index}") for index, box in enumerate(split["box"][:])])
-    boxes, sizes = boxes.reshape(-1, 4), _sizes(split, role)
+    boxes, sizes = boxes.reshape(-1, 4), image_sizes(split, role)
     if len(boxes) and all(_fits(_corners(boxes, name, sizes), sizes) for name in ("xyxy", "xywh")):
         raise ValueError(
             f"{where}: boxes such as {boxes[0].tolist()} lie in their images whether they are left, top, right, bottom "
@@ -70,7 +70,7 @@ def _converted(split: Dataset, role: str, box_format: str) -> Dataset:
             f"{len(boxes)}, no number is larger than 1: these are shares of the image and not pixels ({box_format}). "
             f"Set box_format to one of {relative} (YOLO's is the last)."
         )
-    sizes = _sizes(split, role)
+    sizes = image_sizes(split, role)
     corners = _corners(boxes, box_format, sizes)
     if wrong := np.flatnonzero(~(corners[:, 2:] > corners[:, :2]).all(1)).tolist():
         raise ValueError(
@@ -144,7 +144,7 @@ def _area(corners: np.ndarray) -> np.ndarray:
     return np.prod(np.maximum(corners[:, 2:] - corners[:, :2], 0), axis=1)
 
 
-def _sizes(split: Dataset, role: str) -> np.ndarray:
+def image_sizes(split: Dataset, role: str) -> np.ndarray:
     """Width and height of every image, (n, 2), from its header; turned as its EXIF data say."""
     rows = split.select_columns("image").cast_column("image", ImageFeature(decode=False)).with_format(None)
     sizes = []

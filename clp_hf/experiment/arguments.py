@@ -10,7 +10,6 @@ from typing import Any
 
 from ..data.columns import Columns
 from ..discovery.ways import WAYS
-from ..segmentation.boxes import METHODS as BOX_METHODS
 from ..utils.names import did_you_mean
 from .console import ConsoleArguments
 from .help import HelpShown, asked_for, show
@@ -95,15 +94,16 @@ class DataArguments(Columns):
     meta_boxes: str | None = field(
         default=None,
         metadata={
-            "help": "Boxes around the object for meta images that have neither mask nor box.",
-            "choices": list(BOX_METHODS),
+            "help": "Boxes around the object for meta images that have neither mask nor box: centre (the middle of the "
+            "image), grabcut, or by a segmentation model of transformers, a Hub name or a folder. Their masks are kept "
+            "in the cache, and made once."
         },
     )
     train_boxes: str | None = field(
         default=None,
         metadata={
-            "help": "The same for training images, which then have saliency too, and are donors of backgrounds.",
-            "choices": list(BOX_METHODS),
+            "help": "The same for training images, which then have saliency and train_infills too, and are donors of "
+            "backgrounds."
         },
     )
 

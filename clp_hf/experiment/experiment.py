@@ -51,9 +51,12 @@ def hub_kwargs(model_args: ModelArguments) -> dict[str, Any]:
     return {name: getattr(model_args, name) for name in ("revision", "cache_dir", "token", "trust_remote_code")}
 
 
-def _boxed(images: Dataset, method: str | None) -> Dataset:
+def _boxed(images: Dataset, method: str | None, name: str, model_args: ModelArguments) -> Dataset:
     """The images, with boxes where they have neither mask nor box and a method to find some is given."""
-    return add_boxes(images, method) if method and not {"mask", "box"} & set(images.column_names) else images
+    if not method or {"mask", "box"} & set(images.column_names):
+        return images
+    given = {key: getattr(model_args, key) for key in ("cache_dir", "token", "trust_remote_code")}
+    return add_boxes(images, method, name=name, **given)
 
 
 class Experiment:
@@ -143,12 +146,12 @@ class Experiment:
         meta = None
         if split != "none":
             meta, splits[split] = self._split_meta_set(splits[split], data_args)
-            meta = _boxed(meta, data_args.meta_boxes)
+            meta = _boxed(meta, data_args.meta_boxes, "meta set", model_args)
         if data_args.max_train_samples is not None:
             splits["train"] = self._subset(splits["train"], data_args.max_train_samples)
         if scenario is not None:
             splits["train"] = scenario(splits["train"])
-        splits["train"] = _boxed(splits["train"], data_args.train_boxes)
+        splits["train"] = _boxed(splits["train"], data_args.train_boxes, "train", model_args)
         self.splits = splits
         cells = "group" if has_groups else "label"
         self.card_details = CardDetails(

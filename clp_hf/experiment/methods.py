@@ -5,7 +5,7 @@ from dataclasses import MISSING, replace
 from typing import Any
 
 from ..perturbation import evidence_names
-from ..stages import eiil, george, glc, jtt, ssa
+from ..stages import cnc, eiil, george, glc, ifl, jtt, logit_correction, ssa
 from ..training_args import CLPTrainingArguments
 from .two_stages import Stages
 
@@ -52,6 +52,7 @@ METHODS = {
     "ala": _plain("ala", train_sampling="random"),
     "lpl": _plain("lpl", train_sampling="random"),
     "risda": _plain("risda", train_sampling="random"),
+    "csa": _plain("context_shift", train_sampling="class"),
     # These need the group of every training image; the batches are those of their papers.
     "group_reweighting": _plain(train_sampling="group"),
     "group_dro": _plain("group_dro", train_sampling="group"),
@@ -98,6 +99,22 @@ STAGED = {
     # As in their papers the groups that these find are GroupDRO's. EIIL's first network has one epoch.
     "eiil": Stages(NATURAL, eiil, METHODS["group_dro"], share=EARLY),
     "george": Stages(METHODS["erm"], george, METHODS["group_dro"]),
+    # So that a batch has positives and negatives; Liu et al. draw images as they are, and correct for that.
+    "cnc": Stages(
+        NATURAL, cnc, METHODS["erm"] | {"training_loss": "correct_n_contrast", "train_sampling": "group"}, share=EARLY
+    ),
+    "logit_correction": Stages(
+        METHODS["generalised_cross_entropy"] | {"train_sampling": "random"},
+        logit_correction,
+        METHODS["erm"] | {"training_loss": "logit_correction", "train_sampling": "random"},
+        share=EARLY,
+    ),
+    "ifl": Stages(
+        NATURAL,
+        ifl,
+        METHODS["erm"] | {"training_loss": "invariant_features", "train_sampling": "environments"},
+        share=0.6,  # as of its authors
+    ),
     "ssa": Stages(METHODS["erm"], ssa, METHODS["group_dro"], needs="meta groups"),
     "glc": Stages(
         NATURAL,

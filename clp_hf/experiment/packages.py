@@ -6,6 +6,7 @@ from transformers import TrainingArguments
 from transformers.utils import logging
 
 from ..base.requirements import check_installed
+from ..segmentation.boxes import check_box_method
 from ..utils.extras import missing, refuse_missing
 from .arguments import DataArguments, ModelArguments
 
@@ -26,8 +27,10 @@ def check_packages(runs: Sequence[TrainingArguments], data: DataArguments, model
     for args in runs:
         check_installed(args)
     for name in ("meta_boxes", "train_boxes"):
-        if getattr(data, name) == "grabcut":
+        if (method := getattr(data, name)) == "grabcut":
             refuse_missing(f"--{name} grabcut", "cv2")
+        elif method:
+            check_box_method(method, f"--{name}")
     if model.attribution:
         refuse_missing("--attribution", "pytorch_grad_cam", "matplotlib")
     elif runs[0].should_log and (problem := missing("A card with pictures", "matplotlib")):

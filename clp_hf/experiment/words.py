@@ -159,6 +159,7 @@ CHOICES = {
         "ala": "a long tail",
         "lpl": "a long tail",
         "risda": "a long tail",
+        "csa": "a long tail, in borrowed contexts",
         "hsfm": "edits features for the hardest images",
         "dfr": "trains on as many images of every group",
         "gsr": "weights the training images by groups",
@@ -166,6 +167,9 @@ CHOICES = {
         "jtt": "trains on what a first one gets wrong",
         "eiil": "group_dro of inferred environments",
         "george": "group_dro of clusters",
+        "cnc": "contrasts what a first one mistakes",
+        "logit_correction": "by what a biased one predicts",
+        "ifl": "rare attributes, by what a first one doubts",
         "ssa": "group_dro of groups spread from the meta set",
         "glc": "wrong labels, by the meta set's clean ones",
         "regression": "classes, or groups, count alike",
@@ -178,6 +182,7 @@ CHOICES = {
         "weight": "as a first stage has it",
         "class_late": "classes in the end",
         "expanding": "groups at first, then ever more",
+        "environments": "random and weight in turn",
     },
     "meta_split": {"validation": "it has clean labels", "train": "validation stays whole"},
     "counterfactual_infills": {
@@ -186,12 +191,18 @@ CHOICES = {
         "shuffle": "its pixels permuted",
         "tile": "the background, tiled",
         "inpaint": "by a model",
+        "colour": "the object's colour alone",
+        "texture": "a patch of the object, tiled",
+        "shape": "its outline alone",
     },
     "factual_infills": {
         "random": "noise",
         "shuffle": "its pixels permuted",
         "mix_rand": "that of another class",
         "fgsm": "attacked",
+        "colour": "the object in another colour",
+        "texture": "the object with another surface",
+        "shape": "the object bent",
     },
     "evidence": {
         "background": "needs all masks",
@@ -216,7 +227,6 @@ CHOICES = {
     "noise": {"flip": "to similar classes", "uniform": "to any class"},
     "protocol": {"clt": "classes", "alt": "attributes", "glt": "both"},
     "train_backbone": {"erm": "plainly", "clp": "with CLP"},
-    "meta_boxes": {"centre": "the middle of the image", "grabcut": "what GrabCut finds"},
 }
 
 # What the values of an option need, by which help lists them: by option, need -> values.
@@ -227,7 +237,8 @@ NEEDS = {
             "erm", "focal", "generalised_cross_entropy", "nce_rce", "nce_mae", "l_dmi",
             "mentor_net", "co_teaching", "jocor", "lff", "isda", "class_balanced",
             "class_balanced_focal", "class_balanced_fine_tuning", "ldam", "ldam_drw", "logit_adjustment",
-            "balanced_softmax", "ala", "lpl", "risda", "cosine", "crt", "lws", "tde", "self", "jtt", "eiil", "george",
+            "balanced_softmax", "ala", "lpl", "risda", "csa", "cosine", "crt", "lws", "tde", "self", "ifl", "jtt",
+            "eiil", "george", "cnc", "logit_correction",
         ),
         "the group of every training image": (
             "group_reweighting", "group_dro", "lisa", "subg", "pde", "irm", "ib_irm", "v_rex", "coral", "domain_mix",
@@ -326,6 +337,10 @@ OTHER_VALUES = {
         **dict.fromkeys(("subsample", "subsampling", "group_subsampling"), "subg"),
         **dict.fromkeys(("classifier_retraining", "decoupling"), "crt"),
         **dict.fromkeys(("just_train_twice",), "jtt"),
+        **dict.fromkeys(("correct_n_contrast", "correct-n-contrast"), "cnc"),
+        **dict.fromkeys(("lc",), "logit_correction"),
+        **dict.fromkeys(("context_shift", "context_shift_augmentation"), "csa"),
+        **dict.fromkeys(("invariant_feature_learning", "invariant_features"), "ifl"),
         **dict.fromkeys(("de_confound_tde", "deconfound_tde", "de-confound-tde"), "tde"),
         **dict.fromkeys(("gold_loss_correction", "gold"), "glc"),
     },

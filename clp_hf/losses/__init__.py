@@ -13,7 +13,9 @@ from .adaptive_logit_adjustment import AdaptiveLogitAdjustment
 from .balanced_softmax import BalancedSoftmax
 from .base import Outputs, TrainingLoss
 from .class_balanced import ClassBalanced, effective_number_weights
+from .context_shift import ContextShift
 from .coral import CORAL
+from .correct_n_contrast import CorrectNContrast
 from .cosine import Cosine
 from .determinant_mutual_information import DeterminantMutualInformation
 from .domain_mix import DomainMix
@@ -23,11 +25,13 @@ from .generalised_cross_entropy import GeneralisedCrossEntropy
 from .gold_loss_correction import GoldLossCorrection
 from .group_dro import GroupDRO
 from .ib_irm import InformationBottleneckIRM
+from .invariant_features import InvariantFeatures
 from .irm import IRM
 from .isda import ISDA
 from .ldam import LDAM
 from .lisa import LISA
 from .logit_adjustment import LogitAdjustment
+from .logit_correction import LogitCorrection
 from .logit_perturbation import LogitPerturbation
 from .mentor_net import MentorNet
 from .risda import RISDA
@@ -63,6 +67,10 @@ TRAINING_LOSSES = {
     "co_teaching": CoTeaching,
     "jocor": JoCoR,
     "lff": LearningFromFailure,
+    "context_shift": ContextShift,
+    "invariant_features": InvariantFeatures,
+    "correct_n_contrast": CorrectNContrast,
+    "logit_correction": LogitCorrection,
 }
 LEARNED = ("corruption",)  # in a first stage
 KNOWN = (
@@ -169,6 +177,8 @@ __all__ = [
     "BalancedSoftmax",
     "ClassBalanced",
     "CoTeaching",
+    "ContextShift",
+    "CorrectNContrast",
     "Cosine",
     "DeterminantMutualInformation",
     "DomainMix",
@@ -177,9 +187,11 @@ __all__ = [
     "GoldLossCorrection",
     "GroupDRO",
     "InformationBottleneckIRM",
+    "InvariantFeatures",
     "JoCoR",
     "LearningFromFailure",
     "LogitAdjustment",
+    "LogitCorrection",
     "LogitPerturbation",
     "MentorNet",
     "NCEandMAE",

@@ -4,10 +4,13 @@ Each is a function of what the first stage left, a `Reference`, with the method'
 """
 
 from .base import Learned, Reference
+from .cnc import cnc
 from .eiil import eiil
 from .george import george
 from .glc import glc
+from .ifl import ifl
 from .jtt import jtt
+from .logit_correction import logit_correction
 from .ssa import ssa
 
-__all__ = ["Learned", "Reference", "eiil", "george", "glc", "jtt", "ssa"]
+__all__ = ["Learned", "Reference", "cnc", "eiil", "george", "glc", "ifl", "jtt", "logit_correction", "ssa"]

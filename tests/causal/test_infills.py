@@ -37,8 +37,9 @@ def blobs(count, height, width, seed):
 
 
 def test_the_registries_hold_the_infills_of_the_paper():
-    assert list(COUNTERFACTUAL_INFILLS) == ["grey", "random", "shuffle", "tile", "inpaint"]
-    assert list(FACTUAL_INFILLS) == ["random", "shuffle", "mix_rand", "fgsm"]
+    others = ["colour", "texture", "shape"]  # section 5
+    assert list(COUNTERFACTUAL_INFILLS) == ["grey", "random", "shuffle", "tile", "inpaint", *others]
+    assert list(FACTUAL_INFILLS) == ["random", "shuffle", "mix_rand", "fgsm", *others]
 
 
 @pytest.mark.parametrize("infill", SIMPLE)

@@ -69,5 +69,5 @@ def test_contact_sheet_of_every_infill(tmp_path):
     sheet = contact_sheet(images, mask, labels, classifier)
     for folder in {str(tmp_path), os.environ.get("CLP_HF_PICTURES", str(tmp_path))}:
         sheet.save(Path(folder) / "infills.png")
-    assert sheet.size == (11 * 100, 14 + 4 * 100)
+    assert sheet.size == (17 * 100, 14 + 4 * 100)
     assert (tmp_path / "infills.png").stat().st_size > 50_000  # not a blank sheet

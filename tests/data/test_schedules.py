@@ -18,6 +18,7 @@ class Imbalanced(Squares):
         super().__init__(42)
         self.group = [0] * 24 + [1] * 6 + [2] * 6 + [3] * 2 + [4] * 3 + [5]
         self.labels = [group // 2 for group in self.group]
+        self.weight = [1.0 + index % 3 for index in range(42)]
 
 
 def epochs(name, count, options=None, seed=0):
@@ -99,9 +100,11 @@ def test_expanding_needs_groups(make_trainer):
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_a_resumed_run_draws_as_an_uninterrupted_one(make_trainer, tmp_path, name):
     """In its second epoch, of 60 images, 7.5 batches each."""
+    data = Squares(60)
+    data.weight = [1.0 + index % 3 for index in range(60)]
     settings = {
-        "meta_every": 0, "train_sampling": name, "save_strategy": "steps", "save_steps": 9, "max_steps": 12,
-        "save_only_model": False,
+        "train_dataset": data, "meta_every": 0, "train_sampling": name, "save_strategy": "steps", "save_steps": 9,
+        "max_steps": 12, "save_only_model": False,
     }  # fmt: skip
 
     def parameters(trainer):
@@ -119,3 +122,19 @@ def test_the_trainer_knows_how_long_the_training_is(make_trainer):
     assert sampler.images == 6 * 8
     start = list(islice(sampler, 60))
     assert len(set(start[: round(0.8 * 48)])) == round(0.8 * 48)
+
+
+def test_environments_take_turns():
+    """Half of the images as they are, each once at most; half by their weights, in turn."""
+
+    class Weighted(Imbalanced):
+        def __init__(self):
+            super().__init__()
+            self.weight = [0.0] * 40 + [1.0, 9.0]
+
+    sampler = ScheduledSampler(build_schedule("environments"), SeededDataset(Weighted(), 0), 42, 0)
+    drawn = torch.tensor(list(sampler))
+    natural, weighted = drawn[::2], drawn[1::2]
+    assert len(natural.unique()) == len(natural) == 21
+    assert set(weighted.tolist()) == {40, 41}
+    assert (weighted == 41).sum() > (weighted == 40).sum()

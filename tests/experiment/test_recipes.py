@@ -161,6 +161,18 @@ def named(per_class, names, seed=0):
     return data.cast_column("label", ClassLabel(names=names))
 
 
+@pytest.mark.parametrize(
+    ("recipe", "own"), [("cifar_longtail", ["--imbalance_ratio", "9"]), ("cifar_noisy", ["--noise", "uniform"])]
+)
+def test_training_images_of_cifar_have_boxes(run, tiny_cifar, tmp_path, recipe, own):
+    """Without which `train_infills` refuses to train."""
+    flags = ["--dataset_name", tiny_cifar, "--model_name_or_path", "cifar_resnet20", "--image_size", "16"]
+    flags += ["--method", "erm", "--train_infills", "mix_rand", "--meta_samples", "2", "--meta_images", "6"]
+    run(recipe, *flags, *own)
+    card = (tmp_path / "run" / "README.md").read_text()
+    assert "stood before another background, made by: mix_rand" in card
+
+
 def test_dominoes(run, tmp_path):
     names = ["airplane", "automobile", "truck"]
     objects = to_folder(tmp_path / "cifar10", train=named(50, names), test=named(10, names, seed=1))
@@ -175,6 +187,23 @@ def test_dominoes(run, tmp_path):
     groups = {"automobile_0": "36", "automobile_1": "4", "truck_0": "4", "truck_1": "36"}
     assert {name: found[name] for name in groups} == groups
     assert "checkpoint by worst_group_accuracy on 12 validation images" in output  # 20, less the meta set
+    assert {f"test_accuracy_group_{name}" for name in groups} <= set(results)
+
+
+def test_dominoes_whose_colour_lies(run, tmp_path):
+    names = ["automobile", "truck"]
+    objects = to_folder(tmp_path / "cifar10", train=named(55, names), test=named(10, names, seed=1))
+    digits = to_folder(tmp_path / "mnist", train=named(50, ["0", "1"]), test=named(10, ["0", "1"], seed=1))
+    output, results = run(
+        "dominoes", "--dataset_name", objects, "--digits", digits, "--n_train", "80", "--n_validation", "20",
+        "--n_test", "20", "--correlation", "0.9", *SMALL, "--image_size", "32", "--meta_samples", "2",
+        "--spurious", "colour", "--counterfactual_infills", "colour", "--factual_infills", "colour", "mix_rand",
+        "--train_infills", "colour",
+    )  # fmt: skip
+    found = rows(output)
+    groups = {"automobile_hue_0": "36", "automobile_hue_180": "4", "truck_hue_0": "4", "truck_hue_180": "36"}
+    assert {name: found[name] for name in groups} == groups
+    assert "were changed, each by one of: colour" in (tmp_path / "run" / "README.md").read_text()
     assert {f"test_accuracy_group_{name}" for name in groups} <= set(results)
 
 
