@@ -7,7 +7,7 @@ from pathlib import Path
 import datasets
 from datasets import Dataset, DatasetDict, load_dataset, load_dataset_builder, load_from_disk
 from huggingface_hub import constants
-from huggingface_hub.errors import GatedRepoError, RevisionNotFoundError
+from huggingface_hub.errors import RevisionNotFoundError
 
 from ..utils.connection import hub_failure
 from .embedded import embedded_birds
@@ -50,8 +50,9 @@ def read_splits(
         revision: of a Hub data set: a branch, tag or commit; by default main.
 
     Raises:
-        ConnectionError: the Hub cannot be reached, or gives no such data set, or not to this user. ValueError: a folder or file that is read as no data set, or not
-            whole, or that names files outside it; says what was found, and the way.
+        ConnectionError: the Hub cannot be reached, or gives no such data set, or not to this user. ValueError: a folder
+            or file that is read as no data set, or not whole, or that names files outside it; says what was found, and
+            the way.
     """
     if isinstance(name_or_path, DatasetDict):
         return read_from(name_or_path, None)
@@ -136,7 +137,7 @@ def _read_hub(
 def _refused(name: str, reason: Exception, revision: str | None) -> str:
     """Why the Hub gave no data set, and what to do."""
     why = f"({type(reason).__name__}: {reason}). "
-    if isinstance(reason.__cause__, GatedRepoError):
+    if "is a gated dataset" in str(reason):  # which is not said by its type, nor by that of its cause
         page = f"{constants.ENDPOINT}/datasets/{name}"
         return f"{why}It is gated: accept its terms on {page}, and log in (hf auth login) or give --token."
     if isinstance(reason.__cause__, RevisionNotFoundError):

@@ -46,8 +46,8 @@ FIND_GROUPS_BEFORE = (
     "names."
 )
 SAME = (
-    "Validation and test are the same images, those of the test split that are not in the meta set: no training image is "
-    "held out, and what is selected by them is not measured by them."
+    "Validation and test are the same images, those of the test split that are not in the meta set: no training image "
+    "is held out, and what is selected by them is not measured by them."
 )
 
 

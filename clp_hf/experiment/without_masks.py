@@ -1,4 +1,4 @@
-"""Data without masks, where the recipe's settings need some: what is learned by instead, chosen and said before training."""
+"""Data without masks, where the recipe's settings need some: what is learned by instead, chosen and said."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ def needed_masks(experiment: Experiment, args: CLPTrainingArguments, given: Cont
     Args:
         experiment: whose training and meta images have masks, or boxes, or not.
         args: of the run.
-        given: names of the arguments that the user gave. What these need is refused later, and not left out.
+        given: names of the arguments that the user gave. Where these need masks, nothing is left out: it is refused
+            later.
     """
     has_masks = experiment.train.has_mask
     meta_has_masks = has_masks if experiment.meta is None else experiment.meta.has_mask
@@ -45,7 +46,7 @@ def needed_masks(experiment: Experiment, args: CLPTrainingArguments, given: Cont
         found["evidence"] = args.evidence
     if not has_masks and not meta_has_masks and args.saliency_weight:
         found["saliency_weight"] = args.saliency_weight
-    return {name: value for name, value in found.items() if name not in given}
+    return {} if {*found} & {*given} else found
 
 
 def instead(experiment: Experiment, args: CLPTrainingArguments, given: Container[str]) -> dict[str, Any]:
@@ -124,5 +125,4 @@ def made_masks(dataset_name: str) -> str | None:
     if not path.is_file():
         return None
     made_of = json.loads(path.read_text(encoding="utf-8"))["settings"]["dataset_name"]
-    same = made_of == dataset_name or (Path(made_of).exists() and Path(made_of).resolve() == Path(dataset_name).resolve())
-    return folder if same else None
+    return folder if Path(made_of).resolve() == Path(dataset_name).resolve() else None
