@@ -1,10 +1,11 @@
 """A Hugging Face Hub on loopback: the part of its HTTP API with which `huggingface_hub` pushes and loads models, and
 `datasets` loads data sets.
 
-Repositories live in memory, as lists of commits on one branch; those of data sets are called `datasets/…`. What decides how clients behave is as on the Hub: large
-and binary files go through LFS to a store on another host, `resolve` answers with the ETag and the commit, a private
-repository is not found without a token, of a gated one everybody sees what there is and only users with a token get
-files, and an unknown token is refused wherever it is shown. Xet is not offered.
+Repositories live in memory, as lists of commits on one branch; those of data sets are called `datasets/…`. What decides
+how clients behave is as on the Hub: large and binary files go through LFS to a store on another host, `resolve` answers
+with the ETag and the commit, a private repository is not found without a token, of a gated one everybody sees what
+there is and only users with a token get files, and an unknown token is refused wherever it is shown. Xet is not
+offered.
 """
 
 import base64
