@@ -33,6 +33,8 @@ SCENARIOS = {
     "cifar_longtail": (LONG_TAIL_METHODS, {**CIFAR_BUDGET, "num_train_epochs": 20}),
     "cifar_noisy": (NOISE_METHODS, {**CIFAR_BUDGET, "num_train_epochs": 8}),  # of four times as many images
     "cifar_superclasses": (SUPERCLASS_METHODS, {**CIFAR_BUDGET, "num_train_epochs": 20}),
+    "imagenet_lt": (LONG_TAIL_METHODS, {}),
+    "inaturalist": (LONG_TAIL_METHODS, {}),
     "imagenet_glt": (LONG_TAIL_METHODS, {}),
     "coco_glt": (LONG_TAIL_METHODS, {}),
     "waterbirds": (GROUP_METHODS, {}),

@@ -18,7 +18,10 @@ from clp_hf.experiment.launch import run_here
 from clp_hf.experiment.presets import settled
 from clp_hf.hub.record import RunRecord
 
-SCENARIOS = ("waterbirds", "celeba", "metashift", "cifar_longtail", "cifar_noisy", "imagenet_glt", "coco_glt")
+SCENARIOS = (
+    "waterbirds", "celeba", "metashift", "cifar_longtail", "cifar_noisy", "imagenet_lt", "inaturalist", "imagenet_glt",
+    "coco_glt",
+)  # fmt: skip
 SMALL = ("--model_name_or_path", "cifar_resnet20", "--image_size", "16")
 
 
@@ -43,7 +46,7 @@ def read(recipe, monkeypatch, tmp_path):
 
 
 def required(name):
-    return ("--split_folder", "splits") if name.endswith("_glt") else ()
+    return ("--split_folder", "splits") if name.endswith(("_glt", "_lt")) else ()
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
