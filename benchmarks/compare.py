@@ -5,9 +5,13 @@
     python benchmarks/compare.py --scenario cifar_noisy --results benchmarks/results/cifar10_flip_40 \\
         --dataset_name PATH/TO/cifar10 --noise flip --noise_rate 0.4 --methods clp --sweeps saliency_weight
     python benchmarks/compare.py --scenario waterbirds --results benchmarks/results/embedded --methods erm clp
+    python benchmarks/compare.py --table 6 --results runs/table_6 --dataset_name PATH/TO/waterbirds
     python benchmarks/compare.py --scenario cifar_noisy --results benchmarks/results/cifar10_flip_40_features \\
         --dataset_name PATH/TO/cifar10 --noise flip --noise_rate 0.4 --max_train_samples 10000 --methods erm meta_lp \\
         --frozen_features FOLDER --model_name_or_path tf_efficientnet_lite0 --image_size 96
+
+--table 2, 3, 5, 6, 7 or 8 is that table of the paper: it names scenario, methods and columns, and runs every setting of
+them that the command line leaves open, each in a folder of its own; --preset paper gives its networks and budgets too.
 
 A scenario is a recipe: its arguments and defaults hold, but for the budgets below. Every method gets the same data,
 meta set held out, epochs, optimizer, image augmentation and, but for those that are about it, sampling; of each run the
@@ -20,7 +24,6 @@ same command goes on after an interruption, and writes `table.md` and the plots 
 file that was made with other settings is refused.
 """
 
-import argparse
 import importlib
 import json
 import multiprocessing
@@ -32,9 +35,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,29 +48,38 @@ import plots  # noqa: E402
 import torch  # noqa: E402
 from common import write_record  # noqa: E402
 from frozen_features import freeze  # noqa: E402
+from paper_tables import TABLES, joined  # noqa: E402
+from scenario_arguments import read_scenario  # noqa: E402
 from tables import NOT_OF_THE_SCENARIO, by_method, caption, table, without_folder  # noqa: E402
-from transformers import HfArgumentParser  # noqa: E402
 from transformers.utils.logging import disable_progress_bar  # noqa: E402
 from variants import (  # noqa: E402
+    OF_DATA,
     OWN_SETTINGS,
     SCENARIOS,
     SWEEPS,
     TRAINER_SETTINGS,
     VARIANTS,
     changes_images,
+    of_training,
     variant,
 )
 
-from clp_hf import CLPTrainingArguments  # noqa: E402
 from clp_hf.data.groups import counts  # noqa: E402
-from clp_hf.experiment import PRESETS, DataArguments, ModelArguments, configured, parse_arguments  # noqa: E402
-from clp_hf.experiment.help import asked_for  # noqa: E402
+from clp_hf.experiment import (  # noqa: E402
+    STAGED,
+    configured,
+)
+from clp_hf.experiment.staging import run_method  # noqa: E402
+from clp_hf.experiment.without_masks import instead  # noqa: E402
 
 
 @dataclass
 class BenchmarkArguments:
-    scenario: str = field(metadata={"help": f"A recipe, out of: {', '.join(SCENARIOS)}."})
     results: str = field(metadata={"help": "Folder of the result files."})
+    scenario: str | None = field(
+        default=None, metadata={"help": f"A recipe, by default that of the table, out of: {', '.join(SCENARIOS)}."}
+    )
+    table: int | None = field(default=None, metadata={"help": "A table of the CLP paper.", "choices": list(TABLES)})
     methods: list[str] = field(
         default_factory=list, metadata={"help": f"By default those of the scenario; out of: {', '.join(VARIANTS)}."}
     )
@@ -88,10 +100,11 @@ class BenchmarkArguments:
 
 @dataclass
 class Comparison:
-    """What the command line asks for: `arguments` are those of recipe, data, model and training."""
+    """What the command line asks for: `arguments` are those of recipe, data, model and training; `given`, by name."""
 
     benchmark: BenchmarkArguments
     arguments: tuple
+    given: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def results(self) -> Path:
@@ -183,34 +196,6 @@ class Comparison:
         )
 
 
-def scenario_arguments(own: type, description: str, **defaults: Any) -> tuple:
-    """The command line of a benchmark of one scenario: its own arguments, and the recipe's four.
-
-    Args:
-        own: dataclass of the benchmark's arguments, with `scenario`.
-        description: for `--help`.
-        **defaults: in place of those of recipe and budget.
-
-    Raises:
-        ValueError: no scenario, or what `parse_arguments` refuses.
-    """
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--scenario", choices=list(SCENARIOS))
-    scenario = first.parse_known_args()[0].scenario
-    if scenario is None:
-        if asked_for(sys.argv[1:]):
-            print_help(own, description)
-            sys.exit()
-        raise ValueError(f"Which scenario? Give --scenario with one of {', '.join(SCENARIOS)}.")
-    recipe = importlib.import_module(scenario)
-    return parse_arguments(
-        (own, recipe.RecipeArguments, DataArguments, ModelArguments, CLPTrainingArguments),
-        description,
-        {**recipe.DEFAULTS, **SCENARIOS[scenario][1], "report_to": "none", "disable_tqdm": True, **defaults},
-        getattr(recipe, "PRESETS", PRESETS),
-    )
-
-
 def parse() -> Comparison:
     """The command line, checked.
 
@@ -218,37 +203,29 @@ def parse() -> Comparison:
         ValueError: an unknown method, setting or sweep, a bad value, fewer than one worker, or a method that changes
             images where there are features only.
     """
-    benchmark, *arguments = scenario_arguments(BenchmarkArguments, __doc__, logging_strategy="epoch")
-    benchmark.methods = benchmark.methods or list(SCENARIOS[benchmark.scenario][0])
+    (benchmark, *arguments), given = read_scenario(BenchmarkArguments, __doc__, logging_strategy="epoch")
+    methods = TABLES[benchmark.table].methods if benchmark.table else list(SCENARIOS[benchmark.scenario][0])
+    if benchmark.table and benchmark.frozen_features:
+        methods = [name for name in methods if name not in STAGED and not changes_images(name, arguments[-1])]
+    benchmark.methods = benchmark.methods or methods
     if unknown := set(benchmark.sweeps) - set(SWEEPS):
         raise ValueError(f"There is no sweep {', '.join(sorted(unknown))}; choose out of {', '.join(SWEEPS)}.")
     if benchmark.tune and benchmark.sweeps:
         raise ValueError("A sweep shows every setting, and tune keeps one: give --tune or --sweeps.")
     if benchmark.workers < 1:
         raise ValueError(f"workers is {benchmark.workers}; expected 1 or more.")
-    comparison = Comparison(benchmark, tuple(arguments))
+    comparison = Comparison(benchmark, tuple(arguments), given)
     for method in comparison.methods:
-        configured(arguments[-1], variant(method))  # as a user's settings are checked, before anything runs
+        configured(arguments[-1], of_training(variant(method)))  # as a user's are checked, before anything runs
     changing = [method for method in comparison.methods if changes_images(method, arguments[-1])]
     if benchmark.frozen_features and changing:
         raise ValueError(
             f"With frozen_features there are no images to change, as {', '.join(changing)} would. Give methods without "
             "causal images (erm, meta_lp …), or leave frozen_features out."
         )
+    if benchmark.frozen_features and (staged := [name for name in comparison.methods if name in STAGED]):
+        raise ValueError(f"With frozen_features there is one stage, and {', '.join(staged)} have two: leave one out.")
     return comparison
-
-
-def print_help(own: type, description: str) -> None:
-    """What can be said before a scenario is chosen; with one, `--help` lists the options of its recipe too."""
-    parser = HfArgumentParser(
-        own,
-        usage="%(prog)s --scenario SCENARIO [options]",
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog=f"methods: {', '.join(VARIANTS)}\n\nsweeps: {', '.join(SWEEPS)}\n\nOf a scenario's recipe, with its "
-        "options and defaults: --scenario SCENARIO --help",
-    )
-    parser.print_help()
 
 
 def check_same(record: dict[str, Any], expected: dict[str, Any], path: Path) -> None:
@@ -267,14 +244,25 @@ def run(method: str, seed: int) -> None:
     comparison = parse()
     torch.set_num_threads(1)
     record = comparison.description(method) | {"seed": seed}
-    *_, training = comparison.arguments
+    recipe, data, model, training = comparison.arguments
     training.seed = seed
-    experiment = importlib.import_module(comparison.benchmark.scenario).build(*comparison.arguments)
+    name, settings = method.split("+")[0], variant(method)
+    data = replace(data, **{key: settings[key] for key in OF_DATA if key in settings})
+    experiment = importlib.import_module(comparison.benchmark.scenario).build(recipe, data, model, training)
+    settings = of_training(settings)
     if comparison.benchmark.frozen_features:
         freeze(experiment, comparison.benchmark.frozen_features)
     started = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
-        metrics = experiment.run(variant(method), folder)
+        if name in STAGED:
+            own = {key: value for key, value in settings.items() if VARIANTS[name].get(key) != value}
+            metrics = run_method(experiment, name, own, folder)
+        else:
+            if not comparison.benchmark.frozen_features:
+                fixed = {*comparison.given, *settings}
+                record["without_masks"] = instead(experiment, configured(training, settings), fixed)
+                settings |= record["without_masks"]
+            metrics = experiment.run(settings, folder)
         log = json.loads((Path(folder) / "trainer_state.json").read_text())["log_history"]
     record |= {
         "parameters": experiment.num_parameters,
@@ -344,7 +332,8 @@ def report(comparison: Comparison) -> str:
         records = [record for record in records if record["method"] in selected]
     if not records:
         return f"There are no results in {comparison.results}."
-    text = f"{caption(comparison, records)}\n\n{table(records)}"
+    first = TABLES[comparison.benchmark.table].columns if comparison.benchmark.table else {}
+    text = f"{caption(comparison, records)}\n\n{table(records, first)}"
     (comparison.results / "table.md").write_text(text + "\n")
     *_, training = comparison.arguments
     methods = by_method(records)
@@ -354,16 +343,43 @@ def report(comparison: Comparison) -> str:
     return text
 
 
-def main():
-    comparison = parse()
+def compare(comparison: Comparison) -> list[str]:
+    """Run what is missing, and print the table; the runs that failed."""
     comparison.results.mkdir(parents=True, exist_ok=True)
     comparison.records()  # checks them
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("Stopped."))
-    os.environ["OMP_NUM_THREADS"] = "1"
     failed = []
     while (jobs := comparison.jobs()) and not failed:
         failed = run_all(jobs, comparison.benchmark.workers)
     print(report(comparison))
+    return failed
+
+
+def compare_table(comparison: Comparison) -> list[str]:
+    """`compare` for every setting of a table of the paper, and the table of all; the runs that failed."""
+    words, table = list(sys.argv), TABLES[comparison.benchmark.table]
+    parts = table.parts(comparison.benchmark.scenario, comparison.given)
+    failed, records = [], {}
+    try:
+        for name, flags in parts.items():
+            folder = comparison.results / name if len(parts) > 1 else comparison.results
+            sys.argv = [*words, *flags, "--results", str(folder)]  # which the processes of the runs read
+            part = parse()
+            failed += [f"{name} {run}".strip() for run in compare(part)]
+            records[name] = part.records()
+    finally:
+        sys.argv = words
+    if len(parts) > 1:
+        text = joined(comparison.benchmark.table, records)
+        (comparison.results / "table.md").write_text(text + "\n")
+        print(text)
+    return failed
+
+
+def main():
+    comparison = parse()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("Stopped."))
+    os.environ["OMP_NUM_THREADS"] = "1"
+    failed = compare_table(comparison) if comparison.benchmark.table else compare(comparison)
     if failed:
         sys.exit(f"These runs failed: {'; '.join(failed)}.")
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from compare import scenario_arguments  # and it makes the recipes known
+from scenario_arguments import scenario_arguments  # and it makes the recipes known
 from torch import Tensor
 
 from clp_hf.causal import CausalAugmentation

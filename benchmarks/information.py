@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from common import mean_and_spread, seed_records, write_record, write_table
-from compare import scenario_arguments
 from feature_sets import FeatureSets, feature_sets
+from scenario_arguments import scenario_arguments
 from sklearn.linear_model import LogisticRegression
 
 from clp_hf.baselines import afr, dfr, group_dro, gsr, logistic_regression

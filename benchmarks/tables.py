@@ -2,8 +2,9 @@
 
 import statistics
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from common import mark_best, mean_and_spread
@@ -32,26 +33,54 @@ def by_method(records: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any
     }
 
 
-def table(records: Sequence[dict[str, Any]]) -> str:
-    """Mean ± standard deviation over seeds of every method, as Markdown; the best and second best of test columns."""
+def table(records: Sequence[dict[str, Any]], first: Mapping[str, str] = MappingProxyType({})) -> str:
+    """Mean ± standard deviation over seeds of every method, as Markdown; the best and second best of test columns.
+
+    Args:
+        records: of runs.
+        first: columns before the usual ones, title -> metric; what is called an error is one less it.
+    """
     methods = by_method(records)
     has_groups = any(name.startswith("test_accuracy_group_") for name in records[0]["metrics"])
     columns = {
         title: key
-        for title, key in (GROUP_COLUMNS if has_groups else CLASS_COLUMNS).items()
+        for title, key in {**first, **(GROUP_COLUMNS if has_groups else CLASS_COLUMNS)}.items()
         if all(key in record["metrics"] for record in records)
     }
-    cells = [list(methods), [", ".join(str(record["seed"]) for record in runs) for runs in methods.values()]]
-    for title, key in columns.items():
-        scores = [[record["metrics"][key] for record in runs] for runs in methods.values()]
-        texts = list(map(mean_and_spread, scores))
-        cells.append(mark_best(list(map(statistics.mean, scores)), texts) if title.startswith("test") else texts)
+    seeds = [", ".join(str(record["seed"]) for record in runs) for runs in methods.values()]
     minutes = [statistics.mean(record["cpu_seconds"] for record in runs) / 60 for runs in methods.values()]
-    cells.append([f"{value:.1f}" for value in minutes])
+    return head_and_rows(
+        {
+            "method": list(methods),
+            "seeds": seeds,
+            **{title: cells_of(records, methods, title, key) for title, key in columns.items()},
+            "CPU minutes a run": [f"{value:.1f}" for value in minutes],
+        }
+    )
+
+
+def cells_of(records: Sequence[dict[str, Any]], methods: Iterable[str], title: str, key: str) -> list[str]:
+    """A column: the score of every method over its runs, empty where it has none; the best marked in a test column."""
+    runs, is_error = by_method(records), title.endswith("error")
+    scores = {
+        method: [1 - record["metrics"][key] if is_error else record["metrics"][key] for record in found]
+        for method, found in runs.items()
+    }
+    texts = {method: mean_and_spread(found) for method, found in scores.items()}
+    if title.startswith("test"):
+        means = [statistics.mean(found) for found in scores.values()]
+        marked = mark_best([-mean for mean in means] if is_error else means, list(texts.values()))
+        texts = dict(zip(texts, marked, strict=True))
+    return [texts.get(method, "") for method in methods]
+
+
+def head_and_rows(columns: Mapping[str, Sequence[str]]) -> str:
+    """A Markdown table of columns; numbers to the right."""
+    text = [title for title in columns if title in ("method", "seeds")]
     lines = [
-        f"| method | seeds | {' | '.join(columns)} | CPU minutes a run |",
-        "|---|---|" + "---:|" * (len(columns) + 1),
-        *(f"| {' | '.join(row)} |" for row in zip(*cells, strict=True)),
+        f"| {' | '.join(columns)} |",
+        "|" + "---|" * len(text) + "---:|" * (len(columns) - len(text)),
+        *(f"| {' | '.join(row)} |" for row in zip(*columns.values(), strict=True)),
     ]
     return "\n".join(lines)
 
@@ -89,9 +118,12 @@ def caption(comparison: Any, records: Sequence[dict[str, Any]]) -> str:
         if comparison.benchmark.tune
         else ""
     )
+    kept = f"checkpoint with the best validation {training.metric_for_best_model}"
+    if not training.load_best_model_at_end:
+        kept = "last step, which nothing selects,"
     return (
         f"{'; '.join(parts)}. Every run: {budget}. {tuned}Of each run the "
-        f"checkpoint with the best validation {training.metric_for_best_model} is tested, once. Accuracy in percent, "
+        f"{kept} is tested, once. Accuracy in percent, "
         f"mean ± standard deviation over seeds; **best** and <u>second best</u> mean. Commits {', '.join(commits)}."
         + (f" On {', '.join(devices)}." if devices != ["cpu"] else "")
     )

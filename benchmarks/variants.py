@@ -4,7 +4,8 @@ import json
 from typing import Any
 
 from clp_hf import CLPTrainingArguments
-from clp_hf.experiment import METHODS, PAPER
+from clp_hf.experiment import METHODS, PAPER, STAGED
+from clp_hf.experiment.methods import settings_of
 from clp_hf.hub.record import own_fields
 from clp_hf.perturbation import CHARACTERISTICS
 
@@ -32,6 +33,8 @@ SCENARIOS = {
     "cifar_longtail": (LONG_TAIL_METHODS, {**CIFAR_BUDGET, "num_train_epochs": 20}),
     "cifar_noisy": (NOISE_METHODS, {**CIFAR_BUDGET, "num_train_epochs": 8}),  # of four times as many images
     "cifar_superclasses": (SUPERCLASS_METHODS, {**CIFAR_BUDGET, "num_train_epochs": 20}),
+    "imagenet_lt": (LONG_TAIL_METHODS, {}),
+    "inaturalist": (LONG_TAIL_METHODS, {}),
     "imagenet_glt": (LONG_TAIL_METHODS, {}),
     "coco_glt": (LONG_TAIL_METHODS, {}),
     "waterbirds": (GROUP_METHODS, {}),
@@ -40,10 +43,17 @@ SCENARIOS = {
     "metashift": (GROUP_METHODS, {}),
 }
 
+
+def _infills(counterfactual: list[str], factual: list[str] | None = None) -> dict[str, list[str]]:
+    return {"counterfactual_infills": counterfactual, "factual_infills": factual or []}
+
+
 OWN_CLASS = {"perturbed_logits": "own", "perturbation_bound": 10.0}
 CONVERGED = {"lookahead": "converged", "lookahead_scope": "full", "meta_every": 5}
 VARIANTS = {
     **METHODS,
+    **{name: settings_of(name) for name in STAGED},
+    "rand_augment": {**METHODS["erm"], "rand_augment": True},
     # the same masks used as data augmentation too: every other training image gets the background of another class
     "clp_background_swap": {"train_infills": ["mix_rand"]},
     # from logit adjustment on: δ starts at the log class proportions
@@ -63,6 +73,12 @@ VARIANTS = {
     "meta_lp_bias": {**METHODS["meta_lp"], "evidence": ["bias"]},
     # the evidence of the background taken as it is, the gate never learned: what does meta-learning add?
     "evidence_not_learned": {"perturbation_learning_rate": 1e-30},
+    # one way to make causal images, or one of each kind
+    **{f"clp_cf_{name}": _infills([name]) for name in ("grey", "shuffle", "tile", "inpaint")},
+    **{f"clp_f_{name}": _infills([], [name]) for name in ("shuffle", "random", "mix_rand")},
+    "clp_f_fgsm": {**_infills([], ["fgsm"]), "fgsm_epsilon": PAPER["fgsm_epsilon"]},
+    "clp_cf_tile_f_shuffle": _infills(["tile"], ["shuffle"]),
+    "clp_cf_inpaint_f_random": _infills(["inpaint"], ["random"]),
     **{
         f"clp_without_{name}": {"characteristics": [other for other in CHARACTERISTICS if other != name]}
         for name in CHARACTERISTICS
@@ -80,6 +96,7 @@ TRAINER_SETTINGS = (
     "lr_scheduler_type", "warmup_steps", "optim", "optim_args", "weight_decay", "max_grad_norm",
     "label_smoothing_factor", "metric_for_best_model", "bf16", "fp16",
 )  # fmt: skip
+OF_DATA = ("rand_augment",)  # of the settings of a method, those that are not of its training
 # Settings of the trainer that are not its parent's.
 OWN_SETTINGS = own_fields(CLPTrainingArguments)
 
@@ -105,11 +122,17 @@ def variant(method: str) -> dict[str, Any]:
     return VARIANTS[name] | changed
 
 
+def of_training(settings: dict[str, Any]) -> dict[str, Any]:
+    """Of the settings of a method those of its training arguments."""
+    return {name: value for name, value in settings.items() if name not in OF_DATA}
+
+
 def changes_images(method: str, training: CLPTrainingArguments) -> bool:
-    """Whether a method takes images apart by their masks, for its meta set or the training set."""
+    """Whether a method takes images apart by their masks, for its meta set or the training set, or augments them."""
     settings = {**vars(training), **variant(method)}
     causal = settings["counterfactual_infills"] or settings["factual_infills"]
-    return bool(settings["train_infills"] or (settings["meta_every"] and causal))
+    augmented = any(settings.get(name) for name in OF_DATA)
+    return bool(augmented or settings["train_infills"] or (settings["meta_every"] and causal))
 
 
 def _value(text: str) -> Any:

@@ -11,6 +11,7 @@ its method (here Meta-LP) with these defaults. Writes what recipes/waterbirds.py
 """
 
 from clp_hf import CLPTrainingArguments
+from clp_hf.data.published import CELEBA
 from clp_hf.experiment import (
     PRESETS,
     SELECTED_EVERY_EPOCH,
@@ -53,7 +54,8 @@ def build(
 ) -> Experiment:
     data.class_names = data.class_names or NAMES.get(data.label_column)
     data.attribute_names = data.attribute_names or NAMES.get(data.attribute_column)
-    return Experiment(data, model, training)
+    hair_and_gender = (data.label_column, data.attribute_column) == ("Blond_Hair", "Male")
+    return Experiment(data, model, training, published=[CELEBA] if hair_and_gender else [])
 
 
 def main(description: str = __doc__, defaults: dict = DEFAULTS, method: str = "meta_lp", presets=PRESETS):

@@ -21,7 +21,14 @@ import cifar_longtail
 from clp_hf import CLPTrainingArguments
 from clp_hf.data.scenarios.superclasses import PROTOCOLS, nested_long_tail, superclass_groups
 from clp_hf.data.sources import read_splits
-from clp_hf.experiment import DataArguments, Experiment, MethodArguments, ModelArguments, run_recipe
+from clp_hf.experiment import (
+    DataArguments,
+    Experiment,
+    MethodArguments,
+    ModelArguments,
+    data_hub_kwargs,
+    run_recipe,
+)
 
 
 @dataclass
@@ -46,7 +53,7 @@ DEFAULTS = {
 def build(
     recipe: RecipeArguments, data: DataArguments, model: ModelArguments, training: CLPTrainingArguments
 ) -> Experiment:
-    source = read_splits(data.dataset_name, data.dataset_config_name, model.cache_dir)
+    source = read_splits(data.dataset_name, **data_hub_kwargs(data, model))
     splits = superclass_groups(source, data.label_column, data.class_names)
     data.label_column = data.class_names = None  # which were of the source
     scenario = partial(

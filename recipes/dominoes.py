@@ -19,7 +19,14 @@ import waterbirds
 
 from clp_hf import CLPTrainingArguments
 from clp_hf.data import dominoes, load_classification_dataset, misleading_objects
-from clp_hf.experiment import DataArguments, Experiment, MethodArguments, ModelArguments, run_recipe
+from clp_hf.experiment import (
+    DataArguments,
+    Experiment,
+    MethodArguments,
+    ModelArguments,
+    data_hub_kwargs,
+    run_recipe,
+)
 
 DIGITS, OBJECTS = ["0", "1"], ["automobile", "truck"]
 
@@ -54,11 +61,10 @@ DEFAULTS = {
 def build(
     recipe: RecipeArguments, data: DataArguments, model: ModelArguments, training: CLPTrainingArguments
 ) -> Experiment:
-    no_more = {"attribute_column": "none", "group_column": "none", "mask_column": "none", "cache_dir": model.cache_dir}
-    digits = load_classification_dataset(recipe.digits, **no_more)
+    no_more = {"attribute_column": "none", "group_column": "none", "mask_column": "none"}
+    digits = load_classification_dataset(recipe.digits, **no_more, cache_dir=model.cache_dir, token=model.token)
     objects = load_classification_dataset(
         data.dataset_name,
-        config_name=data.dataset_config_name,
         image_column=data.image_column,
         label_column=data.label_column,
         label_names=data.class_names,
@@ -67,6 +73,7 @@ def build(
         test_split=data.test_split,
         validation_fraction=data.validation_fraction,
         **no_more,
+        **data_hub_kwargs(data, model),
     )
     splits = dominoes(
         digits,

@@ -14,6 +14,7 @@ group, and publishes the folder with --push_to_hub.
 """
 
 from clp_hf import CLPTrainingArguments
+from clp_hf.data.published import WATERBIRDS as PUBLISHED
 from clp_hf.experiment import (
     PAPER,
     SELECTED_EVERY_EPOCH,
@@ -92,7 +93,7 @@ def named(data: DataArguments) -> DataArguments:
 def build(
     recipe: MethodArguments, data: DataArguments, model: ModelArguments, training: CLPTrainingArguments
 ) -> Experiment:
-    return Experiment(named(data), model, training)
+    return Experiment(named(data), model, training, published=[PUBLISHED])
 
 
 def main():

@@ -1,8 +1,11 @@
-"""A Hugging Face Hub on loopback: the part of its HTTP API with which `huggingface_hub` pushes and loads models.
+"""A Hugging Face Hub on loopback: the part of its HTTP API with which `huggingface_hub` pushes and loads models, and
+`datasets` loads data sets.
 
-Repositories live in memory, as lists of commits on one branch. What decides how clients behave is as on the Hub: large
-and binary files go through LFS to a store on another host, `resolve` answers with the ETag and the commit, a private
-repository is not found without a token, and an unknown token is refused wherever it is shown. Xet is not offered.
+Repositories live in memory, as lists of commits on one branch; those of data sets are called `datasets/…`. What decides
+how clients behave is as on the Hub: large and binary files go through LFS to a store on another host, `resolve` answers
+with the ETag and the commit, a private repository is not found without a token, of a gated one everybody sees what
+there is and only users with a token get files, and an unknown token is refused wherever it is shown. Xet is not
+offered.
 """
 
 import base64
@@ -13,7 +16,7 @@ import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import yaml
 
@@ -53,6 +56,7 @@ class Commit:
 class Repository:
     private: bool
     commits: list[Commit] = field(default_factory=list)
+    gated: bool = False
 
     def add(self, message, files):
         sha = hashlib.sha1(f"{id(self)} {len(self.commits)} {message}".encode()).hexdigest()
@@ -88,6 +92,15 @@ class HubServer(ThreadingHTTPServer):
         self.lfs: dict[str, bytes] = {}
         self.cut_uploads = 0
         self.requests: list[str] = []
+
+    def add_dataset(self, name, *commits, private=False, gated=False):
+        """A data set repository of these commits, each a mapping from path to content; their SHA-1s."""
+        repository = self.repositories[f"datasets/{name}"] = Repository(private, gated=gated)
+        for number, contents in enumerate(commits):
+            files = {path: File(content, lfs=path.endswith(".parquet")) for path, content in contents.items()}
+            self.lfs |= {file.oid: file.content for file in files.values() if file.lfs}
+            repository.add(f"commit {number}", files)
+        return [commit.sha for commit in repository.commits]
 
     def handle_error(self, request, client_address):
         pass  # clients that hang up
@@ -149,6 +162,7 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self):
+        self.query = parse_qs(urlsplit(self.path).query)
         self.path = unquote(urlsplit(self.path).path)
         self.server.requests.append(f"{self.command} {self.path}")
         length = int(self.headers.get("Content-Length") or 0)
@@ -301,21 +315,42 @@ class Handler(BaseHTTPRequestHandler):
             }
         )
 
+    def dataset_info(self, repo_id, revision="main"):
+        commit = self.commit_of(repo_id, revision or "main")
+        repository = self.server.repositories[repo_id]
+        self.reply(
+            {
+                "id": repo_id.removeprefix("datasets/"),
+                "sha": commit.sha,
+                "private": repository.private,
+                "gated": "auto" if repository.gated else False,
+                "tags": [],
+                "siblings": [{"rfilename": path} for path in commit.files],
+            }
+        )
+
+    def paths_info(self, repo_id, revision):
+        files = self.commit_of(repo_id, revision).files
+        form = parse_qs(self.body.decode())
+        self.reply([entry(path, files[path]) for path in form.get("paths", []) if path in files])
+
     def tree(self, repo_id, revision, folder=""):
         files = self.commit_of(repo_id, revision).files
         prefix = f"{folder.strip('/')}/" if folder else ""
-        entries = []
-        for path, file in files.items():
-            if path.startswith(prefix):
-                size = len(file.content)
-                lfs = {"lfs": {"oid": file.oid, "size": size, "pointerSize": 134}} if file.lfs else {}
-                entries.append({"type": "file", "path": path, "size": size, "oid": file.oid} | lfs)
+        entries = [entry(path, file) for path, file in files.items() if path.startswith(prefix)]
+        if repo_id.startswith("datasets/") and self.query.get("recursive") != ["true"]:
+            inner = {path.removeprefix(prefix).partition("/")[0] for path in files if path.startswith(prefix)}
+            folders = sorted(name for name in inner if prefix + name not in files)
+            entries = [found for found in entries if "/" not in found["path"].removeprefix(prefix)]
+            entries += [{"type": "directory", "path": prefix + name, "size": 0, "oid": "0" * 40} for name in folders]
         if folder and not entries:
             raise Refused(404, f"{folder} does not exist on {revision!r}", "EntryNotFound")
         self.reply(entries)
 
     def resolve(self, repo_id, revision, path):
         commit = self.commit_of(repo_id, revision)
+        if self.server.repositories[repo_id].gated and self.user is None:
+            raise Refused(401, f"Access to {repo_id} is restricted. You must be authenticated.", "GatedRepo")
         if path not in commit.files:
             raise Refused(404, f"Entry not found: {path}", "EntryNotFound")
         file = commit.files[path]
@@ -333,7 +368,15 @@ class Handler(BaseHTTPRequestHandler):
         self.reply(self.server.lfs[oid], headers={"ETag": f'"{oid}"'})
 
 
+def entry(path, file):
+    """A file as the API lists it."""
+    size = len(file.content)
+    lfs = {"lfs": {"oid": file.oid, "size": size, "pointerSize": 134}} if file.lfs else {}
+    return {"type": "file", "path": path, "size": size, "oid": file.oid} | lfs
+
+
 REPO = r"([\w.-]+/[\w.-]+)"
+DATASET = r"(datasets/[\w.-]+/[\w.-]+)"
 ROUTES = [
     ("HEAD", "/", Handler.reply),
     ("GET", "/api/whoami-v2", Handler.whoami),
@@ -348,4 +391,9 @@ ROUTES = [
     ("GET", f"/api/models/{REPO}/revision/([^/]+)", Handler.model_info),
     ("GET", f"/api/models/{REPO}/tree/([^/]+)(/.+)?", Handler.tree),
     ("HEAD GET", f"/{REPO}/resolve/([^/]+)/(.+)", Handler.resolve),
+    ("GET", f"/api/{DATASET}", Handler.dataset_info),
+    ("GET", f"/api/{DATASET}/revision/([^/]+)", Handler.dataset_info),
+    ("GET", f"/api/{DATASET}/tree/([^/]+)(/.+)?", Handler.tree),
+    ("POST", f"/api/{DATASET}/paths-info/([^/]+)", Handler.paths_info),
+    ("HEAD GET", f"/{DATASET}/resolve/([^/]+)/(.+)", Handler.resolve),
 ]

@@ -45,6 +45,8 @@ def load_classification_dataset(
     validation_images: int = 0,
     seed: int = 0,
     cache_dir: str | None = None,
+    token: str | None = None,
+    revision: str | None = None,
     **fields: Any,
 ) -> DatasetDict:
     """Load an image classification data set under canonical column names, checked.
@@ -63,14 +65,17 @@ def load_classification_dataset(
             its name), the first of `validation`, `val`, `valid`, `dev` there is, and `test` if there is one and it does
             not hide its labels.
         validation_fraction: share of the training split that becomes the validation split if the source has none
-            (stratified by group, else by label, drawn with `seed`); None leaves it without one.
+            (stratified by group, else by label, drawn with `seed`); 0 holds nothing out and takes the test split for
+            it; None leaves it without one.
         validation_images: images of every group, else of every class, that are held out at least, as far as two fifths
             of it go.
+        cache_dir, token, revision: as for `read_splits`.
         **fields: of `Columns`, in place of those of `columns`.
 
     Returns:
         `DatasetDict` of `train`, `validation` and, where there is one, `test`, with columns `image`, `label`
         (`ClassLabel`) and, where known, the attribute, `group` (`ClassLabel`), and `mask` or `box` (four floats, xyxy).
+        Where validation and test are the same split of the source, they are the same object.
 
     Raises:
         ConnectionError: the Hub cannot be reached. ValueError: a column, split or value is not as expected; the message
@@ -79,7 +84,9 @@ def load_classification_dataset(
     if label_names is not None:
         fields["class_names"] = label_names
     columns = replace(columns or Columns(), **fields)
-    splits = select_splits(read_splits(name_or_path, config_name, cache_dir), train_split, validation_split, test_split)
+    source = read_splits(name_or_path, config_name, cache_dir, token=token, revision=revision)
+    splits = select_splits(source, train_split, validation_split, test_split)
+    shared = "test" in splits and splits.get("validation") is splits["test"]
     sources, attribute = columns_of(splits["train"].column_names, columns)
     if "test" in splits and labels_are_hidden(splits["test"], sources["label"]):
         logger.warning(
@@ -93,7 +100,14 @@ def load_classification_dataset(
             f"The training split has images of one class only, of {splits['train'].features['label'].names}: "
             "at least two are needed."
         )
-    if "validation" not in splits and validation_fraction is not None:
+    if "test" in splits and (shared or ("validation" not in splits and validation_fraction == 0)):
+        splits["validation"] = splits["test"]
+    elif "validation" not in splits and validation_fraction == 0:
+        raise ValueError(
+            "With validation_fraction 0 the test split is validated on, and there is none: give a test split, or hold "
+            "a share of the training split out (--validation_fraction 0.1)."
+        )
+    elif "validation" not in splits and validation_fraction is not None:
         splits = split_validation(splits, validation_fraction, seed, validation_images)
     if "group" in splits["train"].column_names:
         check_groups(splits)

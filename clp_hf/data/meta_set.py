@@ -1,6 +1,7 @@
 """The meta set: taken out of a training set, checked, and handed out."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from .checks import check_item, check_labels, column
 
 logger = logging.get_logger(__name__)
 
+KEPT = 0.2  # of a class, that clusters which would take all of it leave
 META_SET_FIX = "pass meta_dataset: a few clean images of every class (10 per class or per group do)"
 
 
@@ -35,7 +37,8 @@ def meta_indices(
     Args:
         labels, groups: (n,) integers of the images it is taken from.
         per_cell: images of every cluster, else of every group, else of every class.
-        clusters: (n,) integers in place of the groups, for the balance alone.
+        clusters: (n,) integers in place of the groups, for the balance alone. They do not take all images of a class,
+            of which there may be fewer than all its clusters ask for: a fifth is left then.
         label_names, group_names: in the order of their integers; by default those that occur, called by number.
         num_clusters: how many clusters there are.
         source: what it is taken out of, and
@@ -47,10 +50,20 @@ def meta_indices(
             on nor measured.
     """
     cells, count = (groups, group_names and len(group_names)) if clusters is None else (clusters, num_clusters)
-    chosen = select_meta_indices(
-        labels, per_cell, cells, num_classes=label_names and len(label_names), num_groups=count, seed=seed
+    draw = partial(
+        select_meta_indices,
+        labels,
+        per_cell,
+        cells,
+        num_classes=label_names and len(label_names),
+        num_groups=count,
+        seed=seed,
     )
+    chosen = draw()
     rest = np.setdiff1d(np.arange(len(labels)), chosen)
+    if clusters is not None and (kept := _kept(np.asarray(labels), rest, seed)):
+        chosen = draw(exclude=kept)
+        rest = np.setdiff1d(np.arange(len(labels)), chosen)
     for kind, values, names in (("class", labels, label_names), ("group", groups, group_names)):
         if values is None:
             continue
@@ -64,6 +77,16 @@ def meta_indices(
                 f"there{fits}: {fix}."
             )
     return np.asarray(chosen), rest
+
+
+def _kept(labels: np.ndarray, rest: np.ndarray, seed: int) -> list[int]:
+    """A fifth of the images of every class of which none is in the rest, as far as it has two."""
+    rng, kept = np.random.default_rng(seed), []
+    for label in np.setdiff1d(labels, labels[rest]):
+        members = np.flatnonzero(labels == label)
+        if len(members) > 1:
+            kept += rng.permutation(members)[: int(np.ceil(KEPT * len(members)))].tolist()
+    return kept
 
 
 def split_meta_set(dataset: Dataset | None, per_cell: int, seed: int) -> tuple[Dataset, Dataset]:

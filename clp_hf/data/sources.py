@@ -6,6 +6,8 @@ from pathlib import Path
 
 import datasets
 from datasets import Dataset, DatasetDict, load_dataset, load_dataset_builder, load_from_disk
+from huggingface_hub import constants
+from huggingface_hub.errors import RevisionNotFoundError
 
 from ..utils.connection import hub_failure
 from .embedded import embedded_birds
@@ -31,7 +33,12 @@ FORMATS = (
 
 
 def read_splits(
-    name_or_path: str | Path | DatasetDict, config_name: str | None = None, cache_dir: str | None = None
+    name_or_path: str | Path | DatasetDict,
+    config_name: str | None = None,
+    cache_dir: str | None = None,
+    *,
+    token: str | None = None,
+    revision: str | None = None,
 ) -> DatasetDict:
     """The splits and columns as they are in the source.
 
@@ -39,10 +46,13 @@ def read_splits(
         name_or_path: as for `load_classification_dataset`.
         config_name: configuration of a Hub data set.
         cache_dir: of downloads.
+        token: of the Hub, for what is private or gated; by default the one of `hf auth login`.
+        revision: of a Hub data set: a branch, tag or commit; by default main.
 
     Raises:
-        ConnectionError: the Hub cannot be reached. ValueError: a folder or file that is read as no data set, or not
-            whole, or that names files outside it; says what was found, and the way.
+        ConnectionError: the Hub cannot be reached, or gives no such data set, or not to this user. ValueError: a folder
+            or file that is read as no data set, or not whole, or that names files outside it; says what was found, and
+            the way.
     """
     if isinstance(name_or_path, DatasetDict):
         return read_from(name_or_path, None)
@@ -55,7 +65,7 @@ def read_splits(
         return read_from(_read_folder(path.resolve(), config_name, cache_dir), path.resolve())
     if path.is_absolute() or str(name_or_path).startswith((".", "~")):
         raise ValueError(f"There is no folder or file {str(name_or_path)!r}. {FORMATS}.")
-    return read_from(_read_hub(str(name_or_path), config_name, cache_dir), None)
+    return read_from(_read_hub(str(name_or_path), config_name, cache_dir, token, revision), None)
 
 
 def _read_file(path: Path, cache_dir: str | None) -> DatasetDict:
@@ -109,18 +119,30 @@ def _is_configured(folder: Path) -> bool:
     return head.startswith("---") and "\nconfigs:" in head
 
 
-def _read_hub(name: str, config_name: str | None, cache_dir: str | None) -> DatasetDict:
+def _read_hub(
+    name: str, config_name: str | None, cache_dir: str | None, token: str | None, revision: str | None
+) -> DatasetDict:
     reason = hub_failure()
     offline = datasets.config.HF_HUB_OFFLINE
     datasets.config.HF_HUB_OFFLINE = offline or reason is not None  # then it looks into its cache, and does not retry
     try:
-        return load_dataset(name, config_name, cache_dir=cache_dir)
+        return load_dataset(name, config_name, cache_dir=cache_dir, token=token, revision=revision)
     except OSError as error:
-        reason = reason or error
-        raise ConnectionError(
-            f"{name!r} is neither a local path nor a data set that could be fetched from the Hub "
-            f"({type(reason).__name__}: {reason}). Check the name and the connection, or work offline with a local "
-            "folder, a parquet file or `embedded`, the birds drawn here."
-        ) from error
+        told = f"{name!r} is neither a local path nor a data set that could be fetched from the Hub "
+        raise ConnectionError(told + _refused(name, reason or error, revision)) from error
     finally:
         datasets.config.HF_HUB_OFFLINE = offline
+
+
+def _refused(name: str, reason: Exception, revision: str | None) -> str:
+    """Why the Hub gave no data set, and what to do."""
+    why = f"({type(reason).__name__}: {reason}). "
+    if "is a gated dataset" in str(reason):  # which is not said by its type, nor by that of its cause
+        page = f"{constants.ENDPOINT}/datasets/{name}"
+        return f"{why}It is gated: accept its terms on {page}, and log in (hf auth login) or give --token."
+    if isinstance(reason.__cause__, RevisionNotFoundError):
+        return f"{why}It has no revision {revision!r}: give one of its own, --dataset_revision main."
+    return (
+        f"{why}Check the name and the connection, log in (hf auth login) or give --token if it is private, or work "
+        "offline with a local folder, a parquet file or `embedded`, the birds drawn here."
+    )

@@ -5,12 +5,20 @@ from typing import TYPE_CHECKING
 from ..utils.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from .arguments import DataArguments, MethodArguments, ModelArguments, chosen, parse_arguments, read_arguments
+    from .arguments import (
+        DataArguments,
+        MethodArguments,
+        ModelArguments,
+        chosen,
+        data_hub_kwargs,
+        parse_arguments,
+        read_arguments,
+    )
     from .console import ConsoleArguments, quiet
     from .experiment import Experiment
     from .methods import METHODS, STAGED, configured
     from .own_data import run_on_own_data
-    from .presets import PAPER, PRESETS
+    from .presets import PAPER, PRESETS, By
     from .recipe import SELECTED_EVERY_EPOCH, SGD, experiment_of, run_recipe
     from .repairs import REPAIRS, BackboneArguments, RepairArguments, run_repair
 
@@ -23,6 +31,7 @@ __all__ = [
     "SGD",
     "STAGED",
     "BackboneArguments",
+    "By",
     "ConsoleArguments",
     "DataArguments",
     "Experiment",
@@ -31,6 +40,7 @@ __all__ = [
     "RepairArguments",
     "chosen",
     "configured",
+    "data_hub_kwargs",
     "experiment_of",
     "parse_arguments",
     "quiet",
@@ -51,6 +61,7 @@ __getattr__, __dir__ = lazy_names(
         "SGD": ".recipe",
         "STAGED": ".methods",
         "BackboneArguments": ".repairs",
+        "By": ".presets",
         "ConsoleArguments": ".console",
         "DataArguments": ".arguments",
         "Experiment": ".experiment",
@@ -59,6 +70,7 @@ __getattr__, __dir__ = lazy_names(
         "RepairArguments": ".repairs",
         "chosen": ".arguments",
         "configured": ".methods",
+        "data_hub_kwargs": ".arguments",
         "experiment_of": ".recipe",
         "parse_arguments": ".arguments",
         "quiet": ".console",

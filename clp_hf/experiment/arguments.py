@@ -15,6 +15,7 @@ from .console import ConsoleArguments
 from .help import HelpShown, asked_for, show
 from .methods import METHODS, STAGED
 from .parser import OptionParser
+from .presets import By, settled
 from .processes import train_together
 from .settings import read_settings, without_settings
 from .values import setting_value
@@ -31,6 +32,9 @@ class DataArguments(Columns):
         default="embedded", metadata={"help": "A Hub name, a folder, a parquet file, or `embedded` (generated birds)."}
     )
     dataset_config_name: str | None = field(default=None, metadata={"help": "Configuration of a Hub data set."})
+    dataset_revision: str | None = field(
+        default=None, metadata={"help": "Revision of a Hub data set; by default that of the model, --revision."}
+    )
     train_split: str = field(default="train", metadata={"help": "Name of the training split; of one split, any."})
     validation_split: str | None = field(
         default=None, metadata={"help": "Name of the validation split; by default validation, val, valid or dev."}
@@ -61,7 +65,10 @@ class DataArguments(Columns):
     )
     validation_fraction: float = field(
         default=0.2,
-        metadata={"help": "Share of the training split that is held out where there is no validation split."},
+        metadata={
+            "help": "Share of the training split that is held out where there is no validation split. 0: nothing is, "
+            "and the test split is validated on."
+        },
     )
     validation_images: int = field(
         default=0,
@@ -116,9 +123,11 @@ class ModelArguments:
         default="tf_efficientnet_lite0", metadata={"help": "A Hub name, `timm/…`, a bare timm name, or a local folder."}
     )
     pretrained: bool = field(default=True, metadata={"help": "Start from pretrained weights, where there are any."})
-    revision: str = field(default="main", metadata={"help": "Revision on the Hub."})
+    revision: str = field(default="main", metadata={"help": "Revision on the Hub, of model and data set."})
     cache_dir: str | None = field(default=None, metadata={"help": "Where downloads are kept."})
-    token: str | None = field(default=None, metadata={"help": "Hub token; by default the one of `hf auth login`."})
+    token: str | None = field(
+        default=None, metadata={"help": "Hub token, for model and data set; by default the one of `hf auth login`."}
+    )
     trust_remote_code: bool = field(default=False, metadata={"help": "Run model code from the Hub."})
     freeze_batch_norm: bool = field(
         default=True,
@@ -128,6 +137,16 @@ class ModelArguments:
         default=False,
         metadata={"help": "Evaluate how much of the model's Grad-CAM attribution lies inside the causal masks too."},
     )
+
+
+def data_hub_kwargs(data: DataArguments, model: ModelArguments) -> dict[str, Any]:
+    """How the data set is fetched, for `read_splits` and `load_classification_dataset`."""
+    return {
+        "config_name": data.dataset_config_name,
+        "cache_dir": model.cache_dir,
+        "token": model.token,
+        "revision": data.dataset_revision or model.revision,
+    }
 
 
 @dataclass
@@ -201,7 +220,10 @@ def read_arguments(
     words = sys.argv[1:]
     if asked_for(words):
         if presets:
-            parser.set_defaults(**_preset(chosen("preset", None, None), presets))
+            preset = _preset(chosen("preset", None, None), presets)
+            options = {by.option: parser.actions[by.option] for by in preset.values() if isinstance(by, By)}
+            known = {name: chosen(name, action.choices, action.default) for name, action in options.items()}
+            parser.set_defaults(**settled(preset, known))
         page = parser.page()
         show(page, words)
         raise HelpShown(page)
@@ -213,7 +235,7 @@ def read_arguments(
     found, unknown = parser.parse_known_args(words)
     parser.refuse_unknown(unknown)
     if presets:
-        parser.set_defaults(**{**_preset(found.preset, presets), **in_file})
+        parser.set_defaults(**{**settled(_preset(found.preset, presets), vars(found)), **in_file})
     parsed = parser.parse_args_into_dataclasses(words)
     for action in parser._actions:
         action.default = SUPPRESS

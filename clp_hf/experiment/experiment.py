@@ -17,6 +17,7 @@ from ..data.groups import counts, group_proportions
 from ..data.loading import load_classification_dataset
 from ..data.mask_counts import check_usable, counted_masks, mask_sentence, split_masks
 from ..data.meta_set import meta_indices
+from ..data.published import Published, not_as_published
 from ..data.scenarios.pseudo_attributes import add_pseudo_attributes
 from ..data.sources import read_splits
 from ..data.transforms import PaddedCropTransform, ProcessorTransform, TrainTransform
@@ -33,7 +34,7 @@ from ..segmentation.boxes import add_boxes
 from ..segmentation.reports import mask_counts
 from ..trainer import CLPTrainer
 from ..training_args import CLPTrainingArguments
-from .arguments import DataArguments, ModelArguments
+from .arguments import DataArguments, ModelArguments, data_hub_kwargs
 from .grouping import with_discovered_groups
 from .looking import attribution_of, save_grad_cam
 from .methods import configured
@@ -43,6 +44,10 @@ logger = logging.get_logger(__name__)
 FIND_GROUPS_BEFORE = (
     "Find the groups by a pretrained model before, clp-hf groups {0}, and train without --groups on the folder that it "
     "names."
+)
+SAME = (
+    "Validation and test are the same images, those of the test split that are not in the meta set: no training image "
+    "is held out, and what is selected by them is not measured by them."
 )
 
 
@@ -73,6 +78,7 @@ class Experiment:
         known_classes: of the model, where it keeps its head: the data's classes are matched to them by name.
         squeezed: whether images are squeezed whole to the model's size, as is fit for training on random crops. Else
             they are preprocessed as the model is published: its backbone stays as it is.
+        published: the data sets, as published, that the recipe is about: it is told where the data are none of them.
 
     Attributes:
         splits: what is trained on and measured, without the meta set.
@@ -95,9 +101,10 @@ class Experiment:
         scenario: Callable[[Dataset], Dataset] | None = None,
         known_classes: Sequence[str] | None = None,
         squeezed: bool = True,
+        published: Sequence[Published] = (),
     ):
         self.model_args, self.args = model_args, training_args
-        source = splits or read_splits(data_args.dataset_name, data_args.dataset_config_name, model_args.cache_dir)
+        source = splits or read_splits(data_args.dataset_name, **data_hub_kwargs(data_args, model_args))
         splits = load_classification_dataset(
             source,
             replace(data_args, group_column="none", attribute_column="none") if data_args.groups else data_args,
@@ -109,6 +116,8 @@ class Experiment:
             validation_images=data_args.validation_images,
         )
         hides_test = (data_args.test_split or "test") in source and "test" not in splits
+        same = splits.get("test") is splits["validation"]
+        notes = [not_as_published(splits, published), SAME if same else None]
         self.label_names = splits["train"].features["label"].names
         self.hub_kwargs = hub_kwargs(model_args)
         self.image_size = data_args.image_size
@@ -147,6 +156,8 @@ class Experiment:
         if split != "none":
             meta, splits[split] = self._split_meta_set(splits[split], data_args)
             meta = _boxed(meta, data_args.meta_boxes, "meta set", model_args)
+        if same:
+            splits["test"] = splits["validation"]
         if data_args.max_train_samples is not None:
             splits["train"] = self._subset(splits["train"], data_args.max_train_samples)
         if scenario is not None:
@@ -178,23 +189,21 @@ class Experiment:
         self.test = (
             ImageClassificationDataset(splits["test"], eval_transform, name="test") if "test" in splits else None
         )
-        self._tell_about_data(data_args, hides_test, found)
+        if hides_test:
+            notes.append("The test split hides its labels, so nothing was tested on it.")
+        self._tell_about_data(data_args, [*filter(None, [*notes, found])])
         if model_args.attribution:
             self._check_attribution(model)
 
-    def _tell_about_data(self, data_args: DataArguments, hides_test: bool, groups: str | None) -> None:
-        """Count the masks of every split, refuse them where none is of use, and say it in log, card and record."""
+    def _tell_about_data(self, data_args: DataArguments, notes: list[str]) -> None:
+        """Count the masks of every split, refuse them where none is of use; say it, and these, in log, card, record."""
         parts = {"train": self.train, "validation": self.validation, "test": self.test, "meta set": self.meta}
         reports = {
             name: split_masks(part, self.args.mask_shape)
             for name, part in parts.items()
             if part is not None and part.has_mask
         }
-        notes = list(filter(None, (mask_sentence(name, report) for name, report in reports.items())))
-        if hides_test:
-            notes.append("The test split hides its labels, so nothing was tested on it.")
-        if groups:
-            notes.append(groups)
+        notes = [*notes, *filter(None, (mask_sentence(name, report) for name, report in reports.items()))]
         for note in notes:
             logger.warning(note)
         self.card_details.notes = notes

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 
 from ..utils.names import did_you_mean
 from ..utils.shipped import shipped
-from .help import CHANGES_PAGE, asked_for, show_known
+from .help import CHANGES_PAGE, HELP, asked_for, show_known
 from .processes import one_process_is_all, start_all
 from .settings import is_settings_file, read_settings, without_settings
 
@@ -90,7 +90,10 @@ def _help_is_known(name: str, arguments: Sequence[str], command: str) -> bool:
     parser = ArgumentParser(add_help=False, allow_abbrev=False)
     for option in CHANGES_PAGE:
         parser.add_argument(f"--{option}", default=settings.get(option))
-    chosen = vars(parser.parse_known_args(words)[0])
+    known, others = parser.parse_known_args(words)
+    chosen = vars(known)
+    if chosen["preset"] and set(others) - set(HELP):
+        return False  # defaults of a preset depend on other options
     keys = [(name, f"--{option}", str(value)) for option, value in chosen.items() if value is not None]
     return any(show_known(key, command, words) for key in [*keys, (name,)])
 

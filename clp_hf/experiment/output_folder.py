@@ -34,7 +34,13 @@ def method_named(settings: Mapping[str, Any]) -> str | None:
 
 
 def check_output_folder(
-    folder: str, method: str, model: str, overwrite: bool, resumed: bool = False, resumable: bool = True
+    folder: str,
+    method: str,
+    model: str,
+    overwrite: bool,
+    resumed: bool = False,
+    resumable: bool = True,
+    or_method: str | None = None,
 ) -> None:
     """Refuse a folder in which another run lies, whose files would stay beside those of the new one.
 
@@ -45,6 +51,7 @@ def check_output_folder(
         overwrite: whether the folder may be cleared.
         resumed: whether the new run goes on from a checkpoint.
         resumable: whether it could.
+        or_method: what the new run may turn out to be, once its data are known.
 
     Raises:
         ValueError: there is a run of another method, or one that has not ended and is not resumed; or it is to be both
@@ -68,7 +75,7 @@ def check_output_folder(
             raise ValueError(f"{folder!r} holds a run that cannot be read ({error}). {fix}") from error
         staged = record.settings["data and model"].get("method")
         found = staged or method_named(record.settings["method"]) or record.method
-        if found != method:
+        if found not in (method, or_method):
             raise ValueError(
                 f"{folder!r} holds a run of another method, {found}, and files of it would stay beside the model of "
                 f"{method}. {fix}"

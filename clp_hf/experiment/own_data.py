@@ -10,7 +10,7 @@ from datasets import DatasetDict
 from ..data.loading import load_classification_dataset
 from ..data.sources import FORMATS, read_splits
 from ..training_args import CLPTrainingArguments
-from .arguments import DataArguments, MethodArguments, ModelArguments
+from .arguments import DataArguments, MethodArguments, ModelArguments, data_hub_kwargs
 from .choosing import FEWEST, Choice, Found, check_meta_set, choose, learns_from_meta_set, more
 from .experiment import Experiment
 from .methods import configured
@@ -44,7 +44,7 @@ def run_on_own_data(
         raise ValueError(f"Which images? Name them: --dataset_name path/to/folder. {FORMATS}.")
     if "validation_fraction" in given and "validation_images" not in given:
         data = replace(data, validation_images=0)
-    source = read_splits(data.dataset_name, data.dataset_config_name, model.cache_dir)
+    source = read_splits(data.dataset_name, **data_hub_kwargs(data, model))
     splits = load_classification_dataset(
         source,
         data,

@@ -4,6 +4,9 @@ A recipe puts the paper's numbers of its scenario beside it, in its `PRESETS`. W
 recipe's `DEFAULTS`, as the paper is silent on it: above all η₂, and the size of a meta batch.
 """
 
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
 from ..perturbation.characteristics import TABLE_1
 
 PAPER = {
@@ -41,3 +44,22 @@ PAPER = {
     "saliency_batch_size": None,
 }
 PRESETS = {"paper": PAPER}
+
+
+class By(NamedTuple):
+    """What a preset has depends on another option: its value where that has this one.
+
+    Attributes:
+        option: its name.
+        values: of the setting, by value of the option.
+    """
+
+    option: str
+    values: Mapping[Any, Any]
+
+
+def settled(preset: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a preset, by the values of the options that some of them depend on."""
+    return {
+        name: value.values[options[value.option]] if isinstance(value, By) else value for name, value in preset.items()
+    }

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from transformers.utils import logging
@@ -12,13 +13,14 @@ from .advice import advice_on
 from .arguments import DataArguments, MethodArguments, ModelArguments, read_arguments
 from .console import quiet
 from .experiment import Experiment
-from .methods import STAGED, check_given, configured, settings_of
+from .methods import METHODS, STAGED, check_given, configured, settings_of
 from .output_folder import check_output_folder, clear_output_folder, method_named
 from .packages import check_packages
 from .presets import PRESETS
 from .resuming import checkpoints, goes_on
 from .staging import check_stages, checked_options, first_arguments, run_method
 from .two_stages import FOLDER
+from .without_masks import fitted, may_become_meta_lp
 
 logger = logging.get_logger(__name__)
 
@@ -93,17 +95,30 @@ def run_methods(
         runs[name]["resume_from_checkpoint"] = checkpoint
     configurations = [(name, configured(training, settings_of(name), **changes)) for name, changes in runs.items()]
     configurations += [(name, first_arguments(training, name, folder, options)) for name, folder in firsts.items()]
+    checks = {}
     for name, args in configurations:  # what is wrong with the second is said before the first one runs
         first = args.output_dir == firsts.get(name)
-        check_output_folder(
+        check = partial(
+            check_output_folder,
             args.output_dir if first else folders[name],
-            name if name in STAGED and not first else method_named(own_settings(args)),
-            model.model_name_or_path,
-            recipe.overwrite_output_dir,
+            model=model.model_name_or_path,
+            overwrite=recipe.overwrite_output_dir,
             resumed=goes_on(training.resume_from_checkpoint) if first else args.resume_from_checkpoint is not None,
         )
+        or_method = "meta_lp" if may_become_meta_lp(args, given) else None
+        check(name if name in STAGED and not first else method_named(own_settings(args)), or_method=or_method)
+        if or_method:
+            checks[name] = check
     check_packages([args for _, args in configurations], data, model)
     experiment = build(recipe, data, model, training)
+    titles = {name: name for name in names}
+    if not advised:
+        for name in set(names) & set(METHODS):
+            rebuild = partial(build, recipe, model=model, training=training)
+            experiment = fitted(experiment, name, data, given, rebuild)
+        for name, check in checks.items():
+            titles[name] = method_named(own_settings(configured(experiment.args, settings_of(name))))
+            check(titles[name])
     for name in names:
         check_stages(experiment, name)
     if training.should_log and not advised:
@@ -113,7 +128,7 @@ def run_methods(
         folder = changes.pop("output_dir", training.output_dir)
         if training.should_save and changes["resume_from_checkpoint"] is None:
             clear_output_folder(folder, recipe.overwrite_output_dir)
-        title = name.upper() if recipe.compare else name
+        title = titles[name].upper() if recipe.compare else titles[name]
         results[title] = run_method(experiment, name, changes, folder, options)
         selections[title] = experiment.selection
     if training.should_log:

@@ -29,7 +29,8 @@ GROUPS = {
             "meta_samples", "meta_split", "groups",
         ),
         (
-            "dataset_config_name", "train_split", "validation_split", "test_split", "validation_fraction",
+            "dataset_config_name", "dataset_revision", "train_split", "validation_split", "test_split",
+            "validation_fraction",
             "max_train_samples", "image_column", "group_column", "mask_value", "box_column", "box_format",
             "attribute_names", "crop_scale", "crop_padding", "rand_augment", "train_boxes", "meta_images",
             "meta_clusters",

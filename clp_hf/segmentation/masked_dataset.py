@@ -46,6 +46,9 @@ class MaskArguments:
 
     dataset_name: str = field(metadata={"help": "A folder (images or parquet), a Hub name, or `embedded`."})
     dataset_config_name: str | None = field(default=None, metadata={"help": "Configuration of a Hub data set."})
+    dataset_revision: str | None = field(
+        default=None, metadata={"help": "Revision of a Hub data set; by default that of the segmenter, --revision."}
+    )
     image_column: str | None = field(default=None, metadata={"help": "Column of the images; by default image or img."})
     true_mask_column: str | None = field(
         default=None, metadata={"help": "Column of true masks to compare with; by default mask, if there is one."}
@@ -80,7 +83,7 @@ class MaskArguments:
     )
     sheet_images: int = field(default=24, metadata={"help": "Images of every split on the contact sheet."})
     trust_remote_code: bool = field(default=False, metadata={"help": "Run model code from the Hub."})
-    revision: str = field(default="main", metadata={"help": "Revision of the segmenter on the Hub."})
+    revision: str = field(default="main", metadata={"help": "Revision on the Hub, of segmenter and data set."})
     cache_dir: str | None = field(default=None, metadata={"help": "Where downloads are kept."})
     token: str | None = field(default=None, metadata={"help": "Hub token; by default the one of `hf auth login`."})
 
@@ -122,7 +125,13 @@ def _make_masks(args: MaskArguments) -> dict[str, SplitReport]:
     output = Path(args.output_dir)
     if (output / DATA).exists() and not (output / CACHE).exists():
         raise ValueError(f"{output} holds data that was not made by make_masks: choose another output_dir.")
-    splits = read_splits(args.dataset_name, args.dataset_config_name, args.cache_dir)
+    splits = read_splits(
+        args.dataset_name,
+        args.dataset_config_name,
+        args.cache_dir,
+        token=args.token,
+        revision=args.dataset_revision or args.revision,
+    )
     image_column, truth_column = _columns(splits, args)
     segmenter = load_segmenter(
         args.segmenter,

@@ -92,7 +92,7 @@ def generalised_long_tail(
     rule, source = PROTOCOLS[protocol], BENCHMARKS[benchmark]
     path = Path(folder) / source.files[rule.balanced_training_classes]
     content = _read(path, benchmark, protocol)
-    rows = _rows_by_id(dataset, source.id_pattern, image_column, id_column)
+    rows = rows_by_id(dataset, source.id_pattern, image_column, id_column)
     split_names = {"train": "train", "validation": "val", "test": rule.test}
     names = [content["id2cat"][str(label)] for label in range(len(content["id2cat"]))]
     num_clusters = 1 + max(
@@ -104,7 +104,7 @@ def generalised_long_tail(
     }
 
     def build(split: str) -> Dataset:
-        ids = {key: _id(key, source.id_pattern) for key in content[split]["label"]}
+        ids = {key: found_id(key, source.id_pattern) for key in content[split]["label"]}
         if missing := [found or key for key, found in ids.items() if found not in rows]:
             raise ValueError(
                 f"The data set lacks {len(missing)} of the {len(ids)} images of {split!r} in {path}: "
@@ -142,7 +142,18 @@ def _read(path: Path, benchmark: str, protocol: str) -> dict:
     return content
 
 
-def _rows_by_id(dataset: Dataset, pattern: str, image_column: str, id_column: str | None) -> dict[str, int]:
+def rows_by_id(dataset: Dataset, pattern: str, image_column: str, id_column: str | None) -> dict[str, int]:
+    """The row of every image by its id.
+
+    Args:
+        dataset: images.
+        pattern: a regular expression of ids, which is looked for in file names.
+        image_column: of the images.
+        id_column: of the file names; by default they are the images' own.
+
+    Raises:
+        ValueError: there is no such column, or rows share an id or have none.
+    """
     if missing := {image_column, id_column or image_column} - set(dataset.column_names):
         raise ValueError(f"There is no column {sorted(missing)}; the columns are {dataset.column_names}.")
     if id_column:
@@ -154,7 +165,7 @@ def _rows_by_id(dataset: Dataset, pattern: str, image_column: str, id_column: st
         names = [image["path"] for image in encoded[image_column]]
     rows: dict[str, int] = {}
     for row, name in enumerate(names):
-        found = _id(str(name or ""), pattern)
+        found = found_id(str(name or ""), pattern)
         if found is None or found in rows:
             problem = "has no id" if found is None else f"has the same id as row {rows[found]}"
             raise ValueError(
@@ -165,6 +176,7 @@ def _rows_by_id(dataset: Dataset, pattern: str, image_column: str, id_column: st
     return rows
 
 
-def _id(name: str, pattern: str) -> str | None:
+def found_id(name: str, pattern: str) -> str | None:
+    """The id in a file name; None where there is none."""
     found = re.search(pattern, name)
     return found.group() if found else None
