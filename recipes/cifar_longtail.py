@@ -4,7 +4,6 @@
     clp-hf train cifar_longtail --dataset_name uoft-cs/cifar100 --imbalance_ratio 10 --method meta_lp
     clp-hf train cifar_longtail --method meta_lp --class_prior true --perturbation_learning_rate 1e-4
     clp-hf train cifar_longtail --preset paper               # the paper's method too
-    clp-hf train cifar_longtail --dataset_name path/to/parquet_folder --num_train_epochs 10
     clp-hf train cifar_longtail --meta_boxes grabcut --train_boxes grabcut --saliency_weight 0.4
 
 A tenth of the training images is held out, balanced, for validation and the meta set (ten of every class); the tail is

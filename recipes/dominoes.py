@@ -1,7 +1,6 @@
 """Dominoes: an automobile or a truck below a digit that nearly always tells which (Shah et al. 2020).
 
-    clp-hf train dominoes                                # MNIST's 0 and 1, CIFAR-10's automobiles and trucks
-    clp-hf train dominoes --digits path/to/mnist --dataset_name path/to/cifar10 --method meta_lp --compare
+    clp-hf train dominoes --compare                      # MNIST's 0 and 1, CIFAR-10's automobiles and trucks
     clp-hf train dominoes --spurious colour --counterfactual_infills colour --factual_infills colour
 
 Of the training images 95 % have the digit of their class, 0 above an automobile and 1 above a truck; in validation and
