@@ -15,6 +15,8 @@ NO_CAUSAL_IMAGES = {
     "saliency_weight": 0.0,
     "evidence": [],
 }
+# What else than the logits is meta-learned; the meta pass as its authors have it: otherwise it gives a long tail up.
+NO_PERTURBATION = {**NO_CAUSAL_IMAGES, "perturb_meta_logits": False, "meta_in_training_mode": True}
 # What changes the method itself, and not only how large or how often something is.
 WAYS = (
     "class_prior", "condition_on_label", "evidence", "meta_every", "meta_network", "perturb_meta_logits",
@@ -65,22 +67,16 @@ METHODS = {
     "coral": _plain("coral", train_sampling="random"),
     "domain_mix": _plain("domain_mix", train_sampling="random"),
     "subg": _plain(train_sampling="group_subset"),
-    "meta_weight_net": {
-        "meta_network": "weight",
-        "meta_in_training_mode": True,  # as its authors do; otherwise it gives a long tail up
-        "perturb_meta_logits": False,
-        **NO_CAUSAL_IMAGES,
-    },
-    "l2rw": {"meta_network": "l2rw", "meta_in_training_mode": True, **NO_CAUSAL_IMAGES},
+    "meta_weight_net": {"meta_network": "weight", **NO_PERTURBATION},
+    "l2rw": {"meta_network": "l2rw", **NO_PERTURBATION},
     "meta_saug": {
         "meta_network": "meta_saug",
-        "meta_in_training_mode": True,
         "perturbation_start": 0.8,  # before, cross-entropy: 160 of 200 epochs
         "perturbation_learning_rate": 0.1,
         "train_sampling": "random",
-        **NO_CAUSAL_IMAGES,
+        **NO_PERTURBATION,
     },
-    "mfrw_mes": {"meta_network": "mfrw_mes", "meta_in_training_mode": True, **NO_CAUSAL_IMAGES},
+    "mfrw_mes": {"meta_network": "mfrw_mes", **NO_PERTURBATION},
     "meta_lp": NO_CAUSAL_IMAGES,
     "clp": {},
     # This one needs the mask of every training image, and no meta set.
