@@ -23,6 +23,7 @@ from .bilevel import (
     dual_attention,
     hypergradient,
     step_sizes,
+    whole,
 )
 from .bilevel.scope import FullScope
 from .causal import Masks, MetaBatches, meta_loss, saliency_penalty
@@ -109,7 +110,7 @@ class MetaLearner(Objective):
             As of `Objective`: the step has to be left out where an update of Ω was due that could not be made, its
             gradient not being finite.
         """
-        self.classifier.wrapped = run.model
+        self.classifier.begin_step(run.model)
         batch = {**batch, **({"mask": Masks.of(batch["mask"])} if "mask" in batch else {})}
         labels = batch["labels"]
         meta_due = run.steps_now and run.step % self.settings.meta_every == 0  # the last micro-batch stands for all
@@ -177,7 +178,7 @@ class MetaLearner(Objective):
             logits,
             features,
             labels,
-            self.classifier.head.weight,
+            self.classifier.apart.weight,
             self.statistics,
             self.network.characteristics,
             update=update,
@@ -205,12 +206,12 @@ class MetaLearner(Objective):
             Whether Ω was updated: not by what is not finite.
         """
         settings, labels = self.settings, batch["labels"]
-        looking = self.scope.module(self.classifier)
+        looking, weights = self.scope.module(self.classifier), self.scope.weights(self.classifier)
         meta_batch = self.meta_batches.draw(self._logits_in_use, _donors(batch))
 
         def steps(gradients: Mapping[str, Tensor]) -> Mapping[str, Tensor | float]:  # η
-            weights = {name: weight for name, weight in looking.named_parameters() if name in gradients}
-            return step_sizes(run.optimizer, weights, gradients, settings.lookahead, settings.max_grad_norm)
+            trained = {name: weights[name] for name in gradients}
+            return step_sizes(run.optimizer, trained, gradients, settings.lookahead, settings.max_grad_norm)
 
         result = hypergradient(
             looking,
@@ -222,7 +223,7 @@ class MetaLearner(Objective):
             engine=settings.hypergradient,
             keep_graph=not (settings.reuse_gradient or settings.recompute_training_forward),
             loss_scale=1.0 if run.loss_scale is None else run.loss_scale,
-            gradients=_gradients(looking) if settings.reuse_gradient else None,
+            gradients=_gradients(weights) if settings.reuse_gradient else None,
         )
         if not self.updates.take(result, run.optimizer, run.step):
             return False
@@ -356,10 +357,13 @@ def _check_checkpoint(folder: str, state_file: str, network: MetaNetwork) -> Non
         )
 
 
-def _gradients(module: nn.Module) -> dict[str, Tensor]:
-    """Those that a backward pass has left, by parameter name."""
-    weights = {name: weight for name, weight in module.named_parameters() if weight.requires_grad}
-    return {name: torch.zeros_like(weight) if weight.grad is None else weight.grad for name, weight in weights.items()}
+def _gradients(weights: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+    """Those that a backward pass has left, by parameter name, whole."""
+    return {
+        name: whole(torch.zeros_like(weight) if weight.grad is None else weight.grad)
+        for name, weight in weights.items()
+        if weight.requires_grad
+    }
 
 
 def _donors(batch: Batch) -> Batch | None:

@@ -15,6 +15,7 @@ from .assembly import Data, build_objective, build_training_images
 from .base.finite import StepGuard
 from .base.publishing import PublishingTrainer
 from .base.requirements import refuse_data_parallel, refuse_streams, refuse_what_hides_parameters
+from .bilevel import whole
 from .data.checks import check_batch_labels, check_every_class, check_labels, stored_column
 from .data.frequencies import train_sampler
 from .data.sampling import tell_repeated_images
@@ -206,7 +207,7 @@ class CLPTrainer(PublishingTrainer):
         return self._guard.watch(self._weighed(loss, inputs), inputs["pixel_values"])
 
     def _get_grad_norm(self, model, grad_norm=None):
-        self._guard.gradient_norm = super()._get_grad_norm(model, grad_norm)
+        self._guard.gradient_norm = whole(super()._get_grad_norm(model, grad_norm))
         return self._guard.gradient_norm
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:

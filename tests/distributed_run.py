@@ -3,10 +3,12 @@
 import sys
 
 import torch
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from conftest import SIZE, Squares, resnet, vit
 from transformers import ViTImageProcessor
 
 from clp_hf import CLPTrainer, CLPTrainingArguments
+from clp_hf.bilevel import whole
 from clp_hf.hsfm import FeatureSet, extract_features
 
 STEPS = 5
@@ -26,9 +28,40 @@ class BadSquares(DoubleSquares):
         return item | {"pixel_values": item["pixel_values"] * (torch.nan if index in (39, 58) else 1)}
 
 
+class ShardedTrainer(CLPTrainer):
+    """With FSDP2, which accelerate starts on no CPU: what it would have set is set by hand."""
+
+    units = ("ViTLayer",)
+
+    def create_accelerator_and_postprocess(self):
+        super().create_accelerator_and_postprocess()
+        self.is_fsdp_enabled = True
+        self.accelerator.state.distributed_type = DistributedType.FSDP
+        self.accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin(
+            fsdp_version=2,
+            auto_wrap_policy="transformer_based_wrap",
+            transformer_cls_names_to_wrap=self.units,
+            state_dict_type="FULL_STATE_DICT",
+        )
+
+
+class FinelyShardedTrainer(ShardedTrainer):
+    """The head is gathered by itself."""
+
+    units = ("ViTLayer", "Linear")
+
+
 # No random draws here: those of the infills differ between processes, as they should. (Of two classes, fgsm's target
 # is the other one.)
 CAUSAL = {"counterfactual_infills": ["grey"], "factual_infills": ["fgsm"], "evidence": ["background"]}
+SHARDED = {
+    "trainer": ShardedTrainer,
+    "counterfactual_infills": ["grey"],
+    "factual_infills": [],
+    "evidence": ["background"],
+    "lookahead_scope": "head",
+}
+CONVERGED = {"counterfactual_infills": ["grey"], "factual_infills": [], "lookahead": "converged"}
 CASES = {
     "meta_lp": {"counterfactual_infills": [], "factual_infills": [], "perturb_meta_logits": True},
     "causal": CAUSAL,
@@ -72,6 +105,16 @@ CASES = {
         "max_steps": 3,
     },
     "isda": {"meta_every": 0, "training_loss": "isda"},
+    # last, since accelerate remembers them: with sharded parameters
+    "sharded": SHARDED,
+    "sharded_head": SHARDED | {"trainer": FinelyShardedTrainer, "meta_every": 2},
+    "sharded_adam": SHARDED
+    | {"optim": "adamw_torch", "max_grad_norm": 0.01, "gradient_accumulation_steps": 2, "max_steps": 3},
+    "sharded_reuse": SHARDED | {"optim": "adamw_torch", "reuse_gradient": True, "max_steps": 3},
+    "sharded_meta_lp": SHARDED | {"counterfactual_infills": [], "evidence": [], "perturb_meta_logits": True},
+    "sharded_converged_per_process": CONVERGED | {"trainer": ShardedTrainer},
+    "sharded_evidence_per_process": SHARDED | {"evidence": ["attribute", "bias"], "evidence_every": 2},
+    "sharded_resumed": SHARDED | {"save_strategy": "steps", "save_steps": 2},
     # of 7.5 batches an epoch, the half one is dropped: filled, as by default, it would not be that of one process
     "uneven_dropped": CAUSAL | {"dataloader_drop_last": True, "max_steps": 9},
     # two epochs of 60 images, 7.5 batches each; local batch statistics
@@ -87,11 +130,11 @@ def train(name: str, folder: str, processes: int, resume: str | None = None) -> 
         "max_grad_norm": 0.0, "logging_steps": 1, "report_to": [], "use_cpu": True, "disable_tqdm": True,
         "save_strategy": "no", "perturbation_learning_rate": 1e-2, "ddp_find_unused_parameters": False,
     } | CASES[name]  # fmt: skip
-    data = settings.pop("data", DoubleSquares)
+    data, kind = settings.pop("data", DoubleSquares), settings.pop("trainer", CLPTrainer)
     model = resnet(2) if settings.pop("model", "vit") == "resnet" else vit(2)
     if "optim" in CASES[name]:
         settings["optim_args"] = None
-    trainer = CLPTrainer(
+    trainer = (kind if processes > 1 else CLPTrainer)(
         model.double(),
         CLPTrainingArguments(folder, **settings),
         train_dataset=data(60, num_labels=2),
@@ -111,7 +154,7 @@ def outcome(trainer: CLPTrainer) -> dict:
     else:
         parts["loss"] = trainer.learner.training_loss
     tensors = {
-        f"{part}.{name}": tensor.clone()
+        f"{part}.{name}": whole(tensor).clone()
         for part, module in parts.items()
         for name, tensor in module.state_dict().items()
     }
