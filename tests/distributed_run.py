@@ -3,6 +3,7 @@
 import sys
 
 import torch
+from accelerate import PartialState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from conftest import SIZE, Squares, resnet, vit
 from transformers import ViTImageProcessor
@@ -36,7 +37,8 @@ class ShardedTrainer(CLPTrainer):
     def create_accelerator_and_postprocess(self):
         super().create_accelerator_and_postprocess()
         self.is_fsdp_enabled = True
-        self.accelerator.state.distributed_type = DistributedType.FSDP
+        for state in (PartialState(), self.accelerator.state):
+            state.distributed_type = DistributedType.FSDP
         self.accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin(
             fsdp_version=2,
             auto_wrap_policy="transformer_based_wrap",
@@ -105,7 +107,12 @@ CASES = {
         "max_steps": 3,
     },
     "isda": {"meta_every": 0, "training_loss": "isda"},
-    # last, since accelerate remembers them: with sharded parameters
+    # of 7.5 batches an epoch, the half one is dropped: filled, as by default, it would not be that of one process
+    "uneven_dropped": CAUSAL | {"dataloader_drop_last": True, "max_steps": 9},
+    # two epochs of 60 images, 7.5 batches each; local batch statistics
+    "uneven_batch_norm": {"max_steps": 16, "model": "resnet"},
+    "converged_alike_per_process": CONVERGED,
+    # last, since accelerate remembers it: parameters are sharded
     "sharded": SHARDED,
     "sharded_head": SHARDED | {"trainer": FinelyShardedTrainer, "meta_every": 2},
     "sharded_adam": SHARDED
@@ -115,10 +122,6 @@ CASES = {
     "sharded_converged_per_process": CONVERGED | {"trainer": ShardedTrainer},
     "sharded_evidence_per_process": SHARDED | {"evidence": ["attribute", "bias"], "evidence_every": 2},
     "sharded_resumed": SHARDED | {"save_strategy": "steps", "save_steps": 2},
-    # of 7.5 batches an epoch, the half one is dropped: filled, as by default, it would not be that of one process
-    "uneven_dropped": CAUSAL | {"dataloader_drop_last": True, "max_steps": 9},
-    # two epochs of 60 images, 7.5 batches each; local batch statistics
-    "uneven_batch_norm": {"max_steps": 16, "model": "resnet"},
 }
 
 
@@ -177,11 +180,12 @@ def features(folder: str) -> list[FeatureSet]:
 
 if __name__ == "__main__":
     folder = sys.argv[1]
+    found = [vars(part) for part in features(folder)]
     for name in CASES:
         trainer = train(name, f"{folder}/{name}", processes=2)
         assert trainer.args.world_size == 2
-        if name == "resumed":
-            torch.save(outcome(trainer), f"{folder}/uninterrupted-{trainer.args.process_index}.pt")
+        if name.endswith("resumed"):
+            torch.save(outcome(trainer), f"{folder}/uninterrupted_{name}-{trainer.args.process_index}.pt")
             trainer = train(name, f"{folder}/{name}", processes=2, resume=f"{folder}/{name}/checkpoint-2")
         torch.save(outcome(trainer), f"{folder}/{name}-{trainer.args.process_index}.pt")
-    torch.save([vars(part) for part in features(folder)], f"{folder}/features-{trainer.args.process_index}.pt")
+    torch.save(found, f"{folder}/features-{trainer.args.process_index}.pt")

@@ -47,7 +47,7 @@ def whole_copy(module: nn.Module) -> nn.Module:
     vars(copy).update({name: value for name, value in vars(module).items() if name not in vars(copy)})
     copy.training = module.training
     for name, parameter in module._parameters.items():
-        own = None if parameter is None else nn.Parameter(whole(parameter.detach()), parameter.requires_grad)
+        own = None if parameter is None else nn.Parameter(whole(parameter).detach().clone(), parameter.requires_grad)
         copy.register_parameter(name, own)
     for name, buffer in module._buffers.items():
         copy.register_buffer(name, buffer)
