@@ -22,6 +22,7 @@ from .bilevel import (
     dual_attention,
     hypergradient,
     step_sizes,
+    whole,
 )
 from .bilevel.scope import FullScope
 from .causal import Masks, MetaBatches, meta_loss, saliency_penalty
@@ -110,7 +111,7 @@ class MetaLearner(Objective):
             As of `Objective`: the step has to be left out where an update of Ω was due that could not be made, its
             gradient not being finite.
         """
-        self.classifier.wrapped = run.model
+        self.classifier.begin_step(run.model)
         batch = {**batch, **({"mask": Masks.of(batch["mask"])} if "mask" in batch else {})}
         labels = batch["labels"]
         # The last micro-batch stands for all, where Ω is not of each alone.
@@ -176,12 +177,12 @@ class MetaLearner(Objective):
         return outputs, self._saliency(batch)
 
     def _characteristics(self, logits, features, labels, u_z=None, update: bool = True) -> Tensor:
-        head, names = self.classifier.head, self.network.characteristics
+        head, names = self.classifier.apart, self.network.characteristics
         g = training_characteristics(logits, features, labels, head.weight, self.statistics, names, update, u_z)
         return torch.cat([g, features.detach().to(g.dtype)], dim=1) if self.network.takes_features else g
 
     def _seen(self, logits: Tensor, features: Tensor) -> Tensor | Outputs:
-        return seen_by(self.network, self.classifier.head, logits, features)
+        return seen_by(self.network, self.classifier.apart, logits, features)
 
     def _inner_loss(self, logits: Tensor | Outputs, output: Tensor, labels: Tensor) -> Tensor:
         """mean ℓ(U + δ, y), or what the network makes of its output."""
@@ -204,7 +205,7 @@ class MetaLearner(Objective):
             Whether Ω was updated: not by what is not finite.
         """
         settings, labels, network = self.settings, batch["labels"], self.network
-        looking = self.scope.module(self.classifier)
+        looking, weights = self.scope.module(self.classifier), self.scope.weights(self.classifier)
         meta_batch = self.meta_batches.draw(self._logits_in_use, _donors(batch))
         training_pass = self.scope.training_pass(
             self.classifier, batch["pixel_values"], *passed, R, lambda *outputs: joined(self._seen(*outputs))
@@ -220,11 +221,11 @@ class MetaLearner(Objective):
             lambda tensor: inner_loss(tensor, delta()),
             lambda: self._meta_loss(meta_batch),
             network.hyperparameters(labels),
-            partial(_steps, run.optimizer, looking, settings, "sgd" if network.at_rest else settings.lookahead),
+            partial(_steps, run.optimizer, weights, settings, "sgd" if network.at_rest else settings.lookahead),
             engine=settings.hypergradient,
             keep_graph=not (settings.reuse_gradient or settings.recompute_training_forward),
             loss_scale=1.0 if run.loss_scale is None else run.loss_scale,
-            gradients=_gradients(looking, network.at_rest) if settings.reuse_gradient or network.at_rest else None,
+            gradients=_gradients(weights, network.at_rest) if settings.reuse_gradient or network.at_rest else None,
         )
         taken = self.updates.take(result, run.optimizer, run.step)
         derivative = partial(derivative_in_output, inner_loss, training_pass.logits, delta(), result.logit_tangent)
@@ -359,19 +360,23 @@ def _check_checkpoint(folder: str, state_file: str, network: MetaNetwork) -> Non
         )
 
 
-def _gradients(module: nn.Module, at_rest: bool) -> dict[str, Tensor]:
-    """Those that a backward pass has left, by parameter name; at rest, zeros."""
-    weights = {name: weight for name, weight in module.named_parameters() if weight.requires_grad}
-    none = {name for name, weight in weights.items() if at_rest or weight.grad is None}
-    return {name: torch.zeros_like(weight) if name in none else weight.grad for name, weight in weights.items()}
+def _gradients(weights: Mapping[str, nn.Parameter], at_rest: bool) -> dict[str, Tensor]:
+    """Those that a backward pass has left, by parameter name, whole; at rest, zeros."""
+    trained = {name: weight for name, weight in weights.items() if weight.requires_grad}
+    none = {name for name, weight in trained.items() if at_rest or weight.grad is None}
+    return {name: whole(torch.zeros_like(weight) if name in none else weight.grad) for name, weight in trained.items()}
 
 
 def _steps(
-    optimizer: torch.optim.Optimizer, module: nn.Module, settings: Any, lookahead: str, gradients: Mapping[str, Tensor]
+    optimizer: torch.optim.Optimizer,
+    weights: Mapping[str, nn.Parameter],
+    settings: Any,
+    lookahead: str,
+    gradients: Mapping[str, Tensor],
 ) -> Mapping[str, Tensor | float]:
     """η of every weight that looks ahead."""
-    weights = {name: weight for name, weight in module.named_parameters() if name in gradients}
-    return step_sizes(optimizer, weights, gradients, lookahead, settings.max_grad_norm)
+    trained = {name: weights[name] for name in gradients}
+    return step_sizes(optimizer, trained, gradients, lookahead, settings.max_grad_norm)
 
 
 def _donors(batch: Batch) -> Batch | None:

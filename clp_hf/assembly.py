@@ -143,7 +143,7 @@ def _loss_objective(args: CLPTrainingArguments, model: nn.Module, train: Dataset
     noisy = stored_column(train, "noisy")
     head = None
     if needs_head(name) or is_pair(name):
-        _, head = find_classifier_head(model, train[0]["pixel_values"][None].to(args.device))
+        _, head = find_classifier_head(model, train[0]["pixel_values"][None])
     loss = build_loss(
         name,
         torch.as_tensor(labels),
@@ -166,7 +166,7 @@ def _meta_learner(
     meta_batch_size = args.meta_batch_size or args.per_device_train_batch_size
     _check_batch_norm(args, model, data.train, meta_batch_size)
     _check_settings(args, data, meta_set)
-    name, head = find_classifier_head(model, data.example["pixel_values"][None].to(args.device))
+    name, head = find_classifier_head(model, data.example["pixel_values"][None])
     asked = [f"{field} is {value!r}" for field, value in HEAD_LOOKS_AHEAD.items() if getattr(args, field) == value]
     if asked and not any(weight.requires_grad for weight in head.parameters()):
         raise ValueError(

@@ -20,6 +20,7 @@ from .base.requirements import (
     refuse_what_hides_parameters,
     refuse_what_splits_networks,
 )
+from .bilevel import whole
 from .data.checks import check_batch_labels, check_every_class, check_labels, stored_column
 from .data.frequencies import train_sampler
 from .data.sampling import tell_repeated_images
@@ -215,7 +216,7 @@ class CLPTrainer(PublishingTrainer):
         return self._guard.watch(self._weighed(loss, inputs), inputs["pixel_values"])
 
     def _get_grad_norm(self, model, grad_norm=None):
-        self._guard.gradient_norm = super()._get_grad_norm(model, grad_norm)
+        self._guard.gradient_norm = whole(super()._get_grad_norm(model, grad_norm))
         return self._guard.gradient_norm
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:

@@ -3,10 +3,13 @@
 import sys
 
 import torch
+from accelerate import PartialState
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from conftest import SIZE, Squares, resnet, vit
 from transformers import ViTImageProcessor
 
 from clp_hf import CLPTrainer, CLPTrainingArguments
+from clp_hf.bilevel import whole
 from clp_hf.hsfm import FeatureSet, extract_features
 
 STEPS = 5
@@ -26,9 +29,41 @@ class BadSquares(DoubleSquares):
         return item | {"pixel_values": item["pixel_values"] * (torch.nan if index in (39, 58) else 1)}
 
 
+class ShardedTrainer(CLPTrainer):
+    """With FSDP2, which accelerate starts on no CPU: what it would have set is set by hand."""
+
+    units = ("ViTLayer",)
+
+    def create_accelerator_and_postprocess(self):
+        super().create_accelerator_and_postprocess()
+        self.is_fsdp_enabled = True
+        for state in (PartialState(), self.accelerator.state):
+            state.distributed_type = DistributedType.FSDP
+        self.accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin(
+            fsdp_version=2,
+            auto_wrap_policy="transformer_based_wrap",
+            transformer_cls_names_to_wrap=self.units,
+            state_dict_type="FULL_STATE_DICT",
+        )
+
+
+class FinelyShardedTrainer(ShardedTrainer):
+    """The head is gathered by itself."""
+
+    units = ("ViTLayer", "Linear")
+
+
 # No random draws here: those of the infills differ between processes, as they should. (Of two classes, fgsm's target
 # is the other one.)
 CAUSAL = {"counterfactual_infills": ["grey"], "factual_infills": ["fgsm"], "evidence": ["background"]}
+SHARDED = {
+    "trainer": ShardedTrainer,
+    "counterfactual_infills": ["grey"],
+    "factual_infills": [],
+    "evidence": ["background"],
+    "lookahead_scope": "head",
+}
+CONVERGED = {"counterfactual_infills": ["grey"], "factual_infills": [], "lookahead": "converged"}
 CASES = {
     "meta_lp": {"counterfactual_infills": [], "factual_infills": [], "perturb_meta_logits": True},
     "causal": CAUSAL,
@@ -98,6 +133,17 @@ CASES = {
     "uneven_dropped": CAUSAL | {"dataloader_drop_last": True, "max_steps": 9},
     # two epochs of 60 images, 7.5 batches each; local batch statistics
     "uneven_batch_norm": {"max_steps": 16, "model": "resnet"},
+    "converged_alike_per_process": CONVERGED,
+    # last, since accelerate remembers it: parameters are sharded
+    "sharded": SHARDED,
+    "sharded_head": SHARDED | {"trainer": FinelyShardedTrainer, "meta_every": 2},
+    "sharded_adam": SHARDED
+    | {"optim": "adamw_torch", "max_grad_norm": 0.01, "gradient_accumulation_steps": 2, "max_steps": 3},
+    "sharded_reuse": SHARDED | {"optim": "adamw_torch", "reuse_gradient": True, "max_steps": 3},
+    "sharded_meta_lp": SHARDED | {"counterfactual_infills": [], "evidence": [], "perturb_meta_logits": True},
+    "sharded_converged_per_process": CONVERGED | {"trainer": ShardedTrainer},
+    "sharded_evidence_per_process": SHARDED | {"evidence": ["attribute", "bias"], "evidence_every": 2},
+    "sharded_resumed": SHARDED | {"save_strategy": "steps", "save_steps": 2},
 }
 
 
@@ -109,11 +155,11 @@ def train(name: str, folder: str, processes: int, resume: str | None = None) -> 
         "max_grad_norm": 0.0, "logging_steps": 1, "report_to": [], "use_cpu": True, "disable_tqdm": True,
         "save_strategy": "no", "perturbation_learning_rate": 1e-2, "ddp_find_unused_parameters": False,
     } | CASES[name]  # fmt: skip
-    data = settings.pop("data", DoubleSquares)
+    data, kind = settings.pop("data", DoubleSquares), settings.pop("trainer", CLPTrainer)
     model = resnet(2) if settings.pop("model", "vit") == "resnet" else vit(2)
     if "optim" in CASES[name]:
         settings["optim_args"] = None
-    trainer = CLPTrainer(
+    trainer = (kind if processes > 1 else CLPTrainer)(
         model.double(),
         CLPTrainingArguments(folder, **settings),
         train_dataset=data(60, num_labels=2),
@@ -135,7 +181,7 @@ def outcome(trainer: CLPTrainer) -> dict:
         if hasattr(trainer.learner, "peer"):
             parts["peer"] = trainer.learner.peer
     tensors = {
-        f"{part}.{name}": tensor.clone()
+        f"{part}.{name}": whole(tensor).clone()
         for part, module in parts.items()
         for name, tensor in module.state_dict().items()
     }
@@ -158,11 +204,12 @@ def features(folder: str) -> list[FeatureSet]:
 
 if __name__ == "__main__":
     folder = sys.argv[1]
+    found = [vars(part) for part in features(folder)]
     for name in CASES:
         trainer = train(name, f"{folder}/{name}", processes=2)
         assert trainer.args.world_size == 2
-        if name == "resumed":
-            torch.save(outcome(trainer), f"{folder}/uninterrupted-{trainer.args.process_index}.pt")
+        if name.endswith("resumed"):
+            torch.save(outcome(trainer), f"{folder}/uninterrupted_{name}-{trainer.args.process_index}.pt")
             trainer = train(name, f"{folder}/{name}", processes=2, resume=f"{folder}/{name}/checkpoint-2")
         torch.save(outcome(trainer), f"{folder}/{name}-{trainer.args.process_index}.pt")
-    torch.save([vars(part) for part in features(folder)], f"{folder}/features-{trainer.args.process_index}.pt")
+    torch.save(found, f"{folder}/features-{trainer.args.process_index}.pt")

@@ -68,10 +68,21 @@ def test_accelerate_reads_every_configuration(path):
     load_config_from_file(str(path))
 
 
+def test_a_converged_head_is_that_of_processes_with_whole_parameters(folder):
+    """Each of them remembers its own images."""
+    names = "sharded_converged_per_process", "converged_alike_per_process"
+    found, expected = (torch.load(folder / f"{name}-0.pt")["tensors"] for name in names)
+    assert found.keys() == expected.keys()
+    for key, tensor in expected.items():
+        torch.testing.assert_close(found[key], tensor, rtol=1e-10, atol=1e-10, msg=key)
+
+
 @pytest.mark.parametrize("process", [0, 1])
-def test_two_processes_resume_as_if_nothing_had_happened(folder, process):
+@pytest.mark.parametrize("run", ["resumed", "sharded_resumed"])
+def test_two_processes_resume_as_if_nothing_had_happened(folder, run, process):
     """With random infills, of which each process has its own."""
-    found, expected = (torch.load(folder / f"{name}-{process}.pt")["tensors"] for name in ("resumed", "uninterrupted"))
+    names = run, f"uninterrupted_{run}"
+    found, expected = (torch.load(folder / f"{name}-{process}.pt")["tensors"] for name in names)
     assert found.keys() == expected.keys()
     assert all(torch.equal(tensor, expected[key]) for key, tensor in found.items())
 

@@ -1,12 +1,15 @@
 """CLPTrainer against the algorithm written out by hand, against the plain Trainer, and against bad input."""
 
 import copy
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import timm
 import torch
 import torch.nn.functional as F
+from accelerate.state import AcceleratorState
 from conftest import SIZE, Squares, resnet, vit
 from torch import nn
 from torch.utils.data import Subset
@@ -590,15 +593,58 @@ def test_the_class_prior_is_that_of_the_training_set_without_the_meta_images(mak
         make_trainer(class_prior=True, perturb_meta_logits=True)
 
 
-@pytest.mark.parametrize("sharding", ["fsdp", "deepspeed"])
-def test_sharded_parameters_are_refused(make_trainer, monkeypatch, sharding):
+@pytest.fixture(params=["fsdp", "deepspeed"])
+def sharding(request, monkeypatch):
     """accelerate starts neither on a CPU: the flag it would set is set by hand."""
     create = CLPTrainer.create_accelerator_and_postprocess
 
     def sharded(self):
         create(self)
-        setattr(self, f"is_{sharding}_enabled", True)
+        setattr(self, f"is_{request.param}_enabled", True)
 
     monkeypatch.setattr(CLPTrainer, "create_accelerator_and_postprocess", sharded)
-    with pytest.raises(ValueError, match=r"does not run under (FSDP|DeepSpeed)"):
+    return request.param
+
+
+def test_a_sharded_network_that_looks_ahead_whole_is_refused(make_trainer, sharding):
+    with pytest.raises(ValueError, match=r"does not run under (FSDP|DeepSpeed).*lookahead_scope='head'"):
         make_trainer()
+
+
+HEAD = {"lookahead_scope": "head"}
+
+
+@pytest.mark.parametrize("sharding", ["fsdp"], indirect=True)
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        (HEAD | {"saliency_weight": 1.0}, "saliency_weight=0"),
+        (HEAD | {"factual_infills": ["fgsm"]}, "other factual_infills"),
+        (HEAD | {"train_infills": ["fgsm"]}, "other train_infills"),
+        (HEAD | {"evidence": ["background"], "evidence_network": "initial"}, "evidence_network='current'"),
+        (HEAD, None),
+        ({"lookahead": "converged"}, None),
+        ({"meta_every": 0}, None),
+    ],
+)
+def test_a_head_looks_ahead_on_a_sharded_network_of_which_only_forward_passes_are_needed(
+    make_trainer, sharding, settings, told
+):
+    with pytest.raises(ValueError, match=f"does not run under FSDP.*{told}") if told else nullcontext():
+        make_trainer(**settings)
+
+
+@pytest.mark.parametrize("sharding", ["fsdp"], indirect=True)
+@pytest.mark.parametrize(
+    ("plugin", "told"),
+    [
+        ({"fsdp_version": 1, "cpu_ram_efficient_loading": False}, "fsdp_version: 2"),
+        ({"fsdp_version": 2, "cpu_ram_efficient_loading": True}, "fsdp_cpu_ram_efficient_loading: false"),
+    ],
+)
+def test_fsdp_is_the_second_with_weights_in_every_process(make_trainer, monkeypatch, sharding, plugin, told):
+    monkeypatch.setattr(
+        AcceleratorState, "fsdp_plugin", SimpleNamespace(activation_checkpointing=False, **plugin), raising=False
+    )
+    with pytest.raises(ValueError, match=f"does not run under FSDP.*{told}"):
+        make_trainer(**HEAD)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback
 from transformers.utils import logging
 
+from ..bilevel import is_sharded
 from ..modeling.modes import evaluate
 from ..utils.precision import MOST_IN_A_ROW, NonFiniteError, unless_finite
 from .checkpoints import newest_whole
@@ -71,7 +72,8 @@ class StepGuard(TrainerCallback):
             return
         if self.trainer.accelerator.scaler.get_scale() < self._scale:
             # no scale helps against these
-            hopeless = not all(_finite(pixels) for _, pixels in self._batches) or not finite_weights(self.trainer.model)
+            # (the weights first: where they are sharded, all processes look at them together)
+            hopeless = not finite_weights(self.trainer.model) or not all(_finite(pixels) for _, pixels in self._batches)
             self._leave_out(stop=hopeless and args.on_nonfinite == "stop")
         else:
             self._in_a_row = 0
@@ -112,15 +114,18 @@ class StepGuard(TrainerCallback):
                 )
         # the batch whose loss is not finite, else the one with the largest pixels
         loss, pixels = max(self._batches, key=lambda batch: (not _finite(batch[0]), batch[1].abs().max().item()))
-        with self.trainer.accelerator.autocast():
-            logits = evaluate(model, pixels).logits
         told = [
             f"the loss is {loss.mean().item():g}",
             f"the norm of its gradient is {float(self.gradient_norm):g}",
-            f"the logits are {'finite' if _finite(logits) else 'not finite'}",
-            f"the weights are {'finite' if finite_weights(model) else 'not finite'}",
             f"the normalised pixels reach {pixels.abs().max().item():g}",
         ]
+        if not is_sharded(model):  # whose parameters all processes gather, of which others may have told of pixels
+            with self.trainer.accelerator.autocast():
+                logits = evaluate(model, pixels).logits
+            told[2:2] = [
+                f"the logits are {'finite' if _finite(logits) else 'not finite'}",
+                f"the weights are {'finite' if finite_weights(model) else 'not finite'}",
+            ]
         return f"Training became non-finite at step {step}{again}: {', '.join(told)}."
 
     def _advice(self) -> str:

@@ -8,6 +8,7 @@ from transformers import Trainer, TrainingArguments
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.utils import logging
 
+from ..bilevel import is_sharded
 from ..utils.extras import is_installed, refuse_missing
 from ..utils.names import did_you_mean
 
@@ -21,6 +22,8 @@ OPTIMIZERS = {
     "adamw_torch_8bit": "torchao", "anyprecision": "torchdistx", "8bit": "bitsandbytes", "bnb": "bitsandbytes",
     "paged": "bitsandbytes", "lion": "bitsandbytes", "ademamix": "bitsandbytes",
 }  # fmt: skip
+SHARDING_RECIPE = "recipes/accelerate/fsdp2.yaml (in the installed package clp_hf/recipes/accelerate)"
+PROCESSES_RECIPE = "DDP, recipes/accelerate/multi_gpu.yaml"
 SEARCHES = ("optuna", "ray", "wandb")
 
 
@@ -75,14 +78,16 @@ def refuse_streams(dataset, what: str, instead: str) -> None:
 
 
 def refuse_what_hides_parameters(trainer: Trainer) -> None:
-    """The look-ahead needs whole parameters in every process, in modules that run as they are written."""
-    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+    """What looks ahead has to have whole parameters in every process, in modules that run as they are written."""
+    if trainer.is_deepspeed_enabled:
         raise ValueError(
-            f"CLP does not run under {'FSDP' if trainer.is_fsdp_enabled else 'DeepSpeed'}: its look-ahead needs whole "
-            "parameters and optimizer states in every process. Use recipes/accelerate/multi_gpu.yaml (DDP; in the "
-            "installed package clp_hf/recipes/accelerate), with gradient_checkpointing or recompute_training_forward "
-            "where memory is short. With meta_every=0 there is no look-ahead, and this is the plain Trainer."
+            "CLP does not run under DeepSpeed: its engine keeps weights, gradients and optimizer states in flat parts "
+            "of its own, in which those of the head are not found. For a network that no GPU holds use FSDP2, "
+            f"{SHARDING_RECIPE}, with lookahead_scope='head'; for any other {PROCESSES_RECIPE}. With meta_every=0 "
+            "there is no look-ahead, and this is the plain Trainer."
         )
+    if trainer.is_fsdp_enabled or is_sharded(trainer.model):
+        _refuse_sharded(trainer)
     if trainer.args.n_gpu > 1:
         raise ValueError(
             f"CLP does not run in nn.DataParallel, and {trainer.args.n_gpu} GPUs are visible to one process. Use "
@@ -112,6 +117,62 @@ def refuse_what_splits_networks(trainer: Trainer) -> None:
         raise ValueError(
             f"training_loss={name!r} does not run in nn.DataParallel, and {trainer.args.n_gpu} GPUs are visible to one "
             "process. Use `accelerate launch` for one process per GPU, or CUDA_VISIBLE_DEVICES for a single GPU."
+        )
+
+
+def _refuse_sharded(trainer: Trainer) -> None:
+    """Under FSDP2 the head can look ahead, of which every process has a whole copy; all else is forward passes of the
+    sharded network, which every process has to take part in.
+    """
+    args, plugin = trainer.args, getattr(trainer.accelerator.state, "fsdp_plugin", None)
+    infills = {"factual_infills": args.factual_infills, "train_infills": args.train_infills}
+    refused = [
+        (
+            args.lookahead_scope != "head" and args.lookahead != "converged",
+            "lookahead_scope='full', which needs the whole network in every process, several times over",
+            f"lookahead_scope='head', or lookahead='converged' (or {PROCESSES_RECIPE}, with gradient_checkpointing or "
+            "recompute_training_forward where memory is short)",
+        ),
+        (
+            plugin is not None and plugin.fsdp_version != 2,
+            "fsdp_version=1, whose flat parameters hide those of the head",
+            f"fsdp_version: 2, as {SHARDING_RECIPE}",
+        ),
+        (
+            plugin is not None and plugin.cpu_ram_efficient_loading,
+            "fsdp_cpu_ram_efficient_loading, with which only one process has weights to find the head by",
+            "fsdp_cpu_ram_efficient_loading: false",
+        ),
+        (
+            args.meta_network not in ("perturbation", "weight"),
+            f"meta_network={args.meta_network!r}, which the whole weight of the head would have to reach",
+            "meta_network='perturbation' or 'weight'",
+        ),
+        (
+            args.saliency_weight > 0,
+            "saliency_weight, a gradient of gradients, which FSDP does not gather parameters for",
+            "saliency_weight=0",
+        ),
+        (
+            bool(args.evidence) and args.evidence_network == "initial",
+            "evidence_network='initial', a whole second network in every process",
+            "evidence_network='current'",
+        ),
+        *(
+            (
+                "fgsm" in names,
+                f"'fgsm' in {name}, which runs the network in the processes that have such images, while others wait",
+                f"other {name}",
+            )
+            for name, names in infills.items()
+        ),
+    ]
+    refused = [(what, instead) for asked, what, instead in refused if asked]
+    if refused:
+        raise ValueError(
+            f"CLP does not run under FSDP with {'; nor with '.join(what for what, _ in refused)}. Set "
+            f"{'; '.join(instead for _, instead in refused)}. With meta_every=0 there is no look-ahead, and this is "
+            "the plain Trainer."
         )
 
 

@@ -10,6 +10,7 @@ from .implicit import SoftmaxRegression, Solution, implicit_hypergradient
 from .lookahead import LOOKAHEADS, step_sizes
 from .memory import FeatureMemory
 from .scope import SCOPES, Classifier
+from .sharded import is_sharded, whole
 
 __all__ = [
     "ENGINES",
@@ -29,6 +30,8 @@ __all__ = [
     "dual_attention",
     "hypergradient",
     "implicit_hypergradient",
+    "is_sharded",
     "run_at",
     "step_sizes",
+    "whole",
 ]

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from .sharded import whole
+
 STEPS = ("match", "sgd")
 LOOKAHEADS = (*STEPS, "converged")  # the last takes no step: `converged.ConvergedHead`
 
@@ -30,8 +32,8 @@ def step_sizes(
 
     Args:
         optimizer: the optimizer of the parameters, or accelerate's wrapper of it.
-        parameters: the parameters that look ahead, by name.
-        gradients: the gradient of the training loss for each of them.
+        parameters: the parameters that look ahead, by name, as the optimizer has them: FSDP2's are parts.
+        gradients: the gradient of the training loss for each of them, whole.
         lookahead: `"match"` or `"sgd"`.
         max_grad_norm: the norm to which gradients will be clipped; 0 means they are not clipped.
 
@@ -68,7 +70,7 @@ def _effective_step(group: dict, state: dict, gradient: Tensor) -> Tensor | floa
         beta2, steps = group["betas"][1], float(state.get("step", 0)) + 1
         second_moment = (1 - beta2) * gradient.square()
         if "exp_avg_sq" in state:
-            second_moment += beta2 * state["exp_avg_sq"]
+            second_moment += beta2 * whole(state["exp_avg_sq"])
         return learning_rate / ((second_moment / (1 - beta2**steps)).sqrt() + group["eps"])
     if "momentum" in group:
         return learning_rate * (1 - group.get("dampening", 0.0)) / (1 - group["momentum"])

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from .dual import Recording
 from .engines import TrainingPass
 from .functional import run_at
+from .sharded import is_sharded, reshard, whole_copy
 
 
 class Classifier:
@@ -25,6 +26,8 @@ class Classifier:
 
     Attributes:
         wrapped: what is called in training: `module`, or the wrapper whose hooks average gradients over processes.
+        apart: what is called as the head alone: `head` itself, or where FSDP shards the module a whole copy of it.
+        head_weights: those of the head that the optimizer knows, by name; where FSDP shards them, parts.
     """
 
     def __init__(
@@ -36,6 +39,18 @@ class Classifier:
     ):
         self.module = self.wrapped = module
         self.head, self._forward, self.autocast = head, forward, autocast
+        self.sharded, self.apart, self.head_weights = False, head, dict(head.named_parameters())
+
+    def begin_step(self, wrapped: nn.Module) -> None:
+        """Every process, before each training step: what is called in it, and where it is sharded, the head now."""
+        self.wrapped, self.sharded = wrapped, is_sharded(self.module)
+        self._reshard()
+        self.head_weights = dict(self.head.named_parameters())
+        self.apart = whole_copy(self.head) if self.sharded else self.head
+
+    def _reshard(self) -> None:
+        if self.sharded:
+            reshard(self.module)
 
     def frozen(self) -> Classifier:
         """A copy as it is now, that never changes and is run as in evaluation."""
@@ -47,8 +62,13 @@ class Classifier:
         return self._forward(model or self.module, self.head, pixel_values)
 
     def aside(self, pixel_values: Tensor, model: nn.Module | None = None) -> tuple[Tensor, Tensor]:
-        """The same, moving no buffers: a pass beside that of training leaves batch-norm statistics where they are."""
-        return run_at(self.module, {}, lambda: self(pixel_values, model))
+        """The same, moving no buffers: a pass beside that of training leaves batch-norm statistics where they are.
+
+        It is a pass of every process where the module is sharded, as any other.
+        """
+        outputs = run_at(self.module, {}, lambda: self(pixel_values, model))
+        self._reshard()
+        return outputs
 
     def logits(self, pixel_values: Tensor) -> Tensor:
         """Of a pass aside."""
@@ -62,7 +82,7 @@ class Classifier:
     def classify(self, features: Tensor) -> Tensor:
         """Logits of features, by the head."""
         with self.autocast():
-            return self.head(features)
+            return self.apart(features)
 
 
 def _logits(logits: Tensor, features: Tensor) -> Tensor:
@@ -76,6 +96,11 @@ class FullScope:
     def module(classifier: Classifier) -> nn.Module:
         """What looks ahead."""
         return classifier.module
+
+    @staticmethod
+    def weights(classifier: Classifier) -> dict[str, nn.Parameter]:
+        """Its parameters by name, those that the optimizer knows."""
+        return dict(classifier.module.named_parameters())
 
     @staticmethod
     def training_pass(
@@ -105,7 +130,12 @@ class HeadScope(FullScope):
     @staticmethod
     def module(classifier: Classifier) -> nn.Module:
         """As of `FullScope`."""
-        return classifier.head
+        return classifier.apart
+
+    @staticmethod
+    def weights(classifier: Classifier) -> dict[str, nn.Parameter]:
+        """As of `FullScope`; where FSDP shards them, parts of those that look ahead."""
+        return classifier.head_weights
 
     @staticmethod
     def training_pass(classifier, pixel_values, logits, features, recording, penalty, seen=_logits) -> TrainingPass:

@@ -123,8 +123,9 @@ def find_classifier_head(model: nn.Module, pixel_values: Tensor) -> tuple[str, n
 def _logits(model: nn.Module, pixel_values: Tensor) -> Tensor:
     """Of images (n, 3, H, W), in evaluation mode, (n, C)."""
     try:
+        device = next((parameter.device for parameter in model.parameters()), None)  # FSDP moves a model when it trains
         with evaluation_mode(model):
-            logits = model(pixel_values=pixel_values).logits
+            logits = model(pixel_values=pixel_values.to(device)).logits
         if logits.ndim != 2 or len(logits) != len(pixel_values):
             raise ValueError(f"the logits of {len(pixel_values)} images are of shape {tuple(logits.shape)}")
     except torch.OutOfMemoryError:
