@@ -279,7 +279,7 @@ def test_a_recipes_errors_in_words(tmp_path, capsys, flags, message):
         ("class_names: [true, false]", "class_names is .*, expected a list of text, in quotes"),
         ("class_names: {a: 1}", "class_names is .*, expected a list of text, in quotes"),
         ("lr_decay_at: [half]", "lr_decay_at is .*, expected a list of a number"),
-        ("meta_boxes: [box]", "meta_boxes is .*, expected one of"),
+        ("meta_boxes: [box]", "meta_boxes is .*, expected text"),
         ("seed: 1\nseed: 2", "says 'seed' twice"),
     ],
 )

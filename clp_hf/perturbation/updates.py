@@ -58,8 +58,9 @@ class NetworkUpdates:
         if self.optimizer is not None:
             self._step(gradient, optimizer)
         self.means.add("meta_loss", gradient.outer_loss)
-        self.means.add("hypergradient_direct", norm(gradient.direct))
-        self.means.add("hypergradient_indirect", norm(gradient.indirect))
+        if not self.network.at_rest:  # where Ω is a number of each sample, every process has its own
+            self.means.add("hypergradient_direct", norm(gradient.direct))
+            self.means.add("hypergradient_indirect", norm(gradient.indirect))
         return True
 
     def _step(self, gradient: Hypergradient, optimizer: torch.optim.Optimizer) -> None:

@@ -183,7 +183,7 @@ def test_every_line_of_a_run_is_known(tmp_path):
     assert not {"\r", "\x1b", "{"} & set(done.stdout + done.stderr)
     known = (
         r"Which one for what you have: |Training 4 steps, |step \d of 4: epoch |validation, step \d of 4, |accuracy, %"
-        r"|\w+_\d+ +[\d–]|worst group|average|A card with pictures needs"
+        r"|\w+_\d+ +[\d–]|worst group|average|A card with pictures needs|Not Waterbirds as published "
     )
     assert not [line for line in done.stderr.splitlines() if not re.match(known, line)]
     assert done.stderr.count("validation, step") == 4
