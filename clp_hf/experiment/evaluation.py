@@ -67,7 +67,7 @@ def evaluate_checkpoint(
             the data set calls them. Bare integers that are none of the checkpoint's names count as it does. The data
             set may have some of the classes only.
         batch_size: images at a time.
-        **hub_kwargs: for `from_pretrained`.
+        **hub_kwargs: for `from_pretrained`; `cache_dir` and `token` are for the data set too.
 
     Raises:
         ValueError: there is no such split, it hides its labels, or it has classes that the checkpoint does not know.
@@ -76,7 +76,7 @@ def evaluate_checkpoint(
     columns = columns or Columns()
     model = load_image_classifier(checkpoint, **hub_kwargs)
     processor = load_image_processor(checkpoint, model, **hub_kwargs)
-    source = read_splits(dataset_name, config_name, hub_kwargs.get("cache_dir"))
+    source = read_splits(dataset_name, config_name, hub_kwargs.get("cache_dir"), token=hub_kwargs.get("token"))
     split = _split_name(source, split, dataset_name)
     splits, names = _with_labels_of(model, source, split, class_names or columns.class_names, columns)
 
