@@ -296,10 +296,8 @@ def test_resumed_equals_uninterrupted_and_the_model_is_an_ordinary_one(make_trai
 @pytest.mark.parametrize(
     "settings",
     [
-        {"lookahead_scope": "head"},
-        {"recompute_training_forward": True},
-        {"hypergradient": "finite_difference", "meta_every": 2},
-        {"bf16": True},
+        {"lookahead_scope": "head", "bf16": True},
+        {"hypergradient": "finite_difference", "recompute_training_forward": True, "meta_every": 2},
     ],
     ids=lambda settings: next(iter(settings)),
 )
