@@ -21,9 +21,14 @@ def peak_memory(function: Callable[[], object]) -> float:
         function()
         return (torch.cuda.max_memory_allocated() - start) / 2**20
     Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far (that of imports and building)
-    start = _memory("VmRSS")
+    start = resident_memory()
     function()
     return _memory("VmHWM") - start
+
+
+def resident_memory() -> float:
+    """MiB that the process holds now (Linux)."""
+    return _memory("VmRSS")
 
 
 def _memory(what: str) -> float:

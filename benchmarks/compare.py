@@ -65,10 +65,7 @@ from variants import (  # noqa: E402
 )
 
 from clp_hf.data.groups import counts  # noqa: E402
-from clp_hf.experiment import (  # noqa: E402
-    STAGED,
-    configured,
-)
+from clp_hf.experiment import STAGED, configured  # noqa: E402
 from clp_hf.experiment.staging import run_method  # noqa: E402
 from clp_hf.experiment.without_masks import instead  # noqa: E402
 

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from common import write_record, write_table
 from steps import Architecture, Setup
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from clp_hf.bilevel import TrainingPass, hypergradient
 from clp_hf.data import ImageClassificationDataset, TrainTransform, embedded_birds
@@ -36,7 +37,7 @@ class Birds:
 
     def __init__(self, size: int):
         splits = embedded_birds(600, META, 4, image_size=size * 4 // 3)
-        transform = TrainTransform(size, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+        transform = TrainTransform(size, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
         self.train, self.meta = (
             self._tensors(ImageClassificationDataset(splits[name], transform)) for name in ("train", "validation")
         )

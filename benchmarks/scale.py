@@ -29,7 +29,7 @@ import matplotlib
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from common import write_record, write_table
+from common import resident_memory, write_record, write_table
 from step_cost import MEMORY_AT_ONCE, machine, measure_memory, measure_time
 from steps import ARCHITECTURES, METHODS, Setup, cifar_resnet, clp, plain
 from torch.nn.parallel import DistributedDataParallel
@@ -96,12 +96,7 @@ class _Memory(TrainerCallback):
 
     def on_step_end(self, args, state, control, **kwargs):
         if state.global_step in (EARLY, LONG):
-            self.found[state.global_step] = _resident()
-
-
-def _resident() -> float:
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmRSS"))
-    return int(line.split()[1]) / 1024
+            self.found[state.global_step] = resident_memory()
 
 
 def long_run() -> dict:

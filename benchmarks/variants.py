@@ -5,6 +5,7 @@ from typing import Any
 
 from clp_hf import CLPTrainingArguments
 from clp_hf.experiment import METHODS, PAPER, STAGED
+from clp_hf.experiment.choosing import CONVERGED
 from clp_hf.experiment.methods import settings_of
 from clp_hf.hub.record import own_fields
 from clp_hf.perturbation import CHARACTERISTICS
@@ -49,7 +50,6 @@ def _infills(counterfactual: list[str], factual: list[str] | None = None) -> dic
 
 
 OWN_CLASS = {"perturbed_logits": "own", "perturbation_bound": 10.0}
-CONVERGED = {"lookahead": "converged", "lookahead_scope": "full", "meta_every": 5}
 VARIANTS = {
     **METHODS,
     **{name: settings_of(name) for name in STAGED},

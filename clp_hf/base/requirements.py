@@ -88,11 +88,7 @@ def refuse_what_hides_parameters(trainer: Trainer) -> None:
         )
     if trainer.is_fsdp_enabled or is_sharded(trainer.model):
         _refuse_sharded(trainer)
-    if trainer.args.n_gpu > 1:
-        raise ValueError(
-            f"CLP does not run in nn.DataParallel, and {trainer.args.n_gpu} GPUs are visible to one process. Use "
-            "`accelerate launch` for one process per GPU, or CUDA_VISIBLE_DEVICES for a single GPU."
-        )
+    _refuse_several_gpus(trainer, "CLP")
     compiled = trainer.accelerator.state.dynamo_plugin.backend != DynamoBackend.NO or any(
         hasattr(module, "_orig_mod") or module._compiled_call_impl is not None for module in trainer.model.modules()
     )
@@ -113,10 +109,15 @@ def refuse_what_splits_networks(trainer: Trainer) -> None:
             "splits the first one only. Use recipes/accelerate/multi_gpu.yaml (DDP; in the installed package "
             "clp_hf/recipes/accelerate)."
         )
+    _refuse_several_gpus(trainer, f"training_loss={name!r}")
+
+
+def _refuse_several_gpus(trainer: Trainer, what: str) -> None:
+    """Of which one process would make `nn.DataParallel`."""
     if trainer.args.n_gpu > 1:
         raise ValueError(
-            f"training_loss={name!r} does not run in nn.DataParallel, and {trainer.args.n_gpu} GPUs are visible to one "
-            "process. Use `accelerate launch` for one process per GPU, or CUDA_VISIBLE_DEVICES for a single GPU."
+            f"{what} does not run in nn.DataParallel, and {trainer.args.n_gpu} GPUs are visible to one process. Use "
+            "`accelerate launch` for one process per GPU, or CUDA_VISIBLE_DEVICES for a single GPU."
         )
 
 

@@ -39,11 +39,14 @@ class Classifier:
     ):
         self.module = self.wrapped = module
         self.head, self._forward, self.autocast = head, forward, autocast
-        self.sharded, self.apart, self.head_weights = False, head, dict(head.named_parameters())
+        self.sharded: bool | None = None  # until training begins, when FSDP has done it
+        self.apart, self.head_weights = head, dict(head.named_parameters())
 
     def begin_step(self, wrapped: nn.Module) -> None:
         """Every process, before each training step: what is called in it, and where it is sharded, the head now."""
-        self.wrapped, self.sharded = wrapped, is_sharded(self.module)
+        self.wrapped = wrapped
+        if self.sharded is None:
+            self.sharded = is_sharded(self.module)
         self._reshard()
         self.head_weights = dict(self.head.named_parameters())
         self.apart = whole_copy(self.head) if self.sharded else self.head

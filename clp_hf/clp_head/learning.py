@@ -289,9 +289,10 @@ class HeadProblem:
         for step in range(last + 1):
             if step < last:
                 gradient, solution = implicit_hypergradient(self.regression, inner, outer, [strengths], solution)
-            with torch.no_grad():
-                if step == last:
+            else:
+                with torch.no_grad():
                     solution = self.regression.solve(*inner(), solution)
+            with torch.no_grad():
                 loss = float(self.meta_loss(solution.weight, solution.bias, judged))
             values = dict(zip(settings.evidence, strengths.tolist(), strict=True))
             history.append({"meta_loss": loss} | {f"strength_{kind}": value for kind, value in values.items()})

@@ -113,8 +113,8 @@ def run_methods(
     experiment = build(recipe, data, model, training)
     titles = {name: name for name in names}
     if not advised:
-        for name in set(names) & set(METHODS):
-            rebuild = partial(build, recipe, model=model, training=training)
+        rebuild = partial(build, recipe, model=model, training=training)
+        for name in [name for name in names if name in METHODS]:
             experiment = fitted(experiment, name, data, given, rebuild)
         for name, check in checks.items():
             titles[name] = method_named(own_settings(configured(experiment.args, settings_of(name))))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Callable, Container
 from dataclasses import replace
@@ -11,7 +10,7 @@ from typing import Any
 
 from transformers.utils import logging
 
-from ..segmentation.reports import REPORT
+from ..segmentation.reports import made_of
 from ..training_args import CLPTrainingArguments
 from .arguments import DataArguments
 from .choosing import CONVERGED, NO_INFILLS
@@ -121,8 +120,5 @@ def made_masks(dataset_name: str) -> str | None:
     from ..segmentation.masked_dataset import MaskArguments
 
     folder = MaskArguments(dataset_name).output_dir
-    path = Path(folder) / REPORT
-    if not path.is_file():
-        return None
-    made_of = json.loads(path.read_text(encoding="utf-8"))["settings"]["dataset_name"]
-    return folder if Path(made_of).resolve() == Path(dataset_name).resolve() else None
+    source = made_of(folder)
+    return folder if source and Path(source).resolve() == Path(dataset_name).resolve() else None

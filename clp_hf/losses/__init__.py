@@ -73,14 +73,8 @@ TRAINING_LOSSES = {
     "logit_correction": LogitCorrection,
 }
 LEARNED = ("corruption",)  # in a first stage
-KNOWN = (
-    "class_counts",
-    "group_counts",
-    "cell_counts",
-    "num_features",
-    "noise_rate",
-    *LEARNED,
-)  # of the run, and no options
+# Of the run, and no options.
+KNOWN = ("class_counts", "group_counts", "cell_counts", "num_features", "noise_rate", *LEARNED)
 
 
 def _loss(name: str) -> Callable[..., TrainingLoss]:

@@ -99,10 +99,8 @@ def load_runs(folders: Sequence[str | Path]) -> tuple[list[Run], list[LeftOut]]:
 def _load(folder: Path, name: str) -> Run:
     check_files(folder, WRITTEN_BY)
     record = RunRecord.load(folder)
-    network, kind = (
-        None,
-        {network.CARD: network for network in META_NETWORKS.values() if network.FOLDER}.get(record.method),
-    )
+    kinds = {network.CARD: network for network in META_NETWORKS.values() if network.FOLDER}
+    network, kind = None, kinds.get(record.method)
     if kind is not None:
         check_files(folder, {f"{kind.FOLDER}/{file}": "trainer.save_model()" for file in FILES})
         network = _network(folder, kind, record)

@@ -36,6 +36,12 @@ class SplitReport:
     found_iou: float | None = None
 
 
+def made_of(folder: str | os.PathLike) -> str | None:
+    """The name of the data set that one made here is of; None for one that was not made here."""
+    report = _report(folder)
+    return None if report is None else report["settings"]["dataset_name"]
+
+
 def mask_counts(folder: str | os.PathLike) -> dict[str, dict[str, Any]]:
     """How many images of a data set made here have no usable mask, and the first 50 of these.
 
@@ -46,10 +52,9 @@ def mask_counts(folder: str | os.PathLike) -> dict[str, dict[str, Any]]:
         Split -> `images`, `empty`, `full`, numbers, and `indices` of empty and full masks. Nothing for a data set that
         was not made here.
     """
-    path = Path(folder) / REPORT
-    if not path.is_file():
+    report = _report(folder)
+    if report is None:
         return {}
-    splits = json.loads(path.read_text())["splits"]
     return {
         name: {
             "images": split["images"],
@@ -57,7 +62,7 @@ def mask_counts(folder: str | os.PathLike) -> dict[str, dict[str, Any]]:
             "full": len(split["full"]),
             "indices": sorted(split["empty"] + split["full"])[:NAMED],
         }
-        for name, split in splits.items()
+        for name, split in report["splits"].items()
     }
 
 
@@ -80,3 +85,8 @@ def format_mask_report(reports: dict[str, SplitReport]) -> str:
     if any(report.empty or report.full for report in reports.values()):
         lines.append("\nThese images are left out of causal augmentation; they train as they are.")
     return "\n".join(lines)
+
+
+def _report(folder: str | os.PathLike) -> dict[str, Any] | None:
+    path = Path(folder) / REPORT
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Callable
 
@@ -10,14 +9,13 @@ import numpy as np
 import torch
 from datasets import ClassLabel, Dataset, DatasetDict
 from datasets import Image as ImageFeature
-from PIL import Image
 from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
 from ...causal.appearance import recolour, stripes
-from ..dataset import to_rgb
 from ..groups import add_groups
 from ..mask_values import to_grey
+from ..pixels import stored_png, to_rgb
 
 SATURATION = 0.6  # of the colours, in HSV, at full value
 CONTRAST = 0.2  # of the stripes, as an amplitude
@@ -80,7 +78,7 @@ def misleading_objects(
             pixels = pil_to_tensor(to_rgb(example["image"])).float()[None] / 255
             mask = (pil_to_tensor(to_grey(example["mask"])) >= 128).float()[None]
             shown = torch.where(mask > 0, change(pixels, mask, attribute / number), pixels)
-            images.append(_png(to_pil_image(shown[0])))
+            images.append(stored_png(to_pil_image(shown[0])))
         others = split.remove_columns([name for name in ("image", "attribute", "group") if name in split.column_names])
         return others.add_column("image", images, feature=ImageFeature()).add_column(
             "attribute", attributes, feature=ClassLabel(names=names)
@@ -117,9 +115,3 @@ KINDS: dict[str, tuple[str, int, Callable[[Tensor, Tensor, float], Tensor]]] = {
     "colour": ("hue", 360, _in_colour),
     "texture": ("stripes", 180, _striped),
 }
-
-
-def _png(image: Image.Image) -> dict:
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG", compress_level=1)
-    return {"bytes": buffer.getvalue(), "path": None}
