@@ -30,7 +30,7 @@ def self_disagreement(
 
     Of held-out images those are chosen on which the head disagrees most with itself under dropout of its inputs,
 
-        KL(softmax(head(x)) ‖ softmax(head(dropout(x)))),
+        KL(softmax(head(dropout(x))) ‖ softmax(head(x))),
 
     and the head is tuned on these from where it is, by SGD on batches of all classes equally often. No group is used,
     and of the labels only those of the chosen images.
@@ -95,7 +95,7 @@ def self_disagreement(
 
 
 def disagreement(features: Tensor, head: Head, dropout: float, seed: int) -> Tensor:
-    """KL of what the head says without dropout from what it says with it, (n,).
+    """KL of what the head says with dropout from what it says without, (n,), as in the authors' program.
 
     Args:
         features: (n, d).
@@ -105,4 +105,4 @@ def disagreement(features: Tensor, head: Head, dropout: float, seed: int) -> Ten
     """
     kept = torch.rand(features.shape, generator=torch.Generator().manual_seed(seed)) >= dropout
     plain, dropped = (head.logits(rows).log_softmax(1) for rows in (features, features * kept / (1 - dropout)))
-    return F.kl_div(dropped, plain, reduction="none", log_target=True).sum(1)
+    return F.kl_div(plain, dropped, reduction="none", log_target=True).sum(1)

@@ -71,7 +71,7 @@ def test_disagreement_is_the_divergence_under_dropout():
     found = disagreement(features, head, 0.5, seed=0)
     kept = torch.rand(2, 2, generator=torch.Generator().manual_seed(0)) >= 0.5
     p, q = features.softmax(1), (2 * features * kept).softmax(1)
-    torch.testing.assert_close(found, (p * (p / q).log()).sum(1))
+    torch.testing.assert_close(found, (q * (q / p).log()).sum(1))
     assert found[1] == 0
 
 

@@ -6,6 +6,7 @@ import torch
 from datasets import ClassLabel, Dataset, Features, Sequence, Value
 from datasets import Image as ImageFeature
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 
 from clp_hf.data.dataset import ImageClassificationDataset, to_grey, to_rgb
 from clp_hf.data.transforms import EvalTransform, TrainTransform
@@ -75,6 +76,30 @@ def test_images_of_different_sizes_are_squeezed_to_one():
     data = ImageClassificationDataset(split([png(i) for i in images]), TrainTransform((24, 12), **PLAIN))
     assert data.storage_size == (32, 16)  # 4/3 of the output
     assert all(item["pixel_values"].shape == (3, 24, 12) for item in data.__getitems__([0, 1, 2]))
+
+
+def test_a_large_jpeg_is_decoded_at_the_size_it_is_needed_upright(monkeypatch):
+    small = Image.fromarray(np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8))
+    photo = small.resize((640, 480), Image.Resampling.BICUBIC)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    buffer = io.BytesIO()
+    photo.save(buffer, format="JPEG", quality=95, exif=exif)
+    encoded = split([{"bytes": buffer.getvalue(), "path": None}])
+    drafted = []
+    draft = JpegImageFile.draft
+    monkeypatch.setattr(JpegImageFile, "draft", lambda *args: drafted.append(draft(*args)) or drafted[-1])
+
+    def pixels(**options):
+        return ImageClassificationDataset(encoded, EvalTransform(32, **PLAIN), **options)[0]["pixel_values"]
+
+    found = pixels()
+    assert len(drafted) == 1
+    whole = photo.transpose(Image.Transpose.ROTATE_270).resize((42, 42), Image.Resampling.BILINEAR)
+    expected = EvalTransform(32, **PLAIN)(torch.from_numpy(np.array(whole)).permute(2, 0, 1)[None])[0][0]
+    assert (found - expected).abs().mean() < 0.01
+    pixels(storage_size=(300, 300))  # which needs all pixels
+    assert len(drafted) == 1
 
 
 def test_box_becomes_a_mask():
