@@ -45,6 +45,7 @@ class BenchmarkArguments:
     results: str = field(metadata={"help": "Folder of the result files."})
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2, 3, 4], metadata={"help": "Of meta set and folds."})
     per_group: int = field(default=10, metadata={"help": "Meta images of every group."})
+    methods: list[str] = field(default_factory=list, metadata={"help": "Rows to run, by default all there are."})
 
 
 @dataclass
@@ -220,6 +221,9 @@ def run(description: str, methods_of: Callable[[bool], dict]) -> None:
     """The methods of a table, `methods_of(there are masks)`, on every seed."""
     benchmark, features, results = prepared(description)
     methods = methods_of(features.train.background is not None)
+    if unknown := sorted(set(benchmark.methods) - set(methods)):
+        raise ValueError(f"There is no row {', '.join(unknown)}; choose out of: {'; '.join(methods)}.")
+    methods = {name: methods[name] for name in benchmark.methods or methods}
     for seed in benchmark.seeds:
         path = results / f"seed-{seed}.json"
         record = json.loads(path.read_text()) if path.exists() else {"seed": seed, "rows": {}}

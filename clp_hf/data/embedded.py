@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 from datasets import ClassLabel, Dataset, DatasetDict, Features
 from datasets import Image as ImageFeature
+from threadpoolctl import threadpool_limits
 
 from .drawing import draw_bird, draw_land, draw_water
 from .drawing.pixels import to_image
@@ -60,12 +61,14 @@ def embedded_birds(
             f"got {correlation} and {bird_size}."
         )
     sizes = {"train": (n_train, correlation), "validation": (n_validation, 0.5), "test": (n_test, 0.5)}
-    return DatasetDict(
-        {
-            name: _split(n, agreement, image_size, bird_size, np.random.SeedSequence([seed, index]))
-            for index, (name, (n, agreement)) in enumerate(sizes.items())
-        }
-    )
+    # Its matrices are small: where cores are busy, threads that wait for each other take ten times as long.
+    with threadpool_limits(1):
+        return DatasetDict(
+            {
+                name: _split(n, agreement, image_size, bird_size, np.random.SeedSequence([seed, index]))
+                for index, (name, (n, agreement)) in enumerate(sizes.items())
+            }
+        )
 
 
 def _split(n, agreement, size, bird_size, seeds) -> Dataset:
