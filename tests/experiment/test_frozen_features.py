@@ -24,9 +24,9 @@ from variants import VARIANTS  # isort: skip
 def on_features(command, in_this_process, tmp_path):  # noqa: F811
     """Run these methods; their records by method, and the number of feature sets that are kept."""
 
-    def run(*methods, scenario="cifar_noisy", flags=NOISE):
+    def run(*methods, flags=(*NOISE, "--max_train_samples", "60")):
         kept = tmp_path / "features"
-        command(*flags, "--methods", *methods, "--seeds", "0", "--frozen_features", str(kept), scenario=scenario)
+        command(*flags, "--methods", *methods, "--seeds", "0", "--frozen_features", str(kept))
         compare.main()
         records = {method: json.loads((tmp_path / "results" / f"{method}-0.json").read_text()) for method in methods}
         return records, len(list(kept.iterdir()))
@@ -37,7 +37,7 @@ def on_features(command, in_this_process, tmp_path):  # noqa: F811
 def test_methods_of_two_stages(on_features, monkeypatch):
     learned, with_learned = [], staging.with_learned
     monkeypatch.setattr(staging, "with_learned", lambda *given: learned.append(with_learned(*given)) or learned[-1])
-    records, kept = on_features("jtt", "glc", "crt", "tde")
+    records, kept = on_features("jtt", "glc", "crt")
     assert kept == 4  # training, meta, validation and test images: nothing but what the others have
     for record in records.values():
         assert record["model"] == "perceptron on the features of cifar_resnet20"
@@ -107,7 +107,8 @@ def test_images_without_foreground_or_background_are_originals():
 
 
 def test_versions_are_features_of_causal_images(make, tmp_path):  # noqa: F811
-    experiment = make(embedded_birds(24, 16, 8, image_size=32), size=32)
+    birds = embedded_birds(24, 16, 8, image_size=32)
+    experiment, plain = (make(birds, size=32) for _ in range(2))
     args = replace(experiment.args, evidence=["background"], train_infills=["mix_rand"])
     images = type(experiment.train)(experiment.splits["train"], experiment.validation.transform)
     mean, std = (getattr(images.transform, name).flatten().tolist() for name in ("mean", "std"))
@@ -118,7 +119,6 @@ def test_versions_are_features_of_causal_images(make, tmp_path):  # noqa: F811
         features(experiment, torch.stack([item["pixel_values"] for item in source.__getitems__(range(8))]))
         for source in (images, tiled, mixed, background)
     ]
-    plain = make(embedded_birds(24, 16, 8, image_size=32), size=32)
     freeze(plain, str(tmp_path), replace(args, meta_every=0, train_infills=[], evidence=[]))
     freeze(experiment, str(tmp_path), args)
     found = torch.stack([experiment.train[index]["pixel_values"] for index in range(8)])
