@@ -50,7 +50,7 @@ from common import write_record  # noqa: E402
 from frozen_features import freeze  # noqa: E402
 from paper_tables import TABLES, joined  # noqa: E402
 from scenario_arguments import read_scenario  # noqa: E402
-from tables import NOT_OF_THE_SCENARIO, by_method, caption, table, without_folder  # noqa: E402
+from tables import NOT_OF_THE_SCENARIO, by_method, caption, table, told, without_folder  # noqa: E402
 from transformers.utils.logging import disable_progress_bar  # noqa: E402
 from variants import (  # noqa: E402
     OF_DATA,
@@ -59,7 +59,7 @@ from variants import (  # noqa: E402
     SWEEPS,
     TRAINER_SETTINGS,
     VARIANTS,
-    changes_images,
+    needs_pixels,
     of_training,
     variant,
 )
@@ -97,11 +97,13 @@ class BenchmarkArguments:
 
 @dataclass
 class Comparison:
-    """What the command line asks for: `arguments` are those of recipe, data, model and training; `given`, by name."""
+    """What the command line asks for: `arguments` are those of recipe, data, model and training; `given`, by name; and
+    `left_out`, the rows of a table that frozen features are not enough for, each with the reason."""
 
     benchmark: BenchmarkArguments
     arguments: tuple
     given: Mapping[str, Any] = field(default_factory=dict)
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def results(self) -> Path:
@@ -197,32 +199,41 @@ def parse() -> Comparison:
     """The command line, checked.
 
     Raises:
-        ValueError: an unknown method, setting or sweep, a bad value, fewer than one worker, or a method that changes
-            images where there are features only.
+        ValueError: an unknown method, setting or sweep, a bad value, fewer than one worker, or what needs pixels where
+            there are features only.
     """
     (benchmark, *arguments), given = read_scenario(BenchmarkArguments, __doc__, logging_strategy="epoch")
     methods = TABLES[benchmark.table].methods if benchmark.table else list(SCENARIOS[benchmark.scenario][0])
-    if benchmark.table and benchmark.frozen_features:
-        methods = [name for name in methods if name not in STAGED and not changes_images(name, arguments[-1])]
-    benchmark.methods = benchmark.methods or methods
+    _, data, _, training = arguments
+    left_out = {}
+    if benchmark.table and benchmark.frozen_features and not benchmark.methods:
+        left_out = {name: reason for name in methods if (reason := needs_pixels(name, data, training))}
+    benchmark.methods = benchmark.methods or [name for name in methods if name not in left_out]
     if unknown := set(benchmark.sweeps) - set(SWEEPS):
         raise ValueError(f"There is no sweep {', '.join(sorted(unknown))}; choose out of {', '.join(SWEEPS)}.")
     if benchmark.tune and benchmark.sweeps:
         raise ValueError("A sweep shows every setting, and tune keeps one: give --tune or --sweeps.")
     if benchmark.workers < 1:
         raise ValueError(f"workers is {benchmark.workers}; expected 1 or more.")
-    comparison = Comparison(benchmark, tuple(arguments), given)
+    comparison = Comparison(benchmark, tuple(arguments), given, left_out)
     for method in comparison.methods:
-        configured(arguments[-1], of_training(variant(method)))  # as a user's are checked, before anything runs
-    changing = [method for method in comparison.methods if changes_images(method, arguments[-1])]
-    if benchmark.frozen_features and changing:
-        raise ValueError(
-            f"With frozen_features there are no images to change, as {', '.join(changing)} would. Give methods without "
-            "causal images (erm, meta_lp …), or leave frozen_features out."
-        )
-    if benchmark.frozen_features and (staged := [name for name in comparison.methods if name in STAGED]):
-        raise ValueError(f"With frozen_features there is one stage, and {', '.join(staged)} have two: leave one out.")
+        configured(training, of_training(variant(method)))  # as a user's are checked, before anything runs
+    if benchmark.frozen_features:
+        check_on_features(comparison)
     return comparison
+
+
+def check_on_features(comparison: Comparison) -> None:
+    """Raise ValueError where frozen features are not enough for what is asked for, naming it and why."""
+    _, data, model, training = comparison.arguments
+    unfit = {method: reason for method in comparison.methods if (reason := needs_pixels(method, data, training))}
+    if unfit:
+        raise ValueError(
+            f"With frozen_features there are no pixels in training, and these need them: {told(unfit)}. Leave them or "
+            "frozen_features out."
+        )
+    if model.attribution:
+        raise ValueError("With frozen_features there is no image to look at: leave attribution or frozen_features out.")
 
 
 def check_same(record: dict[str, Any], expected: dict[str, Any], path: Path) -> None:
@@ -247,18 +258,18 @@ def run(method: str, seed: int) -> None:
     data = replace(data, **{key: settings[key] for key in OF_DATA if key in settings})
     experiment = importlib.import_module(comparison.benchmark.scenario).build(recipe, data, model, training)
     settings = of_training(settings)
+    if name not in STAGED:
+        fixed = {*comparison.given, *settings}
+        record["without_masks"] = instead(experiment, configured(training, settings), fixed)
+        settings |= record["without_masks"]
     if comparison.benchmark.frozen_features:
-        freeze(experiment, comparison.benchmark.frozen_features)
+        freeze(experiment, comparison.benchmark.frozen_features, configured(training, settings))
     started = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
         if name in STAGED:
             own = {key: value for key, value in settings.items() if VARIANTS[name].get(key) != value}
             metrics = run_method(experiment, name, own, folder)
         else:
-            if not comparison.benchmark.frozen_features:
-                fixed = {*comparison.given, *settings}
-                record["without_masks"] = instead(experiment, configured(training, settings), fixed)
-                settings |= record["without_masks"]
             metrics = experiment.run(settings, folder)
         log = json.loads((Path(folder) / "trainer_state.json").read_text())["log_history"]
     record |= {
@@ -354,6 +365,8 @@ def compare(comparison: Comparison) -> list[str]:
 def compare_table(comparison: Comparison) -> list[str]:
     """`compare` for every setting of a table of the paper, and the table of all; the runs that failed."""
     words, table = list(sys.argv), TABLES[comparison.benchmark.table]
+    if comparison.left_out:
+        print(f"Left out, on frozen features: {told(comparison.left_out)}.")
     parts = table.parts(comparison.benchmark.scenario, comparison.given)
     failed, records = [], {}
     try:
@@ -366,7 +379,7 @@ def compare_table(comparison: Comparison) -> list[str]:
     finally:
         sys.argv = words
     if len(parts) > 1:
-        text = joined(comparison.benchmark.table, records)
+        text = joined(comparison.benchmark.table, records, comparison.left_out)
         (comparison.results / "table.md").write_text(text + "\n")
         print(text)
     return failed

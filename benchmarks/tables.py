@@ -118,6 +118,7 @@ def caption(comparison: Any, records: Sequence[dict[str, Any]]) -> str:
         if comparison.benchmark.tune
         else ""
     )
+    left = f" Left out, on frozen features: {told(comparison.left_out)}." if comparison.left_out else ""
     kept = f"checkpoint with the best validation {training.metric_for_best_model}"
     if not training.load_best_model_at_end:
         kept = "last step, which nothing selects,"
@@ -126,7 +127,13 @@ def caption(comparison: Any, records: Sequence[dict[str, Any]]) -> str:
         f"{kept} is tested, once. Accuracy in percent, "
         f"mean ± standard deviation over seeds; **best** and <u>second best</u> mean. Commits {', '.join(commits)}."
         + (f" On {', '.join(devices)}." if devices != ["cpu"] else "")
+        + left
     )
+
+
+def told(reasons: Mapping[str, str]) -> str:
+    """Methods, each with the reason why it is left out."""
+    return "; ".join(f"{method} ({reason})" for method, reason in reasons.items())
 
 
 def _range(numbers: Collection[int]) -> str:

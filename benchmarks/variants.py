@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from clp_hf import CLPTrainingArguments
-from clp_hf.experiment import METHODS, PAPER, STAGED
+from clp_hf.experiment import METHODS, PAPER, STAGED, DataArguments
 from clp_hf.experiment.choosing import CONVERGED
 from clp_hf.experiment.methods import settings_of
 from clp_hf.hub.record import own_fields
@@ -127,12 +127,19 @@ def of_training(settings: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if name not in OF_DATA}
 
 
-def changes_images(method: str, training: CLPTrainingArguments) -> bool:
-    """Whether a method takes images apart by their masks, for its meta set or the training set, or augments them."""
-    settings = {**vars(training), **variant(method)}
-    causal = settings["counterfactual_infills"] or settings["factual_infills"]
-    augmented = any(settings.get(name) for name in OF_DATA)
-    return bool(augmented or settings["train_infills"] or (settings["meta_every"] and causal))
+def needs_pixels(method: str, data: DataArguments, training: CLPTrainingArguments) -> str | None:
+    """Why a method cannot be trained on features, not even on those of causal versions; None where it can."""
+    settings = {**vars(data), **vars(training), **variant(method)}
+    learns = settings["meta_every"]
+    infills = [*settings["train_infills"], *(settings["factual_infills"] if learns else [])]
+    reasons = {
+        "saliency is a gradient in the pixels": learns and settings["saliency_weight"],
+        "fgsm attacks pixels by the classifier as it is at that step": "fgsm" in infills,
+        "rand_augment changes the pixels anew at every step": settings["rand_augment"],
+        "a context lies somewhere in an image, and features have no places": settings["training_loss"]
+        == "context_shift",
+    }
+    return ", ".join(reason for reason, holds in reasons.items() if holds) or None
 
 
 def _value(text: str) -> Any:

@@ -117,7 +117,7 @@ def build_training_images(args: CLPTrainingArguments, model: nn.Module, data: Da
     if not args.train_infills:
         return None
     return TrainingImages(
-        _augmentation(args, model, data.processor, [], args.train_infills),
+        _augmentation(args, model, data.processor, data.train, [], args.train_infills),
         args.train_infill_share,
         torch.Generator().manual_seed(args.seed + args.process_index),
         args.process_index,
@@ -181,7 +181,8 @@ def _meta_learner(
     )
     network = network.to(**precision)
     statistics = ClassStatistics(data.proportions, counted=counted).to(**precision)
-    augmentation = _augmentation(args, model, data.processor, args.counterfactual_infills, args.factual_infills)
+    infills = args.counterfactual_infills, args.factual_infills
+    augmentation = _augmentation(args, model, data.processor, data.meta, *infills)
     generator = torch.Generator().manual_seed(args.seed + args.process_index)
     sampler = MetaSampler(
         len(meta_set),
@@ -257,8 +258,16 @@ def _converged_head(args: CLPTrainingArguments, data: Data, num_labels: int) -> 
 
 
 def _augmentation(
-    args: CLPTrainingArguments, model: nn.Module, processor: Any, counterfactual: Sequence[str], factual: Sequence[str]
+    args: CLPTrainingArguments,
+    model: nn.Module,
+    processor: Any,
+    images: Dataset,
+    counterfactual: Sequence[str],
+    factual: Sequence[str],
 ) -> CausalAugmentation:
+    """That of the data set, where it has one of its own; else one of images."""
+    if (own := getattr(images, "causal_augmentation", None)) is not None:
+        return own
     normalisation = ((0.0,) * 3, (1.0,) * 3)
     if counterfactual or factual:
         settings = image_settings(model, processor)

@@ -51,9 +51,10 @@ class CLPTrainer(PublishingTrainer):
     integer; where there are any, `mask` (1, H, W) in [0, 1] with 1 on the causal foreground; `group`, an integer; and
     `noisy`, whether the label is known to be wrong, for the log alone. Training data may be a stream (an
     `IterableDataset`, with `max_steps` and a `meta_dataset`): its class proportions are then counted as the labels
-    come. Evaluation hands `compute_metrics` the label ids `(labels, groups)` where the data set has groups.
-    `label_smoothing_factor` smooths the training loss (and, as in `Trainer`, the loss of evaluation), not the meta
-    loss, which asks what the classifier says of clean labels.
+    come. A data set whose items are no images can have a `causal_augmentation` of its own, which is called as
+    `CausalAugmentation` is. Evaluation hands `compute_metrics` the label ids `(labels, groups)` where the data set has
+    groups. `label_smoothing_factor` smooths the training loss (and, as in `Trainer`, the loss of evaluation), not the
+    meta loss, which asks what the classifier says of clean labels.
 
     Args:
         model: an image classifier of transformers or timm.

@@ -12,7 +12,7 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 from datasets import Image as ImageFeature
 from PIL import Image, ImageOps
 
@@ -125,6 +125,13 @@ class ImageClassificationDataset(torch.utils.data.Dataset):
                 raise ValueError(f"{self.name} has {len(self)} images; found {name} of {len(values)}.")
             setattr(other, name, values)
         return other
+
+    def joined(self, other: ImageClassificationDataset, name: str) -> ImageClassificationDataset:
+        """Its images and those of another data set, in its own transform and with the columns that both have."""
+        parts = [self.dataset, other.dataset]
+        common = [column for column in parts[0].column_names if column in parts[1].column_names]
+        joint = concatenate_datasets([part.select_columns(common) for part in parts])
+        return ImageClassificationDataset(joint, self.transform, name=name)
 
     def masks(self) -> Iterator[torch.Tensor]:
         """The mask of every image, (1, h, w) in [0, 1], as it is kept, or where images are not kept as it is stored."""

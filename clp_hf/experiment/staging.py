@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from datasets import concatenate_datasets
 from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging
 
@@ -93,10 +92,7 @@ def with_learned(experiment: Experiment, learned: Learned) -> ImageClassificatio
     """
     if learned.corruption is None:
         return experiment.train.learned(group=learned.group, weight=learned.weight)
-    parts = [experiment.train.dataset, experiment.meta.dataset]
-    common = [name for name in parts[0].column_names if name in parts[1].column_names]
-    joint = concatenate_datasets([part.select_columns(common) for part in parts])
-    images = ImageClassificationDataset(joint, experiment.train.transform, name="training and meta images")
+    images = experiment.train.joined(experiment.meta, "training and meta images")
     trusted = torch.arange(len(images)) >= len(experiment.train)
     return images.learned(group=trusted.long(), corruption=learned.corruption)
 

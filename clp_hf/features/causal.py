@@ -88,7 +88,8 @@ class CausalImages(Dataset):
     def fingerprint(self) -> str:
         """Differs where the images or what is made of them do."""
         infills, shape = list(self.augmentation.infills[self.role]), self.augmentation.mask_shapes[self.role]
-        return f"{data_fingerprint(self.images)} {infills} {shape} {self.draw}"
+        inpainter = getattr(self.augmentation.inpainter, "name", None)
+        return f"{data_fingerprint(self.images)} {self.role.name} {infills} {inpainter} {shape} {self.draw}"
 
 
 def extract_causal_features(

@@ -217,10 +217,6 @@ def test_a_sweep_has_clp_as_it_is_beside_every_other_value(command):
         (["--methods", "clp+saliency_weight=-1"], "saliency_weight is -1; expected 0 or more"),
         (["--sweeps", "width"], "no sweep width; choose out of saliency_weight, augmented_copies"),
         (["--workers", "0"], "workers is 0; expected 1 or more"),
-        (
-            ["--frozen_features", "x", "--methods", "erm", "clp", "background_swap", 'erm+train_infills=["random"]'],
-            r"change, as clp, background_swap, erm\+train_infills=\[\"random\"\] would",
-        ),
     ],
 )
 def test_what_it_refuses_before_anything_runs(command, flags, message):
