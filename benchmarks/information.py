@@ -249,7 +249,8 @@ def table_of(results: Path) -> str:
     records = seed_records(results)
     seeds = ", ".join(str(record["seed"]) for record in records)
     lines = [
-        f"Seeds {seeds}; percent, mean ± standard deviation; CPU seconds of all settings, without features.",
+        f"Seeds {seeds}; percent, mean ± standard deviation; CPU seconds of all settings, without features; "
+        "rows without a deviation are of one seed.",
         "",
         "| what is known | method | test worst group | test average | validation worst group | CPU s |",
         "|---|---|---:|---:|---:|---:|",
