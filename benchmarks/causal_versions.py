@@ -74,10 +74,9 @@ class VersionAugmentation(CausalAugmentation):
         role: Tensor,
         *,
         generator: Generator,
-        logits_fn: Callable[[Tensor], Tensor] | None = None,
-        donors: Mapping[str, Any] | None = None,
+        **_: Any,
     ) -> tuple[Tensor, Tensor]:
-        """As of `CausalAugmentation`, of features (n, d, 1, 1 + V); what is behind `generator` is not used."""
+        """As of `CausalAugmentation`, of features (n, d, 1, 1 + V); classifier and donors are of no use."""
         if not (role != Role.ORIGINAL).any():
             return pixel_values.clone(), role
         role = torch.where(maskable(Masks.of(mask).soft), role, int(Role.ORIGINAL))

@@ -50,7 +50,7 @@ from common import write_record  # noqa: E402
 from frozen_features import freeze  # noqa: E402
 from paper_tables import TABLES, joined  # noqa: E402
 from scenario_arguments import read_scenario  # noqa: E402
-from tables import NOT_OF_THE_SCENARIO, by_method, caption, table, told, without_folder  # noqa: E402
+from tables import NOT_OF_THE_SCENARIO, by_method, caption, left_out, table, told, without_folder  # noqa: E402
 from transformers.utils.logging import disable_progress_bar  # noqa: E402
 from variants import (  # noqa: E402
     OF_DATA,
@@ -205,17 +205,17 @@ def parse() -> Comparison:
     (benchmark, *arguments), given = read_scenario(BenchmarkArguments, __doc__, logging_strategy="epoch")
     methods = TABLES[benchmark.table].methods if benchmark.table else list(SCENARIOS[benchmark.scenario][0])
     _, data, _, training = arguments
-    left_out = {}
+    unfit = {}
     if benchmark.table and benchmark.frozen_features and not benchmark.methods:
-        left_out = {name: reason for name in methods if (reason := needs_pixels(name, data, training))}
-    benchmark.methods = benchmark.methods or [name for name in methods if name not in left_out]
+        unfit = {name: reason for name in methods if (reason := needs_pixels(name, data, training))}
+    benchmark.methods = benchmark.methods or [name for name in methods if name not in unfit]
     if unknown := set(benchmark.sweeps) - set(SWEEPS):
         raise ValueError(f"There is no sweep {', '.join(sorted(unknown))}; choose out of {', '.join(SWEEPS)}.")
     if benchmark.tune and benchmark.sweeps:
         raise ValueError("A sweep shows every setting, and tune keeps one: give --tune or --sweeps.")
     if benchmark.workers < 1:
         raise ValueError(f"workers is {benchmark.workers}; expected 1 or more.")
-    comparison = Comparison(benchmark, tuple(arguments), given, left_out)
+    comparison = Comparison(benchmark, tuple(arguments), given, unfit)
     for method in comparison.methods:
         configured(training, of_training(variant(method)))  # as a user's are checked, before anything runs
     if benchmark.frozen_features:
@@ -366,7 +366,7 @@ def compare_table(comparison: Comparison) -> list[str]:
     """`compare` for every setting of a table of the paper, and the table of all; the runs that failed."""
     words, table = list(sys.argv), TABLES[comparison.benchmark.table]
     if comparison.left_out:
-        print(f"Left out, on frozen features: {told(comparison.left_out)}.")
+        print(left_out(comparison.left_out).strip())
     parts = table.parts(comparison.benchmark.scenario, comparison.given)
     failed, records = [], {}
     try:

@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForImageClassification, PreTrained
 from transformers.modeling_outputs import ImageClassifierOutput
 
 from clp_hf import CLPTrainingArguments
-from clp_hf.data import ImageClassificationDataset, ProcessorTransform
+from clp_hf.data import ImageClassificationDataset
 from clp_hf.experiment import Experiment
 from clp_hf.features import FeatureSet, extract_features
 from clp_hf.modeling import parameter_count
@@ -84,6 +84,7 @@ class FeatureDataset(torch.utils.data.Dataset):
 
     weight: Tensor | None = None
     corruption: Tensor | None = None
+    transform = None  # of every split: features are as evaluation has them
 
     def __init__(self, found: FeatureSet, images: ImageClassificationDataset, versions: CausalVersions | None = None):
         self.features, self.labels, self.group = found.features, found.labels, found.groups
@@ -107,7 +108,7 @@ class FeatureDataset(torch.utils.data.Dataset):
                 item[name] = int(values[index])
         return item
 
-    learned = ImageClassificationDataset.learned
+    learned, seen_by = ImageClassificationDataset.learned, ImageClassificationDataset.seen_by
 
     def joined(self, other: "FeatureDataset", name: str) -> "FeatureDataset":
         """As of `ImageClassificationDataset`. Where these images have versions, the others stay as they are."""
@@ -121,13 +122,6 @@ class FeatureDataset(torch.utils.data.Dataset):
             both.versions = torch.cat([self.versions, same])
             both.maskable = torch.cat([self.maskable, torch.zeros(len(other), dtype=torch.bool)])
         return both
-
-
-def seen_by(transform: ProcessorTransform, images: ImageClassificationDataset) -> ImageClassificationDataset:
-    """The images decoded for this transform: they are kept at a size that is the transform's."""
-    if images.transform is transform:
-        return images
-    return ImageClassificationDataset(images.dataset, transform, name=images.name)
 
 
 def freeze(experiment: Experiment, cache_dir: str, args: CLPTrainingArguments) -> None:
@@ -147,18 +141,19 @@ def freeze(experiment: Experiment, cache_dir: str, args: CLPTrainingArguments) -
             "With frozen_features causal versions of the meta images are made before training, and there is no meta "
             "set yet. Have one taken out of a split: --meta_split train, or validation."
         )
-    backbone, transform = experiment.build_model(), experiment.validation.transform
+    backbone = experiment.build_model()
 
     def extract(images: torch.utils.data.Dataset) -> FeatureSet:
         return extract_features(backbone, images, experiment.args, Path(cache_dir))
 
+    frozen = {}
     for name in ("train", "meta", "validation", "test"):
-        images = getattr(experiment, name)
-        if images is None:  # not every data set has a test split
-            continue
-        images = seen_by(transform, images)
-        versions = causal_versions(images, needed.get(name, Needed()), args, extract)
-        setattr(experiment, name, FeatureDataset(extract(images), images, versions))
+        if (images := getattr(experiment, name)) is not None:  # not every data set has a test split
+            images = experiment.as_evaluated(images)
+            versions = causal_versions(images, needed.get(name, Needed()), args, extract)
+            frozen[name] = FeatureDataset(extract(images), images, versions)
+    for name, features in frozen.items():
+        setattr(experiment, name, features)
 
     config = PerceptronConfig(
         num_features=experiment.train.features.shape[1], id2label=dict(enumerate(experiment.label_names))
@@ -169,5 +164,4 @@ def freeze(experiment: Experiment, cache_dir: str, args: CLPTrainingArguments) -
         return Perceptron(config)
 
     experiment.build_model = build_model
-    experiment.as_evaluated = lambda images: images  # they are
     experiment.num_parameters = parameter_count(build_model())

@@ -248,9 +248,10 @@ def table_of(results: Path) -> str:
     """Mean ± standard deviation over seeds of every row, as Markdown in `table.md`."""
     records = seed_records(results)
     seeds = ", ".join(str(record["seed"]) for record in records)
+    partly = any(record["rows"].keys() != records[0]["rows"].keys() for record in records)
     lines = [
-        f"Seeds {seeds}; percent, mean ± standard deviation; CPU seconds of all settings, without features; "
-        "rows without a deviation are of one seed.",
+        f"Seeds {seeds}; percent, mean ± standard deviation; CPU seconds of all settings, without features"
+        f"{'; rows without a deviation are of one seed' if partly else ''}.",
         "",
         "| what is known | method | test worst group | test average | validation worst group | CPU s |",
         "|---|---|---:|---:|---:|---:|",

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from tables import cells_of, head_and_rows, told
+from tables import cells_of, head_and_rows, left_out
 from variants import VARIANTS
 
 DATA = "dataset_name"
@@ -121,14 +121,14 @@ TABLES = {
 
 
 def joined(
-    table: int, parts: Mapping[str, Sequence[Mapping[str, Any]]], left_out: Mapping[str, str] = MappingProxyType({})
+    table: int, parts: Mapping[str, Sequence[Mapping[str, Any]]], without: Mapping[str, str] = MappingProxyType({})
 ) -> str:
     """The table of all its settings side by side, as Markdown.
 
     Args:
         table: its number.
         parts: name of a setting -> the records of its runs.
-        left_out: rows that frozen features are not enough for -> why.
+        without: rows that frozen features are not enough for -> why.
     """
     wanted = TABLES[table]
     methods = list(dict.fromkeys(record["method"] for records in parts.values() for record in records))
@@ -141,7 +141,7 @@ def joined(
     rows = {method: row for row, method in wanted.rows.items()}
     names = [f"{method} ({rows[method]})" if method in rows else method for method in methods]
     notes = f" Not there: {', '.join(wanted.missing)}." if wanted.missing else ""
-    notes += f" Left out, on frozen features: {told(left_out)}." if left_out else ""
+    notes += left_out(without)
     return (
         f"The methods and settings of the paper's Table {table}. Mean ± standard deviation over seeds, in percent; "
         f"**best** and <u>second best</u> mean.{notes} How each was run is in the folder of its setting.\n\n"

@@ -118,7 +118,6 @@ def caption(comparison: Any, records: Sequence[dict[str, Any]]) -> str:
         if comparison.benchmark.tune
         else ""
     )
-    left = f" Left out, on frozen features: {told(comparison.left_out)}." if comparison.left_out else ""
     kept = f"checkpoint with the best validation {training.metric_for_best_model}"
     if not training.load_best_model_at_end:
         kept = "last step, which nothing selects,"
@@ -127,13 +126,18 @@ def caption(comparison: Any, records: Sequence[dict[str, Any]]) -> str:
         f"{kept} is tested, once. Accuracy in percent, "
         f"mean ± standard deviation over seeds; **best** and <u>second best</u> mean. Commits {', '.join(commits)}."
         + (f" On {', '.join(devices)}." if devices != ["cpu"] else "")
-        + left
+        + left_out(comparison.left_out)
     )
 
 
 def told(reasons: Mapping[str, str]) -> str:
     """Methods, each with the reason why it is left out."""
     return "; ".join(f"{method} ({reason})" for method, reason in reasons.items())
+
+
+def left_out(reasons: Mapping[str, str]) -> str:
+    """A sentence on the rows that frozen features are not enough for, after a space; nothing where there are none."""
+    return f" Left out, on frozen features: {told(reasons)}." if reasons else ""
 
 
 def _range(numbers: Collection[int]) -> str:

@@ -126,6 +126,12 @@ class ImageClassificationDataset(torch.utils.data.Dataset):
             setattr(other, name, values)
         return other
 
+    def seen_by(self, transform: Callable) -> ImageClassificationDataset:
+        """The same images by a transform: these, where it is theirs; else decoded for it, at a size that is its own."""
+        if self.transform is transform:
+            return self
+        return ImageClassificationDataset(self.dataset, transform, name=self.name)
+
     def joined(self, other: ImageClassificationDataset, name: str) -> ImageClassificationDataset:
         """Its images and those of another data set, in its own transform and with the columns that both have."""
         parts = [self.dataset, other.dataset]
@@ -243,8 +249,7 @@ class ImageClassificationDataset(torch.utils.data.Dataset):
         try:
             if encoded is None:
                 raise ValueError("it is missing (None)")
-            image = _drafted(encoded, draft_size) if draft_size else None
-            image = image or DECODER.decode_example(encoded)
+            image = DECODER.decode_example(encoded) if draft_size is None else _drafted(encoded, draft_size)
             image.load()
         except UNREADABLE as error:
             raise ValueError(f"{self.name}, index {index}: the {column} cannot be decoded: {error}") from error
@@ -266,17 +271,16 @@ def _source(encoded: dict) -> str | io.BytesIO:
     return encoded["path"] if encoded["bytes"] is None else io.BytesIO(encoded["bytes"])
 
 
-def _drafted(encoded: dict, side: int) -> Image.Image | None:
-    """A JPEG image at a half, a quarter or an eighth of its size, upright; None where that is less than `side`.
+def _drafted(encoded: dict, side: int) -> Image.Image:
+    """As `DECODER` gives it; a JPEG file at a half, a quarter or an eighth of its size, where that is `side` or more.
 
     A photo of 12 megapixels is decoded four times as fast so, and the resizing that follows sees enough of it.
     """
     if encoded["bytes"] is None and not os.path.isfile(encoded["path"] or ""):  # a path within an archive, or remote
-        return None
+        return DECODER.decode_example(encoded)
     with Image.open(_source(encoded)) as image:
-        if image.format != "JPEG" or min(image.size) < 2 * side:
-            return None
-        image.draft(None, (side, side))
+        if image.format == "JPEG" and min(image.size) >= 2 * side:
+            image.draft(None, (side, side))
         return ImageOps.exif_transpose(image)
 
 

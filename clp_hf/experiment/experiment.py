@@ -278,7 +278,7 @@ class Experiment:
 
     def as_evaluated(self, images: ImageClassificationDataset) -> ImageClassificationDataset:
         """The same images, preprocessed as for evaluation."""
-        return ImageClassificationDataset(images.dataset, self.validation.transform, name=images.name)
+        return images.seen_by(self.validation.transform)
 
     def run(
         self,
