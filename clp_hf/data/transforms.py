@@ -88,12 +88,13 @@ class TrainTransform:
 class PaddedCropTransform:
     """Random crop out of the image with a black margin, and random horizontal flip: the usual augmentation of CIFAR.
 
-    Drawn per sample, applied to the whole batch at once, without interpolation.
+    Drawn per sample, applied to the whole batch at once; images of another size than the output's are squeezed to it
+    first, antialiased, so that objects are as large as when the classifier is evaluated.
 
     Args:
-        size: (height, width) of the output; images must be at least so large with their margin.
+        size: (height, width) of the output.
         mean, std: the model's normalisation, per channel, for images in [0, 1].
-        padding: pixels of the margin on every side, at least 0.
+        padding: pixels of the output in the margin on every side, at least 0.
         flip: probability of the horizontal flip.
         rand_augment: whether `RandAugment` comes first.
     """
@@ -110,6 +111,8 @@ class PaddedCropTransform:
         if self.rand_augment:
             images, masks = RandAugment().images(images, masks, generator)
         together = images if masks is None else torch.cat([images, masks], 1)
+        if together.shape[2:] != self.size:
+            together = F.interpolate(together, self.size, mode="bilinear", antialias=True, align_corners=False)
         padded = F.pad(together, [self.padding] * 4)
         windows = padded.unfold(2, self.size[0], 1).unfold(3, self.size[1], 1)  # (n, c, rows, columns, *size), a view
         n, _, rows, columns = windows.shape[:4]

@@ -88,6 +88,15 @@ def test_padded_crop_flips_and_normalises():
         PaddedCropTransform(8, MEAN, STD, padding=-1)
 
 
+@pytest.mark.parametrize("side", [9, 31])
+def test_padded_crops_show_an_image_of_another_size_as_evaluation_does(side):
+    images, masks = pictures(height=side, width=side)
+    pixel_values, moved = PaddedCropTransform(16, MEAN, STD, padding=0, flip=0)(images, masks)
+    expected, expected_masks = EvalTransform(16, MEAN, STD)(images, masks)
+    torch.testing.assert_close(pixel_values, expected)
+    torch.testing.assert_close(moved, expected_masks)
+
+
 def test_eval_is_deterministic_and_exact_at_its_own_size():
     images, masks = pictures(height=16, width=16)
     pixel_values, out = EvalTransform(16, MEAN, STD)(images, masks)
