@@ -14,9 +14,11 @@ from .data.columns import Columns
 from .experiment.command_options import (
     DatasetConfig,
     DatasetPath,
+    DatasetRevision,
     Features,
     GroupedCommand,
     ImageSize,
+    Token,
     Verbose,
     with_column_flags,
 )
@@ -140,6 +142,8 @@ def evaluate(
         str, typer.Option("--dataset_name", help="A Hub name, a folder, a parquet file, or embedded (generated birds).")
     ] = "embedded",
     dataset_config_name: DatasetConfig = None,
+    dataset_revision: DatasetRevision = None,
+    token: Token = None,
     split: Annotated[
         str | None, typer.Option("--split", help="By default test, else validation, else the only one.")
     ] = None,
@@ -178,7 +182,9 @@ def evaluate(
                 config_name=dataset_config_name,
                 columns=Columns(**columns),
                 batch_size=batch_size,
+                dataset_revision=dataset_revision,
                 revision=revision,
+                token=token,
                 trust_remote_code=trust_remote_code,
             )
             for checkpoint in checkpoints
@@ -204,6 +210,8 @@ def groups(
     model_name_or_path: Features = "tf_efficientnet_lite0",
     image_size: ImageSize = 96,
     dataset_config_name: DatasetConfig = None,
+    dataset_revision: DatasetRevision = None,
+    token: Token = None,
     seed: Annotated[int, typer.Option("--seed", help="Of folds and k-means.")] = 0,
     verbose: Verbose = False,
     **columns: Any,
@@ -231,6 +239,8 @@ def groups(
             columns=Columns(**columns),
             config_name=dataset_config_name,
             seed=seed,
+            revision=dataset_revision,
+            token=token,
         )
         typer.echo(f"\n{report}\n\n{report.next}")
 
@@ -245,6 +255,8 @@ def labels(
     model_name_or_path: Features = "tf_efficientnet_lite0",
     image_size: ImageSize = 96,
     dataset_config_name: DatasetConfig = None,
+    dataset_revision: DatasetRevision = None,
+    token: Token = None,
     seed: Annotated[int, typer.Option("--seed", help="Of the folds.")] = 0,
     verbose: Verbose = False,
     **columns: Any,
@@ -269,6 +281,8 @@ def labels(
             columns=Columns(group_column="none", attribute_column="none", **columns),
             config_name=dataset_config_name,
             seed=seed,
+            revision=dataset_revision,
+            token=token,
         )
         typer.echo(f"\n{report}")
 
@@ -278,6 +292,8 @@ def labels(
 def inspect_data(
     data: DatasetPath,
     dataset_config_name: DatasetConfig = None,
+    dataset_revision: DatasetRevision = None,
+    token: Token = None,
     train_split: Annotated[
         str, typer.Option("--train_split", help="Name of the training split; of one split, any.")
     ] = "train",
@@ -320,6 +336,8 @@ def inspect_data(
             max_opened=max_opened,
             seed=seed,
             config_name=dataset_config_name,
+            revision=dataset_revision,
+            token=token,
             train_split=train_split,
             validation_split=validation_split,
             test_split=test_split,

@@ -67,6 +67,8 @@ def write_groups(
     columns: Columns | None = None,
     config_name: str | None = None,
     seed: int = 0,
+    revision: str | None = None,
+    token: str | None = None,
 ) -> GroupsReport:
     """Find groups, and write the data set with columns `group` and `group_confidence`, which any recipe reads.
 
@@ -74,11 +76,12 @@ def write_groups(
     images of every group. Groups that the data had are kept as `true_group`.
 
     Args:
-        data, columns, config_name: as for `load_classification_dataset`.
+        data, columns, config_name, revision: as for `load_classification_dataset`.
         output_dir: by default the data's name with -groups.
         by, per_class, seed: as for `discover_groups`.
         model_name_or_path: a pretrained classifier, whose features are looked at.
         image_size: pixels.
+        token: of the Hub, for model and data.
 
     Raises:
         ValueError: as those, or an `output_dir` that holds data not made here.
@@ -87,8 +90,10 @@ def write_groups(
     output = Path(output_dir or f"{path if path.exists() else path.name}-groups")
     if (output / DATA).exists() and not (output / REPORT).exists():
         raise ValueError(f"{output} holds data that clp-hf groups has not made: choose another --output_dir.")
-    splits = load_classification_dataset(data, columns, config_name=config_name, validation_fraction=None)
-    backbone = Backbone.load(model_name_or_path, image_size)
+    splits = load_classification_dataset(
+        data, columns, config_name=config_name, validation_fraction=None, token=token, revision=revision
+    )
+    backbone = Backbone.load(model_name_or_path, image_size, token=token)
     views = views_of(backbone, splits)
     names = splits["train"].features["label"].names
     found = discover_groups(views, names, by, per_class, seed)

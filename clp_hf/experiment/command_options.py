@@ -14,6 +14,10 @@ from .words import GROUPS
 Verbose = Annotated[bool, typer.Option("--verbose", help="Every warning of the libraries, and their bars.")]
 DatasetPath = Annotated[str, typer.Argument(metavar="DATA", help="A Hub name, a folder, a parquet file, or embedded.")]
 DatasetConfig = Annotated[str | None, typer.Option("--dataset_config_name", help="Configuration of a Hub data set.")]
+DatasetRevision = Annotated[str | None, typer.Option("--dataset_revision", help="Of a Hub data set.")]
+Token = Annotated[
+    str | None, typer.Option("--token", help="Hub token, for model and data; by default that of `hf auth login`.")
+]
 Features = Annotated[
     str, typer.Option("--model_name_or_path", help="Pretrained classifier whose features are looked at.")
 ]

@@ -50,6 +50,7 @@ def evaluate_checkpoint(
     columns: Columns | None = None,
     class_names: Sequence[str] | None = None,
     batch_size: int = 64,
+    dataset_revision: str | None = None,
     **hub_kwargs,
 ) -> Evaluation:
     """Evaluate a checkpoint per group and per class, with the preprocessing it was saved with.
@@ -67,6 +68,7 @@ def evaluate_checkpoint(
             the data set calls them. Bare integers that are none of the checkpoint's names count as it does. The data
             set may have some of the classes only.
         batch_size: images at a time.
+        dataset_revision: of a data set on the Hub.
         **hub_kwargs: for `from_pretrained`; `cache_dir` and `token` are for the data set too.
 
     Raises:
@@ -76,7 +78,8 @@ def evaluate_checkpoint(
     columns = columns or Columns()
     model = load_image_classifier(checkpoint, **hub_kwargs)
     processor = load_image_processor(checkpoint, model, **hub_kwargs)
-    source = read_splits(dataset_name, config_name, hub_kwargs.get("cache_dir"), token=hub_kwargs.get("token"))
+    given = {"cache_dir": hub_kwargs.get("cache_dir"), "token": hub_kwargs.get("token"), "revision": dataset_revision}
+    source = read_splits(dataset_name, config_name, **given)
     split = _split_name(source, split, dataset_name)
     splits, names = _with_labels_of(model, source, split, class_names or columns.class_names, columns)
 

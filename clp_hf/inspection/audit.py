@@ -134,7 +134,7 @@ def inspect_dataset(
     max_images: int = 2000,
     max_opened: int = 20_000,
     seed: int = 0,
-    hub_kwargs: dict | None = None,
+    token: str | None = None,
     tell: Callable[[str], object] = lambda text: None,
     **reading,
 ) -> Inspection:
@@ -148,9 +148,9 @@ def inspect_dataset(
             share that is the same for all.
         max_opened: images of all splits that are opened, drawn at random.
         seed: of what is drawn, of folds and intervals.
-        hub_kwargs: for `load_image_classifier`.
+        token: of the Hub, for model and data.
         tell: is called with what is being done, which may take a minute.
-        **reading: names of splits, configuration and cache, as for `read_source`.
+        **reading: names of splits, configuration, revision and cache, as for `read_source`.
 
     Raises:
         ConnectionError: the Hub cannot be reached. ValueError: no data set, or a column or split that was asked for is
@@ -159,7 +159,7 @@ def inspect_dataset(
     if min(max_images, max_opened) < 1:
         raise ValueError(f"max_images and max_opened must be 1 or more, got {max_images} and {max_opened}.")
     columns, rng = columns or Columns(), np.random.default_rng(seed)
-    source = read_source(name, columns, **reading)
+    source = read_source(name, columns, token=token, **reading)
     total = sum(map(len, source.splits.values()))
     share = min(1.0, max_opened / total)
     rows = {
@@ -178,7 +178,7 @@ def inspect_dataset(
     _read_objects(inspection)
     if len(closely):
         tell(f"Asking what tells the class in {len(closely):,} training images …")
-    inspection.audit = _audit(inspection, model, seed, hub_kwargs or {})
+    inspection.audit = _audit(inspection, model, seed, token)
     return inspection
 
 
@@ -214,7 +214,7 @@ def _read_objects(inspection: Inspection) -> None:
             add_boxes(chosen, boxes)
 
 
-def _audit(inspection: Inspection, model: str, seed: int, hub_kwargs: dict) -> Audit:
+def _audit(inspection: Inspection, model: str, seed: int, token: str | None) -> Audit:
     source = inspection.source
     opened = inspection.opened
     same = duplicate_clusters(opened, [*inspection.exact, *inspection.near])
@@ -234,7 +234,7 @@ def _audit(inspection: Inspection, model: str, seed: int, hub_kwargs: dict) -> A
     positions = np.asarray(positions)[keep]
     labels = np.searchsorted(kept, labels[keep])
     sample = [opened[index] for index in positions]
-    eyes = Backbone(model, **hub_kwargs)
+    eyes = Backbone(model, token=token)
     clusters = same[positions]
     whole = predict_by(eyes.whole(np.stack([photo.pixels for photo in sample])), labels, clusters, deep=True, seed=seed)
     columns, columns_left = column_cues(source, sample)

@@ -63,6 +63,8 @@ def read_source(
     validation_split: str | None = None,
     test_split: str | None = None,
     cache_dir: str | None = None,
+    revision: str | None = None,
+    token: str | None = None,
 ) -> Source:
     """Read a data set as `load_classification_dataset` does, but refuse nothing that images can be looked at without.
 
@@ -74,7 +76,7 @@ def read_source(
             not there.
     """
     columns = columns or Columns()
-    found = read_splits(name, config_name, cache_dir)
+    found = read_splits(name, config_name, cache_dir, token=token, revision=revision)
     splits = select_splits(found, train_split, validation_split, test_split)
     names = {role: next(key for key, split in found.items() if split is part) for role, part in splits.items()}
     unused = {key: len(split) for key, split in found.items() if key not in names.values()}

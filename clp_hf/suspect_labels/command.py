@@ -56,6 +56,8 @@ def write_suspect_labels(
     columns: Columns | None = None,
     config_name: str | None = None,
     seed: int = 0,
+    revision: str | None = None,
+    token: str | None = None,
 ) -> SuspectsReport:
     """Judge the labels of all splits; write the suspect ones as CSV, and beside it a page of HTML that shows them.
 
@@ -63,18 +65,20 @@ def write_suspect_labels(
     the cross-validated cross-entropy of the label.
 
     Args:
-        data, columns, config_name: as for `load_classification_dataset`.
+        data, columns, config_name, revision: as for `load_classification_dataset`.
         output: the CSV file; the page has its name with .html.
-        model_name_or_path, image_size, seed: as for `write_groups`.
+        model_name_or_path, image_size, seed, token: as for `write_groups`.
 
     Raises:
         ValueError: as `load_classification_dataset`.
     """
     columns = columns or Columns(group_column="none", attribute_column="none")
-    splits = load_classification_dataset(data, columns, config_name=config_name, validation_fraction=None)
+    splits = load_classification_dataset(
+        data, columns, config_name=config_name, validation_fraction=None, token=token, revision=revision
+    )
     where = [(name, index) for name, split in splits.items() for index in range(len(split))]
     together = concatenate_datasets(list(splits.values()))
-    backbone = Backbone.load(model_name_or_path, image_size)
+    backbone = Backbone.load(model_name_or_path, image_size, token=token)
     images = backbone.images(together, "all splits")
     names = together.features["label"].names
     caution = WITH_MASKS if {"mask", "box"} & set(together.column_names) else WITHOUT_MASKS

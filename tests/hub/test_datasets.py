@@ -23,6 +23,19 @@ for name, token, revision in json.loads(sys.argv[1]):
     except ConnectionError as error:
         print(json.dumps(str(error)))
 """
+COMMANDS = """
+import sys
+from clp_hf.cli import app
+from clp_hf.modeling import load_image_classifier
+model, token, revision = "cifar_resnet20", *sys.argv[1:]
+load_image_classifier(model, num_labels=2, label_names=["landbird", "waterbird"]).save_pretrained("trained")
+hub, small = ["--token", token], ["--model_name_or_path", model]
+app(["inspect", "tester/private", *hub, *small, "--dataset_revision", "main"], standalone_mode=False)
+app(["labels", "tester/gated", *hub, *small, "--image_size", "32"], standalone_mode=False)
+app(["groups", "tester/birds", *hub, *small, "--image_size", "32", "--dataset_revision", revision],
+    standalone_mode=False)
+app(["evaluate", "trained", "--dataset_name", "tester/private", *hub], standalone_mode=False)
+"""
 
 
 @pytest.fixture
@@ -77,6 +90,16 @@ def test_by_name_token_and_revision(hub, started):
     assert done.returncode == 0, done.stderr
     for found, (asked, expected) in zip(map(json.loads, done.stdout.splitlines()), wanted, strict=True):
         assert found == expected if isinstance(expected, dict) else expected in found, (asked, found)
+
+
+@pytest.mark.slow
+def test_commands_take_token_and_revision(hub, started, tmp_path):
+    done = started("-W", "ignore", "-c", COMMANDS, TOKEN, hub.commits[0])
+    assert done.returncode == 0, done.stderr
+    for name in ("inspection.html", "suspect_labels.csv", "evaluation.json"):
+        assert (tmp_path / name).is_file()
+    images = json.loads((tmp_path / "birds-groups" / "groups.json").read_text())["images"]
+    assert {split: sum(found.values()) for split, found in images.items()}["train"] == 40
 
 
 @pytest.mark.slow
