@@ -9,6 +9,10 @@ process:
 - **classes**: the same at 32 images, from 2 to 10,000 classes; here with the log that the trainer keeps.
 - **processes**: seconds a step by the wall in one process and in two (gloo), each with 32 images (weak scaling).
 - **a long run**: resident memory of `CLPTrainer` after 200 and after all of 2,000 steps of a tiny network.
+- **many GPUs**: not measured. Counted from a step of one H100 (`results/step_cost_h100.json`) and the messages that CLP
+  sends beside DDP's own, the gradients of look-ahead and meta loss, each as large as the network: around a ring of N
+  they take 2 (N − 1) / N × size / bandwidth, at half the nominal bandwidth, and nothing is hidden behind them; DDP's
+  are taken to be hidden, in both.
 
 Each measurement is a process of its own; times are medians over rounds in which plain and CLP steps alternate.
 """
@@ -42,6 +46,9 @@ BATCHES = (8, 16, 32, 64, 128, 256)
 CLASSES = (2, 10, 100, 1000, 10_000)
 STEP = METHODS["CLP, reuse_gradient"]
 LONG, EARLY = 2000, 200
+ONE_GPU = Path(__file__).parent / "results" / "step_cost_h100.json"
+LINKS = {8: ("NVLink in one machine", 225e9), 64: ("400 Gb/s InfiniBand", 25e9)}  # half of the nominal bytes a second
+MESSAGES = {"CLP forward": 2.0, "CLP forward, meta_every=10": 0.2}  # a step, beside DDP's
 
 
 def cost(batch_size: int, classes: int, rounds: int) -> dict:
@@ -153,6 +160,26 @@ def lines(record: dict) -> list[str]:
     return text
 
 
+def many_gpus() -> list[str]:
+    """What a step costs on 8 and 64 GPUs, by count."""
+    model = json.loads(ONE_GPU.read_text())["models"][0]
+    size = 4 * model["parameters"]
+    text = [
+        "",
+        f"By count, not measured: {model['title']}, batch 64 a GPU, messages of {size / 2**20:.0f} MiB.",
+        "",
+        "| GPUs | link | step | messages, ms | time, × plain | × plain on one GPU, measured |",
+        "|---:|---|---|---:|---:|---:|",
+    ]
+    for count, (link, bandwidth) in LINKS.items():
+        for name, messages in MESSAGES.items():
+            row = model["methods"][name]
+            seconds = messages * 2 * (count - 1) / count * size / bandwidth
+            ratio = row["time_ratio"] + seconds / row["plain_seconds"]
+            text.append(f"| {count} | {link} | {name} | {1e3 * seconds:.1f} | {ratio:.2f} | {row['time_ratio']:.2f} |")
+    return text
+
+
 def draw(record: dict, path: Path) -> None:
     """Cost an image over the batch, and of a step over plain over the classes."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
@@ -195,7 +222,7 @@ def main() -> None:
     if "long_run" not in record:
         record["long_run"] = in_process("long_run")
         write_record(path, record)
-    print(write_table(args.results, lines(record)))
+    print(write_table(args.results, [*lines(record), *many_gpus()]))
     draw(record, args.results / "scale.png")
 
 

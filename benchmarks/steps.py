@@ -324,6 +324,12 @@ METHODS = {
     "CLP, head scope, background evidence": Method(
         partial(clp, lookahead_scope="head", evidence=["background"]), same_update=False
     ),
+    "CLP, head scope, meta_every=4": Method(
+        partial(clp, lookahead_scope="head", meta_every=4), cycle=4, same_update=False
+    ),
+    "CLP, head scope, meta_every=4, background evidence": Method(
+        partial(clp, lookahead_scope="head", meta_every=4, evidence=["background"]), cycle=4, same_update=False
+    ),
     "CLP converged, meta_every=10": Method(converged, cycle=10, same_update=False),
     "data and augmentation alone": Method(data_path, same_update=False),
     "textbook": Method(textbook),
