@@ -1,6 +1,6 @@
 """The cost of one CLP step relative to a plain training step: CPU time and peak memory.
 
-    pip install higher torchopt                                       # the peers
+    pip install higher torchopt betty-ml                              # the peers
     python benchmarks/step_cost.py                                    # everything, on one core
     python benchmarks/step_cost.py --models resnet18 --rounds 3       # one model
     python benchmarks/step_cost.py --models resnet18 --methods plain CLP higher
@@ -22,7 +22,9 @@ third of the second made counterfactual and a third factual.
 
 Rows: `CLP` and its options are `MetaLearner.training_step`, as `CLPTrainer` runs it, with its log; `textbook` is double
 backward in plain torch as published code has it (Meta-Weight-Net), with its own forward pass for the look-ahead, as
-have `higher` and `torchopt`, the PyPI packages, used as their documentation shows. Attention runs on PyTorch's math
+have `higher` and `torchopt`, the PyPI packages, used as their documentation shows. `betty` (betty-ml) is an
+approximation: a central difference of two more passes of the training batch. SAMA (Choe et al. 2023), the same with the
+optimizer's own step sizes, is not in its release. Attention runs on PyTorch's math
 backend where second derivatives are taken, because its other kernels have none.
 """
 
@@ -123,7 +125,7 @@ def measure(args: argparse.Namespace) -> None:
 
 def machine(device: str) -> dict:
     packages = {}
-    for name in ("torch", "transformers", "timm", "higher", "torchopt"):
+    for name in ("torch", "transformers", "timm", "higher", "torchopt", "betty-ml"):
         try:
             packages[name] = version(name)
         except PackageNotFoundError:

@@ -283,6 +283,43 @@ def with_torchopt(s: Setup) -> Step:
     return step
 
 
+def with_betty(s: Setup) -> Step:
+    """Its default, `darts`: the training loss at two points beside the weights. Approximate, and at the weights that
+    the step itself leads to, as with `reuse_gradient`."""
+    from betty.configs import Config, EngineConfig
+    from betty.engine import Engine
+    from betty.problems import ImplicitProblem
+
+    class Inner(ImplicitProblem):
+        def training_step(self, batch):
+            logits, features = self(batch[0])
+            if not seen:  # at the other two points they are those of the step, through which nothing is derived
+                seen.append(s.characteristics(logits, features))
+            return s.training_loss(logits, *seen)
+
+    class Outer(ImplicitProblem):
+        def training_step(self, batch):
+            return F.cross_entropy(self.inner(batch[0])[0], batch[1])
+
+        def custom_optimizer_step(self):
+            s.network_gradient = [LEARNING_RATE * parameter.grad for parameter in self.module.parameters()]
+            s.network_optimizer.step()
+
+    split, seen = Split(s.model), []
+    batches = {"inner": [(s.pixel_values, s.labels)], "outer": [(s.meta_pixel_values, s.meta_labels)]}
+    inner = Inner("inner", Config(type="darts"), split, s.optimizer, None, batches["inner"])
+    outer = Outer("outer", Config(retain_graph=True), s.network, s.network_optimizer, None, batches["outer"])
+    dependencies = {"u2l": {outer: [inner]}, "l2u": {inner: [outer]}}
+    engine = Engine([outer, inner], EngineConfig(), dependencies)
+    engine.train()
+
+    def step(index):
+        seen.clear()
+        engine.train_step()
+
+    return step
+
+
 def data_path(s: Setup) -> Step:
     """The data of one CLP step: two batches of crops with masks, and the causal augmentation of the second."""
     size = s.architecture.image_size
@@ -335,4 +372,5 @@ METHODS = {
     "textbook": Method(textbook),
     "higher": Method(with_higher),
     "torchopt": Method(with_torchopt),
+    "betty": Method(with_betty),
 }
