@@ -129,6 +129,14 @@ CASES = {
         "training_loss_options": {"forget_rate": 0.4, "warm_up": 0.0},
         "max_grad_norm": 0.5,
     },
+    # each process shows the images of a bank of its own
+    "context_shift_resumed": {
+        "meta_every": 0,
+        "training_loss": "context_shift",
+        "training_loss_options": {"confidence": 0.0, "start": 0.0},
+        "save_strategy": "steps",
+        "save_steps": 2,
+    },
     # of 7.5 batches an epoch, the half one is dropped: filled, as by default, it would not be that of one process
     "uneven_dropped": CAUSAL | {"dataloader_drop_last": True, "max_steps": 9},
     # two epochs of 60 images, 7.5 batches each; local batch statistics
@@ -180,10 +188,11 @@ def outcome(trainer: CLPTrainer) -> dict:
         parts["loss"] = trainer.learner.training_loss
         if hasattr(trainer.learner, "peer"):
             parts["peer"] = trainer.learner.peer
+    states = {part: dict(module.state_dict()) for part, module in parts.items()}
+    for state in states.values():
+        state |= {f"own.{name}": tensor for name, tensor in state.pop("_extra_state", {}).items()}
     tensors = {
-        f"{part}.{name}": whole(tensor).clone()
-        for part, module in parts.items()
-        for name, tensor in module.state_dict().items()
+        f"{part}.{name}": whole(tensor).clone() for part, state in states.items() for name, tensor in state.items()
     }
     log = [
         {

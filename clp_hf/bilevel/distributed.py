@@ -10,7 +10,7 @@ from torch import Tensor
 def all_reduce_sum(tensors: Sequence[Tensor]) -> list[Tensor]:
     """The sum of every tensor over all processes, in one message; the same tensors in a single process."""
     tensors = list(tensors)
-    if _processes() == 1:
+    if world_size() == 1:
         return tensors
     flat = torch.cat([tensor.flatten() for tensor in tensors])
     dist.all_reduce(flat)
@@ -24,7 +24,7 @@ def all_reduce_mean(tensors: Sequence[Tensor]) -> list[Tensor]:
     `autograd.grad` bypasses the hooks by which DDP averages gradients, so whatever it returns is averaged here. With
     equal batches, means of means are the gradient of the joint batch.
     """
-    processes = _processes()
+    processes = world_size()
     return list(tensors) if processes == 1 else [total / processes for total in all_reduce_sum(tensors)]
 
 
@@ -34,13 +34,13 @@ def all_gather_rows(tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
     This process's own rows keep their graph, those of others have none.
     """
     tensors = list(tensors)
-    if _processes() == 1:
+    if world_size() == 1:
         return tensors
     first = next(tensor for tensor in tensors if tensor is not None)
-    sizes = torch.zeros(_processes(), dtype=torch.long, device=first.device)
-    sizes[dist.get_rank()] = len(first)
+    sizes = torch.zeros(world_size(), dtype=torch.long, device=first.device)
+    sizes[rank()] = len(first)
     dist.all_reduce(sizes)
-    start, total = int(sizes[: dist.get_rank()].sum()), int(sizes.sum())
+    start, total = int(sizes[: rank()].sum()), int(sizes.sum())
     return [None if tensor is None else _among_others(tensor, start, total) for tensor in tensors]
 
 
@@ -60,8 +60,14 @@ def of_joint_rows(function: Callable[..., Tensor], *rows: Tensor | None) -> Tens
     """
     value = function(*all_gather_rows(rows))
     # Every process has the gradient by its own rows: their sum is wanted, of which DDP takes the mean.
-    return value + (_processes() - 1) * (value - value.detach())
+    return value + (world_size() - 1) * (value - value.detach())
 
 
-def _processes() -> int:
+def world_size() -> int:
+    """The number of processes."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """The number of this process, from 0."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0

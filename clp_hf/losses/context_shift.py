@@ -25,7 +25,7 @@ class ContextShift(TrainingLoss):
     Taken instead of what is published: one branch in the place of two. There a second head, on images as they are
     frequent, fills the bank; here images of the same balanced batches do, kept with probability n_c / max n. And A is
     the gradient of the own logit in the image, pooled to 8 × 8 places, in the place of Grad-CAM, so that any network
-    will do; it is of the pass that trains. Each process has a bank, and a checkpoint that of the first.
+    will do; it is of the pass that trains. Each process has a bank of its own.
 
     Args:
         class_counts: (C,).

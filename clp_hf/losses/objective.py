@@ -13,10 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..bilevel.distributed import rank, world_size
 from ..modeling.head import ComposedHead, forward_with_features, set_head
 from ..utils.means import Means
 from ..utils.precision import at_least_float32
 from .base import Outputs, TrainingLoss
+
+OWN = "_extra_state"  # of a module's state what is no buffer of it (`nn.Module.get_extra_state`)
 
 
 def _backward(loss: Tensor, retain_graph: bool = False) -> Tensor:
@@ -192,12 +195,16 @@ class LossObjective(Objective):
             )
 
     def state_dict(self, gather: Callable[[list], list]) -> dict[str, Any]:
-        """The buffers of the loss."""
-        return self.training_loss.state_dict()
+        """The buffers of the loss, which are the same in all processes, and what every one has for itself."""
+        state = self.training_loss.state_dict()
+        return state | {name: gather([own]) for name, own in state.items() if name.endswith(OWN)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Of the loss."""
-        self.training_loss.load_state_dict(state)
+        """Of the loss; with another number of processes what each had for itself begins anew."""
+        own = {name: parts for name, parts in state.items() if name.endswith(OWN)}
+        same = all(len(parts) == world_size() for parts in own.values())
+        mine = {name: parts[rank()] if same else {} for name, parts in own.items()}
+        self.training_loss.load_state_dict({**state, **mine})
 
 
 def _to_unit_rows(head: nn.Linear | ComposedHead) -> None:
