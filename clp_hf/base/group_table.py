@@ -57,14 +57,17 @@ def best_step(args: TrainingArguments, state: TrainerState, saved: bool) -> int 
     return (max if greater else min)(steps, key=steps.get, default=None)
 
 
-def group_table(found: Sequence[Mapping[str, Any]], best: int | None, metric: str | None, last_step: int) -> Group:
+def group_table(
+    found: Sequence[Mapping[str, Any]], best: int | None, metric: str | None, last_step: int, selects: bool = True
+) -> Group:
     """The accuracies of groups, or where there are none of classes, in percent; of many the ten that are worst now.
 
     Args:
         found: of `evaluations`; the last is now.
         best: of `best_step`.
-        metric: checkpoints are selected by, if they are.
+        metric: by which one is the best.
         last_step: of the training.
+        selects: whether the best is kept in the end.
     """
     now, before = found[-1], found[-2] if len(found) > 1 else {}
     chosen = next((entry for entry in reversed(found) if entry["step"] == best), {})
@@ -97,7 +100,7 @@ def group_table(found: Sequence[Mapping[str, Any]], best: int | None, metric: st
     if metric in now and metric not in cells:
         summary.setdefault(metric, SUMMARY.get(metric, metric))
     for name, title in summary.items():
-        mark = " (selects)" if name == metric else ""
+        mark = " (selects)" if selects and name == metric else ""
         value = _percent if "accuracy" in name else _number
         table.add_row(_name(f"{title}{mark}", "bold" if mark else ""), *(value(column.get(name)) for column in columns))
     return Group(head, table)

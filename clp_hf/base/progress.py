@@ -147,7 +147,9 @@ class GroupProgress(TrainerCallback):
             return
         found = evaluations(state.log_history, metrics)
         saved = control.should_save or args.save_strategy == SaveStrategy.BEST or not args.load_best_model_at_end
-        self._table = group_table(found, best_step(args, state, saved), args.metric_for_best_model, state.max_steps)
+        selects = args.load_best_model_at_end or args.save_strategy == SaveStrategy.BEST
+        best = best_step(args, state, saved)
+        self._table = group_table(found, best, args.metric_for_best_model, state.max_steps, selects)
         if self._live is None:
             self._print(_as_text(self.console, self._table))
         self._draw(note=self._note(state), force=True)

@@ -135,9 +135,9 @@ def logged(step, prefix="eval_", **metrics):
     return {"step": step} | {f"{prefix}{name}": value for name, value in {"runtime": 1.0, **metrics}.items()}
 
 
-def drawn(history, metrics, best=None, metric=None, width=100):
+def drawn(history, metrics, best=None, metric=None, width=100, selects=True):
     console = Console(file=io.StringIO(), force_terminal=False, width=width)
-    console.print(group_table(evaluations(history, metrics), best, metric, 100))
+    console.print(group_table(evaluations(history, metrics), best, metric, 100, selects))
     return console.file.getvalue()
 
 
@@ -170,6 +170,12 @@ def test_names_are_shown_letter_by_letter():
     assert "[red]a [31m b[/red]" in text
     assert ":bird:" in text
     assert "\x1b" not in text
+
+
+def test_nothing_is_said_to_select_where_the_last_step_stays():
+    history = [logged(1, worst_class_accuracy=0.2)]
+    text = drawn(history, history[-1], 1, "worst_class_accuracy", selects=False)
+    assert "worst class" in text and "selects" not in text
 
 
 def test_what_is_no_accuracy_of_groups_has_its_row_where_it_selects():
