@@ -175,7 +175,8 @@ def test_names_are_shown_letter_by_letter():
 def test_nothing_is_said_to_select_where_the_last_step_stays():
     history = [logged(1, worst_class_accuracy=0.2)]
     text = drawn(history, history[-1], 1, "worst_class_accuracy", selects=False)
-    assert "worst class" in text and "selects" not in text
+    assert "worst class" in text
+    assert "selects" not in text
 
 
 def test_what_is_no_accuracy_of_groups_has_its_row_where_it_selects():
