@@ -26,6 +26,7 @@ from ..modeling.loading import load_image_classifier
 from ..stages import Learned, Reference
 from ..training_args import CLPTrainingArguments
 from ..utils.files import write_whole
+from ..utils.options import check_options, require
 from .experiment import Experiment
 from .methods import METHODS, STAGED, configured
 from .output_folder import clear_output_folder
@@ -150,14 +151,9 @@ def checked_options(names: Sequence[str], options: Mapping[str, Any] | str | Non
             f"one of {', '.join(STAGED)}."
         )
     (name,) = staged
-    valid = STAGED[name].options
-    if not isinstance(options, Mapping) or (unknown := sorted(set(options) - set(valid))):
-        found = options if not isinstance(options, Mapping) else ", ".join(unknown)
-        raise ValueError(f'--stage_options {found}: {name} has {", ".join(valid)}, as JSON: {{"{SHARE}": 0.1}}.')
-    if wrong := {key: value for key, value in options.items() if not isinstance(value, int | float)}:
-        raise ValueError(f"--stage_options are numbers; found {wrong}.")
-    if not 0 < options.get(SHARE, 1) <= 1:
-        raise ValueError(f"{SHARE} is {options[SHARE]}; expected a share of the training, above 0 and up to 1.")
+    check_options(f"--method {name} (--stage_options)", STAGED[name].options, options)
+    share = options.get(SHARE, 1)
+    require(0 < share <= 1, SHARE, share, "a share of the training, above 0 and up to 1")
     return dict(options)
 
 

@@ -22,7 +22,10 @@ def check_options(name: str, valid: Iterable[str], options: Mapping[str, Any] | 
     """
     options, valid = {} if options is None else options, list(valid)
     if not isinstance(options, Mapping):
-        raise ValueError(f"The options of {name} are {options!r}; expected a dictionary, in JSON on the command line.")
+        raise ValueError(
+            f"The options of {name} are {options!r}; expected a dictionary of {', '.join(valid) or 'none'}, in JSON on "
+            f'the command line: {{"NAME": 0.1}}.'
+        )
     if unknown := sorted(set(options) - set(valid)):
         raise ValueError(f"{name} has no option {', '.join(unknown)}; it has {', '.join(valid) or 'none'}.")
     if wrong := {key: value for key, value in options.items() if not isinstance(value, int | float)}:

@@ -155,8 +155,14 @@ def test_a_first_stage_that_is_killed_goes_on(run, tmp_path, monkeypatch):
             "--method ssa learns from the groups of the meta images",
         ),
         (["--method", "erm", "--stage_options", '{"upweight": 2}'], "--method erm has one stage"),
-        (["--method", "jtt", "--stage_options", '{"upwieght": 2}'], "upwieght: jtt has first_share, upweight"),
-        (["--method", "jtt", "--stage_options", "upweight"], "upweight: jtt has first_share, upweight, as JSON"),
+        (
+            ["--method", "jtt", "--stage_options", '{"upwieght": 2}'],
+            r"--method jtt \(--stage_options\) has no option upwieght; it has first_share, upweight",
+        ),
+        (
+            ["--method", "jtt", "--stage_options", "upweight"],
+            "are 'upweight'; expected a dictionary of first_share, upweight, in JSON",
+        ),
         (["--method", "jtt", "--stage_options", '{"upweight": "2"}'], "are numbers; found {'upweight': '2'}"),
         (["--method", "jtt", "--stage_options", '{"first_share": 2}'], "first_share is 2; expected a share"),
         (["--method", "jtt", "--meta_every", "2"], "--method jtt sets meta_every=0"),
