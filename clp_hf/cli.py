@@ -4,23 +4,21 @@ Its docstrings are its help; lines after a backspace are shown as they are.
 """
 
 import textwrap
+from dataclasses import replace
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from . import __version__
 from .data.columns import Columns
 from .experiment.command_options import (
-    DatasetConfig,
     DatasetPath,
-    DatasetRevision,
     Features,
     GroupedCommand,
     ImageSize,
-    Token,
     Verbose,
-    with_column_flags,
+    with_data_flags,
 )
 from .experiment.console import quiet
 from .experiment.launch import command_of, launch_recipe, recipes, run_here, user_errors
@@ -135,15 +133,12 @@ def masks(arguments: Annotated[list[str] | None, typer.Argument()] = None):
 
 
 @app.command(cls=GroupedCommand, short_help="Accuracy of checkpoints in every group.", no_args_is_help=True)
-@with_column_flags
+@with_data_flags
 def evaluate(
     checkpoints: Annotated[list[str], typer.Argument(metavar="CHECKPOINT", help="Folders or Hub names.")],
     dataset_name: Annotated[
         str, typer.Option("--dataset_name", help="A Hub name, a folder, a parquet file, or embedded (generated birds).")
     ] = "embedded",
-    dataset_config_name: DatasetConfig = None,
-    dataset_revision: DatasetRevision = None,
-    token: Token = None,
     split: Annotated[
         str | None, typer.Option("--split", help="By default test, else validation, else the only one.")
     ] = None,
@@ -154,7 +149,9 @@ def evaluate(
     ] = False,
     output: Annotated[str, typer.Option("--output", help="JSON file of all metrics.")] = "evaluation.json",
     verbose: Verbose = False,
-    **columns: Any,
+    *,
+    columns: Columns,
+    reading: dict[str, str | None],
 ):
     """Accuracy of one or more checkpoints in every group of a data set, side by side.
 
@@ -179,12 +176,12 @@ def evaluate(
                 checkpoint,
                 dataset_name,
                 split=split,
-                config_name=dataset_config_name,
-                columns=Columns(**columns),
+                config_name=reading["config_name"],
+                columns=columns,
                 batch_size=batch_size,
-                dataset_revision=dataset_revision,
+                dataset_revision=reading["revision"],
                 revision=revision,
-                token=token,
+                token=reading["token"],
                 trust_remote_code=trust_remote_code,
             )
             for checkpoint in checkpoints
@@ -195,7 +192,7 @@ def evaluate(
 
 
 @app.command(short_help="Groups inside classes, where none are known.", no_args_is_help=True)
-@partial(with_column_flags, ignored=())
+@partial(with_data_flags, ignored=())
 def groups(
     data: DatasetPath,
     output_dir: Annotated[
@@ -209,12 +206,11 @@ def groups(
     ] = None,
     model_name_or_path: Features = "tf_efficientnet_lite0",
     image_size: ImageSize = 96,
-    dataset_config_name: DatasetConfig = None,
-    dataset_revision: DatasetRevision = None,
-    token: Token = None,
     seed: Annotated[int, typer.Option("--seed", help="Of folds and k-means.")] = 0,
     verbose: Verbose = False,
-    **columns: Any,
+    *,
+    columns: Columns,
+    reading: dict[str, str | None],
 ):
     """Find groups inside the classes of a data set, and write it with a column of them, which any recipe reads.
 
@@ -236,17 +232,15 @@ def groups(
             per_class=groups_per_class,
             model_name_or_path=model_name_or_path,
             image_size=image_size,
-            columns=Columns(**columns),
-            config_name=dataset_config_name,
+            columns=columns,
             seed=seed,
-            revision=dataset_revision,
-            token=token,
+            **reading,
         )
         typer.echo(f"\n{report}\n\n{report.next}")
 
 
 @app.command(short_help="Labels that are probably wrong.", no_args_is_help=True)
-@partial(with_column_flags, ignored=("group", "attribute"))
+@partial(with_data_flags, ignored=("group", "attribute"))
 def labels(
     data: DatasetPath,
     output: Annotated[str, typer.Option("--output", help="CSV file; a page of the same name shows the images.")] = (
@@ -254,12 +248,11 @@ def labels(
     ),
     model_name_or_path: Features = "tf_efficientnet_lite0",
     image_size: ImageSize = 96,
-    dataset_config_name: DatasetConfig = None,
-    dataset_revision: DatasetRevision = None,
-    token: Token = None,
     seed: Annotated[int, typer.Option("--seed", help="Of the folds.")] = 0,
     verbose: Verbose = False,
-    **columns: Any,
+    *,
+    columns: Columns,
+    reading: dict[str, str | None],
 ):
     """List the labels that are probably wrong, the most suspect first, each with the class that it should be.
 
@@ -278,22 +271,17 @@ def labels(
             output,
             model_name_or_path=model_name_or_path,
             image_size=image_size,
-            columns=Columns(group_column="none", attribute_column="none", **columns),
-            config_name=dataset_config_name,
+            columns=replace(columns, group_column="none", attribute_column="none"),
             seed=seed,
-            revision=dataset_revision,
-            token=token,
+            **reading,
         )
         typer.echo(f"\n{report}")
 
 
 @app.command(name="inspect", short_help="A data set before training: duplicates, shortcuts.", no_args_is_help=True)
-@partial(with_column_flags, ignored=())
+@partial(with_data_flags, ignored=())
 def inspect_data(
     data: DatasetPath,
-    dataset_config_name: DatasetConfig = None,
-    dataset_revision: DatasetRevision = None,
-    token: Token = None,
     train_split: Annotated[
         str, typer.Option("--train_split", help="Name of the training split; of one split, any.")
     ] = "train",
@@ -311,7 +299,9 @@ def inspect_data(
     seed: Annotated[int, typer.Option("--seed", help="Of the images drawn, folds and intervals.")] = 0,
     output: Annotated[str, typer.Option("--output", help="HTML file to write.")] = "inspection.html",
     verbose: Verbose = False,
-    **columns: Any,
+    *,
+    columns: Columns,
+    reading: dict[str, str | None],
 ):
     """Look through a data set before anything is trained on it: a page of HTML, and the same in the terminal.
 
@@ -330,17 +320,15 @@ def inspect_data(
 
         inspection = inspect_dataset(
             data,
-            Columns(**columns),
+            columns,
             model=model_name_or_path,
             max_images=max_images,
             max_opened=max_opened,
             seed=seed,
-            config_name=dataset_config_name,
-            revision=dataset_revision,
-            token=token,
             train_split=train_split,
             validation_split=validation_split,
             test_split=test_split,
+            **reading,
             tell=partial(typer.echo, err=True),
         )
         typer.echo(format_inspection(inspection))
