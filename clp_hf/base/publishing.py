@@ -89,7 +89,8 @@ class PublishingTrainer(BaseTrainer):
     def evaluation_loop(self, dataloader, *args, **kwargs):
         """As in Trainer; what it predicts is kept for the report."""
         output = super().evaluation_loop(dataloader, *args, **kwargs)
-        self._predictions.evaluated(dataloader.dataset, output)
+        seen = dataloader.dataset
+        self._predictions.evaluated(getattr(seen, "images", seen), output)  # a HeadTrainer looks at features of them
         return output
 
     def _determine_best_metric(self, metrics, trial):

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from torch.utils.data import Dataset
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 from transformers.trainer_utils import TrainOutput
 from transformers.utils import logging
 
 from ..base.publishing import PublishingTrainer
 from ..hub.arguments import PublishedArguments
 from ..hub.card import CardDetails
-from ..modeling.head import find_classifier_head, set_head
-from .extraction import extract_features
+from ..modeling.head import find_classifier_head, head_layers, set_head
+from ..modeling.identity import model_fingerprint
+from .extraction import data_fingerprint, extract_features
 from .feature_set import FeatureSet, Head
 
 logger = logging.get_logger(__name__)
@@ -45,6 +49,27 @@ class HeadArguments(PublishedArguments):
     remove_unused_columns: bool = field(default=False, metadata={"help": "As in TrainingArguments."})
 
 
+class SeenImages(Dataset):
+    """Labels and logits of images, in their order.
+
+    Args:
+        images: a data set.
+        seen: of all of them.
+    """
+
+    def __init__(self, images: Dataset, seen: FeatureSet):
+        self.images = images
+        self.columns = {"labels": seen.labels, "logits": seen.logits}
+        if seen.groups is not None:
+            self.columns["group"] = seen.groups
+
+    def __len__(self) -> int:
+        return len(self.columns["labels"])
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return {name: column[index] for name, column in self.columns.items()}
+
+
 class HeadTrainer(PublishingTrainer):
     """Retrains the final linear layer of a classifier on features of its backbone, which stays as it is.
 
@@ -63,10 +88,40 @@ class HeadTrainer(PublishingTrainer):
     CARD: str
     result: Any = None
 
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._seen: dict[tuple[str, str], FeatureSet] = {}  # by backbone and data set
+
     def features(self, dataset: Dataset) -> FeatureSet:
-        """Features of a data set, from the cache where it has them."""
+        """Features of a data set, which are computed once, and the logits that the head makes of them now."""
         dataset = self._read(dataset, "data set")
-        return extract_features(self.model, dataset, self.args, self._cache, self.data_collator)
+        _, head = find_classifier_head(self.model, dataset[0]["pixel_values"][None])
+        key = model_fingerprint(self.model, head_layers(head)), data_fingerprint(dataset)
+        if key not in self._seen:
+            self._seen[key] = extract_features(self.model, dataset, self.args, self._cache, self.data_collator)
+        seen = self._seen[key]
+        with torch.no_grad():
+            bias = None if head.bias is None else head.bias.cpu().float()
+            logits = F.linear(seen.features, head.weight.cpu().float(), bias)
+        return replace(seen, logits=logits)
+
+    def evaluation_loop(self, dataloader, *args, **kwargs):
+        """As in Trainer, on images with labels by their features, so that the backbone sees no image twice."""
+        images = dataloader.dataset
+        labelled = not isinstance(images, IterableDataset) and "labels" in images[0]
+        if labelled and "inputs" not in self.args.include_for_metrics:
+            seen = SeenImages(images, self.features(images))
+            dataloader = self.accelerator.prepare(DataLoader(seen, self.args.eval_batch_size))
+        return super().evaluation_loop(dataloader, *args, **kwargs)
+
+    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
+        """As in Trainer; what comes of `SeenImages` is predicted already."""
+        if "logits" not in inputs:
+            return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
+        inputs = self._prepare_inputs(inputs)
+        labels = tuple(inputs[name] for name in ("labels", "group") if name in inputs)
+        loss = F.cross_entropy(inputs["logits"], inputs["labels"])
+        return (loss, None, None) if prediction_loss_only else (loss, inputs["logits"], labels)
 
     @property
     def _cache(self) -> str:

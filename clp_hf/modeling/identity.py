@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import torch
@@ -26,10 +27,18 @@ def architecture_name(model: nn.Module) -> str:
     return f"{type(model).__name__} ({architecture})" if architecture else type(model).__name__
 
 
-def model_fingerprint(model: nn.Module) -> str:
-    """A hexadecimal digest that differs where the architecture or a weight or buffer does."""
-    digest = hashlib.sha256(repr(model).encode())
+def model_fingerprint(model: nn.Module, without: Iterable[nn.Module] = ()) -> str:
+    """A hexadecimal digest that differs where the architecture or a weight or buffer does; some may be left out.
+
+    Args:
+        model: any.
+        without: layers of it, whose weights do not count.
+    """
+    digest, others = hashlib.sha256(repr(model).encode()), set(without)
+    left_out = tuple(f"{name}." for name, module in model.named_modules() if module in others)
     for name, tensor in model.state_dict().items():
+        if left_out and name.startswith(left_out):
+            continue
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()

@@ -7,8 +7,9 @@ import torch
 from conftest import SIZE, Squares, vit
 from huggingface_hub import ModelCard
 from torch.utils.data import Subset
-from transformers import AutoModelForImageClassification, ViTImageProcessor
+from transformers import AutoModelForImageClassification, TrainingArguments, ViTImageProcessor
 
+from clp_hf.base.trainer import BaseTrainer
 from clp_hf.baselines import (
     AFRTrainer,
     DFRTrainer,
@@ -21,6 +22,7 @@ from clp_hf.baselines import (
 )
 from clp_hf.features import Head, HeadArguments
 from clp_hf.hub.record import RunRecord
+from clp_hf.metrics import GroupMetrics
 
 TRAIN, VALIDATION = Squares(60), Squares(36, start=500)
 
@@ -73,6 +75,34 @@ def test_the_head_of_the_method_is_saved_and_told_of(make, tmp_path, trainer, ar
     assert re.search(told, card.text)
     assert "not trained" not in card.text
     assert RunRecord.load(tmp_path / "run").facts["rule"] == trainer.result.rule
+
+
+def test_evaluated_is_what_is_saved_and_the_backbone_sees_every_image_once(make, tmp_path):
+    """Before, after, on validation and test; then by the plain Trainer, image by image through the whole network."""
+    trainer = make(RegressionTrainer, RegressionArguments, settings={"per_device_eval_batch_size": 8})
+    trainer.compute_metrics = GroupMetrics(["0", "1", "2"], list("abcdef"))
+    test, images = Squares(21, start=900), []
+    trainer.model.vit.register_forward_pre_hook(lambda module, given: images.append(len(given[0])))
+    before = trainer.evaluate(test, metric_key_prefix="test")
+    trainer.train()
+    after = {**trainer.evaluate(), **trainer.evaluate(test, metric_key_prefix="test")}
+    # one or two are looked at to find the head
+    assert sum(count for count in images if count > 2) == len(TRAIN) + len(VALIDATION) + len(test)
+    assert before["test_accuracy"] != after["test_accuracy"]
+    predicted = trainer.predict(test).predictions
+    trainer.save_or_push()
+
+    saved = AutoModelForImageClassification.from_pretrained(tmp_path / "run")
+    args = TrainingArguments(str(tmp_path / "plain"), use_cpu=True, report_to=[], label_names=["labels", "group"])
+    args.remove_unused_columns = False
+    plain = BaseTrainer(saved, args, compute_metrics=trainer.compute_metrics)
+    expected = {**plain.evaluate(VALIDATION), **plain.evaluate(test, metric_key_prefix="test")}
+    timed = re.compile("runtime|per_second|preparation")
+    assert {name for name in expected if not timed.search(name)} <= after.keys()
+    for name, value in expected.items():
+        if not timed.search(name):
+            assert after[name] == pytest.approx(value, abs=1e-5), name
+    torch.testing.assert_close(torch.tensor(predicted), torch.tensor(plain.predict(test).predictions))
 
 
 def test_on_the_meta_set_it_has_seen_no_validation_image(make):
