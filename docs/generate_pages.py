@@ -24,6 +24,8 @@ RESULT_TITLES = {
     "hsfm_waterbirds_like": "HSFM on waterbirds_like",
     "information_dominoes": "Which method for which information, Dominoes",
     "information_waterbirds_like": "Which method for which information, waterbirds_like",
+    "paper_cifar10_flip_40": "The paper's method to the letter, CIFAR-10 with flipped labels",
+    "paper_cifar10_longtail_100": "The paper's method to the letter, CIFAR-10 with a long tail",
     "precision": "Precision of the hypergradient",
     "reuse_cifar10_flip_40_features": "The look-ahead's gradient as the step's own",
     "step_cost": "Cost of a step, ResNet-32",
