@@ -27,6 +27,7 @@ RESULT_TITLES = {
     "paper_cifar10_flip_40": "The paper's method to the letter, CIFAR-10 with flipped labels",
     "paper_cifar10_longtail_100": "The paper's method to the letter, CIFAR-10 with a long tail",
     "precision": "Precision of the hypergradient",
+    "waterbirds_like_paper": "The paper's method to the letter, waterbirds_like",
     "reuse_cifar10_flip_40_features": "The look-ahead's gradient as the step's own",
     "step_cost": "Cost of a step, ResNet-32",
     "step_cost_lite0": "Cost of a step, EfficientNet-Lite0",
