@@ -119,7 +119,7 @@ class HeadTrainer(PublishingTrainer):
         if "logits" not in inputs:
             return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
         inputs = self._prepare_inputs(inputs)
-        labels = tuple(inputs[name] for name in ("labels", "group") if name in inputs)
+        labels = (inputs["labels"], inputs["group"]) if "group" in inputs else inputs["labels"]
         loss = F.cross_entropy(inputs["logits"], inputs["labels"])
         return (loss, None, None) if prediction_loss_only else (loss, inputs["logits"], labels)
 

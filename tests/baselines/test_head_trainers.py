@@ -77,26 +77,29 @@ def test_the_head_of_the_method_is_saved_and_told_of(make, tmp_path, trainer, ar
     assert RunRecord.load(tmp_path / "run").facts["rule"] == trainer.result.rule
 
 
-def test_evaluated_is_what_is_saved_and_the_backbone_sees_every_image_once(make, tmp_path):
+@pytest.mark.parametrize("columns", [("group",), ()])
+def test_evaluated_is_what_is_saved_and_the_backbone_sees_every_image_once(make, tmp_path, columns):
     """Before, after, on validation and test; then by the plain Trainer, image by image through the whole network."""
-    trainer = make(RegressionTrainer, RegressionArguments, settings={"per_device_eval_batch_size": 8})
-    trainer.compute_metrics = GroupMetrics(["0", "1", "2"], list("abcdef"))
-    test, images = Squares(21, start=900), []
+    train, validation, test = (Squares(n, columns=columns, start=start) for n, start in ((60, 0), (36, 500), (21, 900)))
+    settings = {"per_device_eval_batch_size": 8}
+    trainer = make(RegressionTrainer, RegressionArguments, validation, train, settings)
+    trainer.compute_metrics = GroupMetrics(["0", "1", "2"], list("abcdef") if columns else None)
+    images = []
     trainer.model.vit.register_forward_pre_hook(lambda module, given: images.append(len(given[0])))
     before = trainer.evaluate(test, metric_key_prefix="test")
     trainer.train()
     after = {**trainer.evaluate(), **trainer.evaluate(test, metric_key_prefix="test")}
     # one or two are looked at to find the head
-    assert sum(count for count in images if count > 2) == len(TRAIN) + len(VALIDATION) + len(test)
+    assert sum(count for count in images if count > 2) == len(train) + len(validation) + len(test)
     assert before["test_accuracy"] != after["test_accuracy"]
     predicted = trainer.predict(test).predictions
     trainer.save_or_push()
 
     saved = AutoModelForImageClassification.from_pretrained(tmp_path / "run")
-    args = TrainingArguments(str(tmp_path / "plain"), use_cpu=True, report_to=[], label_names=["labels", "group"])
+    args = TrainingArguments(str(tmp_path / "plain"), use_cpu=True, report_to=[], label_names=["labels", *columns])
     args.remove_unused_columns = False
     plain = BaseTrainer(saved, args, compute_metrics=trainer.compute_metrics)
-    expected = {**plain.evaluate(VALIDATION), **plain.evaluate(test, metric_key_prefix="test")}
+    expected = {**plain.evaluate(validation), **plain.evaluate(test, metric_key_prefix="test")}
     timed = re.compile("runtime|per_second|preparation")
     assert {name for name in expected if not timed.search(name)} <= after.keys()
     for name, value in expected.items():

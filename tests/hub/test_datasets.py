@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 from hub_server import TOKEN, hub_server
+from typer.testing import CliRunner
 
+from clp_hf.cli import app
 from clp_hf.data import embedded_birds
 
 ROOT = Path(__file__).parents[2]
@@ -22,19 +24,6 @@ for name, token, revision in json.loads(sys.argv[1]):
         print(json.dumps({split: len(images) for split, images in splits.items()}))
     except ConnectionError as error:
         print(json.dumps(str(error)))
-"""
-COMMANDS = """
-import sys
-from clp_hf.cli import app
-from clp_hf.modeling import load_image_classifier
-model, token, revision = "cifar_resnet20", *sys.argv[1:]
-load_image_classifier(model, num_labels=2, label_names=["landbird", "waterbird"]).save_pretrained("trained")
-hub, small = ["--token", token], ["--model_name_or_path", model]
-app(["inspect", "tester/private", *hub, *small, "--dataset_revision", "main"], standalone_mode=False)
-app(["labels", "tester/gated", *hub, *small, "--image_size", "32"], standalone_mode=False)
-app(["groups", "tester/birds", *hub, *small, "--image_size", "32", "--dataset_revision", revision],
-    standalone_mode=False)
-app(["evaluate", "trained", "--dataset_name", "tester/private", *hub], standalone_mode=False)
 """
 
 
@@ -92,14 +81,25 @@ def test_by_name_token_and_revision(hub, started):
         assert found == expected if isinstance(expected, dict) else expected in found, (asked, found)
 
 
-@pytest.mark.slow
-def test_commands_take_token_and_revision(hub, started, tmp_path):
-    done = started("-W", "ignore", "-c", COMMANDS, TOKEN, hub.commits[0])
-    assert done.returncode == 0, done.stderr
-    for name in ("inspection.html", "suspect_labels.csv", "evaluation.json"):
-        assert (tmp_path / name).is_file()
-    images = json.loads((tmp_path / "birds-groups" / "groups.json").read_text())["images"]
-    assert {split: sum(found.values()) for split, found in images.items()}["train"] == 40
+@pytest.mark.parametrize(
+    ("command", "reads"),
+    [
+        ("groups", "discovery.command.load_classification_dataset"),
+        ("labels", "suspect_labels.command.load_classification_dataset"),
+        ("inspect", "inspection.source.read_splits"),
+        ("evaluate", "experiment.evaluation.read_splits"),
+    ],
+)
+def test_commands_read_data_by_token_and_revision(monkeypatch, command, reads):
+    given, loaded = [], []
+    monkeypatch.setattr(f"clp_hf.{reads}", lambda *args, **kwargs: given.append(kwargs) or sys.exit())
+    for part in ("load_image_classifier", "load_image_processor"):
+        monkeypatch.setattr(f"clp_hf.experiment.evaluation.{part}", lambda *args, **kwargs: loaded.append(kwargs))
+    words = [command, "me/birds", "--token", TOKEN, "--dataset_revision", "old"]
+    done = CliRunner().invoke(app, words, catch_exceptions=False)
+    assert not done.exit_code, done.stderr
+    assert [(kwargs["token"], kwargs["revision"]) for kwargs in given] == [(TOKEN, "old")]
+    assert all((kwargs["token"], kwargs["revision"]) == (TOKEN, "main") for kwargs in loaded)
 
 
 @pytest.mark.slow
