@@ -89,9 +89,12 @@ class PublishingTrainer(BaseTrainer):
     def evaluation_loop(self, dataloader, *args, **kwargs):
         """As in Trainer; what it predicts is kept for the report."""
         output = super().evaluation_loop(dataloader, *args, **kwargs)
-        seen = dataloader.dataset
-        self._predictions.evaluated(getattr(seen, "images", seen), output)  # a HeadTrainer looks at features of them
+        self._predictions.evaluated(self._images_of(dataloader.dataset), output)
         return output
+
+    def _images_of(self, evaluated):
+        """The images that an evaluation is of, where it looked at something else."""
+        return evaluated
 
     def _determine_best_metric(self, metrics, trial):
         """As in Trainer, but what is to be loaded at the end is the best of the steps that are saved."""

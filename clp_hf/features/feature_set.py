@@ -11,8 +11,9 @@ from typing import NamedTuple
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
+from ..modeling.head import ComposedHead
 from ..utils.files import write_whole
 
 
@@ -109,6 +110,13 @@ class Head(NamedTuple):
 
     weight: Tensor
     bias: Tensor
+
+    @classmethod
+    def of(cls, layer: nn.Linear | ComposedHead) -> Head:
+        """A copy of a model's final linear layer, on the CPU in float32; without a bias it is 0."""
+        weight, bias = layer.weight.detach(), layer.bias
+        bias = weight.new_zeros(len(weight)) if bias is None else bias.detach()
+        return cls(weight.cpu().float().clone(), bias.cpu().float().clone())
 
     def logits(self, features: Tensor) -> Tensor:
         """(n, d) features to (n, C) logits."""

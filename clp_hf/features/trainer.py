@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
@@ -100,10 +99,7 @@ class HeadTrainer(PublishingTrainer):
         if key not in self._seen:
             self._seen[key] = extract_features(self.model, dataset, self.args, self._cache, self.data_collator)
         seen = self._seen[key]
-        with torch.no_grad():
-            bias = None if head.bias is None else head.bias.cpu().float()
-            logits = F.linear(seen.features, head.weight.cpu().float(), bias)
-        return replace(seen, logits=logits)
+        return replace(seen, logits=Head.of(head).logits(seen.features))
 
     def evaluation_loop(self, dataloader, *args, **kwargs):
         """As in Trainer, on images with labels by their features, so that the backbone sees no image twice."""
@@ -113,6 +109,9 @@ class HeadTrainer(PublishingTrainer):
             seen = SeenImages(images, self.features(images))
             dataloader = self.accelerator.prepare(DataLoader(seen, self.args.eval_batch_size))
         return super().evaluation_loop(dataloader, *args, **kwargs)
+
+    def _images_of(self, evaluated):
+        return evaluated.images if isinstance(evaluated, SeenImages) else evaluated
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
         """As in Trainer; what comes of `SeenImages` is predicted already."""
@@ -145,7 +144,7 @@ class HeadTrainer(PublishingTrainer):
                 raise ValueError(
                     f"{self.NAME} trains weight and bias, and the final linear layer of this model has no bias."
                 )
-            before = Head(layer.weight.detach().cpu().float(), layer.bias.detach().cpu().float())
+            before = Head.of(layer)
             head = self._learn(before)
             self._warn_of_a_worse_head(before, head)
             set_head(layer, *head)
