@@ -83,3 +83,13 @@ class EnvironmentLoss(TrainingLoss):
     def annealed(self, weight: float, before: float = 1.0) -> float:
         """The weight of a penalty: `before`, as long as less than the share `anneal_until` of the training is done."""
         return weight if self.progress >= self.anneal_until else before
+
+    @staticmethod
+    def penalised(risk: Tensor, *penalties: tuple[float, Tensor]) -> Tensor:
+        """The risk plus penalties, each after its weight; all of it divided by the largest weight, where it is above 1.
+
+        A penalty that begins to weigh a hundred in the middle of the training would be a step a hundred times as long,
+        under which momentum SGD diverges. The division, which is of the code of IRM's authors, keeps its length.
+        """
+        total = risk + sum(weight * penalty for weight, penalty in penalties)
+        return total / max(1.0, *(weight for weight, _ in penalties))

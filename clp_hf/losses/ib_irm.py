@@ -12,7 +12,8 @@ class InformationBottleneckIRM(IRM):
 
     The variance in the batch, mean over the d features, stands for their entropy, as in the paper's experiments. It is
     divided by the number of images, not by one less, so that an environment with one image has none. γ is 0 for the
-    first tenth of the training. Published: γ and λ are tuned for every experiment; DomainBed has both at 100.
+    first tenth of the training; the larger of γ and λ divides the whole. Published: γ and λ are tuned for every
+    experiment; DomainBed has both at 100.
 
     Args:
         cell_counts, penalty_weight, anneal_until: as of `IRM`.
@@ -35,8 +36,10 @@ class InformationBottleneckIRM(IRM):
     def forward(self, logits: Tensor, labels: Tensor, groups: Tensor, features: Tensor) -> Tensor:
         """As of `TrainingLoss`."""
         members, sizes = self.split(groups)
+        risk = self.risks(logits, labels, members, sizes).mean()
+        invariance = self.invariance(logits, labels, members, sizes)
         members = members.to(features.dtype)
         centred = features - members.T @ (members @ features / sizes)
         variances = members @ centred.square() / sizes
         bottleneck = self.annealed(self.bottleneck_weight, before=0.0)
-        return super().forward(logits, labels, groups) + bottleneck * variances.mean()
+        return self.penalised(risk, invariance, (bottleneck, variances.mean()))

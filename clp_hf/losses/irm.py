@@ -1,6 +1,5 @@
 """Invariant risk minimisation: one head that is optimal in every environment at once."""
 
-import torch
 from torch import Tensor
 
 from .environments import EnvironmentLoss
@@ -13,8 +12,9 @@ class IRM(EnvironmentLoss):
     The gradient by the scale w of the logits is the mean of s = Σ_c p_c u_c − u_y over the images of e. Its square is
     estimated without bias, as in their appendix D, but by the mean of s_i s_j over all pairs of two images, in place of
     one split into halves; an environment with one image in the batch has none. λ is 1 for the first tenth of the
-    training. Published: λ and that share differ with every experiment; those of DomainBed (Gulrajani & Lopez-Paz 2021)
-    are λ = 100 from step 500 of 5,000 on. Environments are as frequent as they are (`train_sampling="random"`).
+    training; once it is above 1 the whole is divided by it, as in the authors' code. Published: λ and that share differ
+    with every experiment; those of DomainBed (Gulrajani & Lopez-Paz 2021) are λ = 100 from step 500 of 5,000 on.
+    Environments are as frequent as they are (`train_sampling="random"`).
 
     Args:
         cell_counts: (C, G), see `EnvironmentLoss`.
@@ -28,9 +28,14 @@ class IRM(EnvironmentLoss):
     def forward(self, logits: Tensor, labels: Tensor, groups: Tensor | None = None) -> Tensor:
         """As of `TrainingLoss`."""
         members, sizes = self.split(groups)
+        risk = self.risks(logits, labels, members, sizes).mean()
+        return self.penalised(risk, self.invariance(logits, labels, members, sizes))
+
+    def invariance(self, logits: Tensor, labels: Tensor, members: Tensor, sizes: Tensor) -> tuple[float, Tensor]:
+        """The weight λ as of now, and its penalty; `members` and `sizes` are those of `split`."""
         members = members.to(logits.dtype)
         own = logits.gather(1, labels[:, None])
         slopes = (logits.softmax(-1) * logits).sum(-1, keepdim=True) - own
         pairs = (members @ slopes).square() - members @ slopes.square()
         penalty = pairs / (sizes * (sizes - 1)).clamp(min=1)
-        return torch.mean(self.risks(logits, labels, members, sizes) + self.annealed(self.penalty_weight) * penalty)
+        return self.annealed(self.penalty_weight), penalty.mean()

@@ -208,6 +208,11 @@ class LossObjective(Objective):
 
 
 def _to_unit_rows(head: nn.Linear | ComposedHead) -> None:
-    """Make the logits of `head` the features' lengths times their cosines with its rows."""
+    """Make the logits of `head` the features' lengths times their cosines with its rows.
+
+    A row whose length is 1 but for rounding stays as it is: a resumed run starts with just those of its checkpoint.
+    """
     weight = head.weight.detach()
-    set_head(head, F.normalize(weight, dim=-1), torch.zeros_like(weight[:, 0]))
+    lengths = weight.norm(dim=-1, keepdim=True)
+    is_unit = (lengths - 1).abs() <= 8 * torch.finfo(weight.dtype).eps
+    set_head(head, torch.where(is_unit, weight, F.normalize(weight, dim=-1)), torch.zeros_like(weight[:, 0]))

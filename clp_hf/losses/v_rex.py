@@ -9,8 +9,9 @@ class VarianceRiskExtrapolation(EnvironmentLoss):
     """Mean of the environments' risks R_e, plus β times their variance (Krueger et al. 2021, "Out-of-distribution
     generalization via risk extrapolation (REx)").
 
-    β is 1 for the first tenth of the training. Published: β differs with every experiment; that of DomainBed is 10 from
-    step 500 of 5,000 on. Environments are as frequent as they are (`train_sampling="random"`).
+    β is 1 for the first tenth of the training; once it is above 1 the whole is divided by it, as of `IRM`. Published: β
+    differs with every experiment; that of DomainBed is 10 from step 500 of 5,000 on. Environments are as frequent as
+    they are (`train_sampling="random"`).
 
     Args:
         cell_counts: (C, G), see `EnvironmentLoss`.
@@ -25,4 +26,4 @@ class VarianceRiskExtrapolation(EnvironmentLoss):
         """As of `TrainingLoss`."""
         risks = self.risks(logits, labels, *self.split(groups))
         penalty = (risks - risks.mean()).square().mean()
-        return risks.mean() + self.annealed(self.penalty_weight) * penalty
+        return self.penalised(risks.mean(), (self.annealed(self.penalty_weight), penalty))

@@ -116,7 +116,7 @@ def test_irm_is_its_formula(batch):
     expected = risks(logits).mean()
     check(loss(logits, LABELS, ENVIRONMENTS), expected + irm_penalty(logits), logits)
     loss.progress = 0.1
-    check(loss(logits, LABELS, ENVIRONMENTS), expected + 7 * irm_penalty(logits), logits)
+    check(loss(logits, LABELS, ENVIRONMENTS), (expected + 7 * irm_penalty(logits)) / 7, logits)
 
 
 def test_irm_penalty_is_the_squared_gradient_but_for_its_bias():
@@ -129,13 +129,30 @@ def test_irm_penalty_is_the_squared_gradient_but_for_its_bias():
     torch.testing.assert_close(value, F.cross_entropy(logits, labels) + gradient**2)
 
 
+@pytest.mark.parametrize("name", ["irm", "ib_irm", "v_rex"])
+def test_a_penalty_that_begins_to_weigh_does_not_lengthen_the_step(name, batch):
+    """However large its weight, the gradient is at most as long as those of risk and penalties together."""
+    logits, features = batch
+    lengths = []
+    for weight in (1.0, 1e6):
+        options = {"penalty_weight": weight, "anneal_until": 0.0}
+        if name == "ib_irm":
+            options["bottleneck_weight"] = weight
+        loss = build_loss(name, LABELS, 2, ENVIRONMENTS, options)
+        given = {"pixel_values": LABELS, "labels": LABELS, "group": ENVIRONMENTS}
+        value = loss.of_batch(lambda pixels: Outputs(logits, features), given)
+        gradients = torch.autograd.grad(value, (logits, features), allow_unused=True)
+        lengths.append(sum(part.square().sum() for part in gradients if part is not None).sqrt())
+    assert 0 < lengths[1] < 3 * lengths[0]
+
+
 def test_ib_irm_adds_the_variance_of_features(batch):
     logits, features = batch
     variances = torch.stack([part.var(0, unbiased=False).mean() for part in parts(features)])
     plain, loss = IRM(COLUMN, 2.0), InformationBottleneckIRM(COLUMN, 2.0, bottleneck_weight=5.0)
     check(loss(logits, LABELS, ENVIRONMENTS, features), plain(logits, LABELS, ENVIRONMENTS), logits)  # not yet
-    expected = late(plain)(logits, LABELS, ENVIRONMENTS) + 5 * variances.mean()
-    check(late(loss)(logits, LABELS, ENVIRONMENTS, features), expected, logits, features)
+    expected = 2 * late(plain)(logits, LABELS, ENVIRONMENTS) + 5 * variances.mean()
+    check(late(loss)(logits, LABELS, ENVIRONMENTS, features), expected / 5, logits, features)
 
 
 def test_v_rex_adds_the_variance_of_risks(batch):
@@ -143,7 +160,8 @@ def test_v_rex_adds_the_variance_of_risks(batch):
     loss = VarianceRiskExtrapolation(COLUMN, penalty_weight=3.0)
     expected = risks(logits)
     check(loss(logits, LABELS, ENVIRONMENTS), expected.mean() + expected.var(unbiased=False), logits)
-    check(late(loss)(logits, LABELS, ENVIRONMENTS), expected.mean() + 3 * expected.var(unbiased=False), logits)
+    weighed = expected.mean() + 3 * expected.var(unbiased=False)
+    check(late(loss)(logits, LABELS, ENVIRONMENTS), weighed / 3, logits)
 
 
 def test_coral_adds_the_distance_of_covariances(batch):
@@ -163,7 +181,8 @@ def test_environments_that_a_batch_lacks_or_has_once_cost_nothing(name, batch):
     value = one.of_batch(lambda pixels: Outputs(logits[rows], features[rows]), given)
     single = F.cross_entropy(logits[rows], LABELS[rows])
     difference = F.cross_entropy(logits[rows], LABELS[rows], reduction="none").var(unbiased=False)
-    torch.testing.assert_close(value, single + (10 * difference if name == "v_rex" else 0))
+    weight = {"irm": 100, "ib_irm": 100, "v_rex": 10, "coral": 1}[name]
+    torch.testing.assert_close(value, (single + (10 * difference if name == "v_rex" else 0)) / weight)
     gradient = torch.autograd.grad(value, logits)[0]
     assert torch.isfinite(gradient).all()
 

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from conftest import Squares, resnet, vit
 
 from clp_hf.experiment import METHODS, STAGED
-from clp_hf.losses import TRAINING_LOSSES
+from clp_hf.losses import TRAINING_LOSSES, build_loss
+from clp_hf.losses.objective import LossObjective
 
 SGD = {"optim": "sgd", "lr_scheduler_type": "constant", "max_grad_norm": 0.0}
 CHECKPOINTS = {"save_strategy": "steps", "save_steps": 2, "max_steps": 3}
@@ -83,6 +84,19 @@ def test_ldam_trains_a_cosine_head_that_is_an_ordinary_one(make_trainer):
     torch.testing.assert_close(head.weight.norm(dim=1), torch.ones(3))
     assert head.bias.tolist() == [0.0, 0.0, 0.0]
     assert all(batch.abs().max() <= 1 + 1e-5 for batch in cosines)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_head_of_unit_rows_begins_as_it_is(dtype):
+    """To bring it to unit length again would change its last digits, and a resumed run is not the uninterrupted one."""
+    head = torch.nn.Linear(37, 500, dtype=dtype)
+    objective = LossObjective("cosine", build_loss("cosine", torch.arange(500), 500), head)
+    found = []
+    for _ in range(2):
+        objective.begin(torch.optim.SGD(head.parameters()))
+        found.append(head.weight.clone())
+    torch.testing.assert_close(found[0].norm(dim=1), torch.ones(500, dtype=dtype))
+    assert torch.equal(*found)
 
 
 def test_deferred_weights_know_how_far_training_is(make_trainer):
