@@ -9,13 +9,13 @@ import pytest
 pytest.importorskip("torchmetrics")
 pytest.importorskip("matplotlib")
 
+from made_runs import drawn, made_run, without_predictions
 from test_report import Page
 
 from clp_hf.hub.predictions import Picture, Predictions
 from clp_hf.report import write_report
 from clp_hf.report.run import load_runs
 from clp_hf.report.scores import further_metrics
-from runs import drawn, made_run, without_predictions
 
 
 @pytest.fixture(autouse=True)
