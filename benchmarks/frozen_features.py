@@ -110,6 +110,9 @@ class FeatureDataset(torch.utils.data.Dataset):
 
     learned, seen_by = ImageClassificationDataset.learned, ImageClassificationDataset.seen_by
 
+    def decode(self) -> None:
+        """There are no pixels."""
+
     def joined(self, other: "FeatureDataset", name: str) -> "FeatureDataset":
         """As of `ImageClassificationDataset`. Where these images have versions, the others stay as they are."""
         both = copy.copy(self)

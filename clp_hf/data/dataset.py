@@ -11,10 +11,13 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 
 import numpy as np
+import PIL
 import torch
+import torchvision
+import transformers
 from datasets import Dataset, concatenate_datasets
 from datasets import Image as ImageFeature
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from .mask_values import box_mask, to_grey
 from .own_files import check_own_files
@@ -31,10 +34,10 @@ SAMPLE = 1000  # images of a split, evenly spaced, that tell its sizes and depth
 class ImageClassificationDataset(torch.utils.data.Dataset):
     """Images, labels and, where the columns exist, causal masks and groups, as items for a `Trainer`.
 
-    Every image is decoded and resized once and kept as uint8, if the split then fits `memory_budget`; otherwise that is
-    done at each access. `__getitems__`, which PyTorch's `DataLoader` calls with the indices of a batch, transforms the
-    whole batch at once. Images are resized as the transform's image processor does it, if it has one
-    (`ProcessorTransform`), and else are squeezed whole to `storage_size`; masks with them.
+    Every image is decoded and resized once and kept as uint8, if the split then fits `memory_budget`; otherwise, and
+    before `decode`, that is done at each access. `__getitems__`, which PyTorch's `DataLoader` calls with the indices of
+    a batch, transforms the whole batch at once. Images are resized as the transform's image processor does it, if it
+    has one (`ProcessorTransform`), and else are squeezed whole to `storage_size`; masks with them.
 
     Image modes: L, P, LA and CMYK are converted to RGB; transparent ones (RGBA, LA, P with transparency) are composited
     over white; 1-bit becomes black and white; integers of 16 and 32 bits and floats are scaled to 0 ... 255 by what is
@@ -49,6 +52,8 @@ class ImageClassificationDataset(torch.utils.data.Dataset):
             ratio of the transform's output and is at most 4/3 as large (room for crops), or as the largest image is.
             Not for a `ProcessorTransform`, whose output is stored.
         memory_budget: bytes that decoded images and masks of this split may take.
+        decode: now; else when `decode` is called, since it may be that nobody looks at the images: their features are
+            known.
 
     Attributes:
         dataset: the split, for another data set of its images.
@@ -60,7 +65,7 @@ class ImageClassificationDataset(torch.utils.data.Dataset):
 
     Raises:
         ValueError: an image or mask cannot be decoded, has values of which it is not sure what is white, or a mask has
-            another size than its image; names the split and index. Raised on construction for a split kept in memory.
+            another size than its image; names the split and index. Raised by `decode` for a split kept in memory.
     """
 
     weight: torch.Tensor | None = None
@@ -74,6 +79,7 @@ class ImageClassificationDataset(torch.utils.data.Dataset):
         name: str = "dataset",
         storage_size: tuple[int, int] | None = None,
         memory_budget: int = 2 * 2**30,
+        decode: bool = True,
     ):
         self.dataset = dataset = dataset.with_format(None)
         check_own_files(dataset, name)
@@ -90,9 +96,21 @@ class ImageClassificationDataset(torch.utils.data.Dataset):
         self.has_mask = len(columns) > 1
         self._as_processor = hasattr(transform, "resize")
         self.storage_size = transform.size if self._as_processor else storage_size or self._default_storage_size()
-        channels = 3 + self.has_mask
-        fits = len(dataset) * channels * self.storage_size[0] * self.storage_size[1] <= memory_budget
-        self.stored = self._decode(range(len(dataset))) if fits else None
+        self.memory_budget = memory_budget
+        self._kept: list[torch.Tensor] = []  # at most one, which copies share
+        if decode:
+            self.decode()
+
+    def decode(self) -> None:
+        """Decode all images and keep them, where they fit and that was not done before, for its copies too."""
+        channels, (height, width) = 3 + self.has_mask, self.storage_size
+        if self.stored is None and len(self) * channels * height * width <= self.memory_budget:
+            self._kept.append(self._decode(range(len(self))))
+
+    @property
+    def stored(self) -> torch.Tensor | None:
+        """What `decode` keeps, (n, 3 or 4, height, width) uint8; None where nothing is kept."""
+        return self._kept[0] if self._kept else None
 
     def __len__(self) -> int:
         return len(self.encoded)
@@ -127,17 +145,17 @@ class ImageClassificationDataset(torch.utils.data.Dataset):
         return other
 
     def seen_by(self, transform: Callable) -> ImageClassificationDataset:
-        """The same images by a transform: these, where it is theirs; else decoded for it, at a size that is its own."""
+        """The same images by a transform: these, where it is theirs; else for `decode` at a size that is its own."""
         if self.transform is transform:
             return self
-        return ImageClassificationDataset(self.dataset, transform, name=self.name)
+        return ImageClassificationDataset(self.dataset, transform, name=self.name, decode=False)
 
     def joined(self, other: ImageClassificationDataset, name: str) -> ImageClassificationDataset:
         """Its images and those of another data set, in its own transform and with the columns that both have."""
         parts = [self.dataset, other.dataset]
         common = [column for column in parts[0].column_names if column in parts[1].column_names]
         joint = concatenate_datasets([part.select_columns(common) for part in parts])
-        return ImageClassificationDataset(joint, self.transform, name=name)
+        return ImageClassificationDataset(joint, self.transform, name=name, decode=self.stored is not None)
 
     def masks(self) -> Iterator[torch.Tensor]:
         """The mask of every image, (1, h, w) in [0, 1], as it is kept, or where images are not kept as it is stored."""
@@ -145,18 +163,18 @@ class ImageClassificationDataset(torch.utils.data.Dataset):
             yield from (mask[3:].float() / 255 for mask in self.stored)
             return
         for index, example in enumerate(self.encoded):
-            size = self._open(index, "image", example["image"]).size
+            size = _size(example["image"]) or self._open(index, "image", example["image"]).size
             yield torch.from_numpy(np.array(self._mask(index, example, size)))[None].float() / 255
 
     @property
     def fingerprint(self) -> str:
-        """Differs where pixels, masks, labels, groups, storage size or transform do; pixels by what the files hold."""
-        digest = hashlib.sha256()
-        for part in (self.labels, self.group, self.stored):
+        """Differs where pixels, masks, labels, groups, storage size or transform do; pixels by what the files hold, and
+        by the versions of what decodes and resizes them."""
+        digest = hashlib.sha256(f"{PIL.__version__} {transformers.__version__} {torchvision.__version__}".encode())
+        for part in (self.labels, self.group):
             digest.update(b"none" if part is None else part.numpy())
-        if self.stored is None:
-            for example in self.encoded:
-                digest.update(repr([_content(column) for column in example.values()]).encode())
+        for example in self.encoded:
+            digest.update(repr([_content(column) for column in example.values()]).encode())
         settings = {k: v.tolist() if isinstance(v, torch.Tensor) else v for k, v in vars(self.transform).items()}
         return f"{digest.hexdigest()} {self.storage_size} {type(self.transform).__name__} {settings}"
 
@@ -169,7 +187,7 @@ class ImageClassificationDataset(torch.utils.data.Dataset):
         """Of the largest image, so that no other one, however small, costs it detail."""
         factor, room = 0.0, 4 / 3
         for _, example in self._sample():
-            factor = max(factor, _longer_side(example["image"]) / max(self.transform.size))
+            factor = max(factor, max(_size(example["image"]) or [0]) / max(self.transform.size))  # decoding names it
             if factor >= room:
                 break
         factor = min(factor or room, room)
@@ -258,13 +276,14 @@ class ImageClassificationDataset(torch.utils.data.Dataset):
         return image
 
 
-def _longer_side(encoded: dict | None) -> int:
-    """Pixels, by the header of a file; 0 where there is none that can be read, which decoding will name."""
+def _size(encoded: dict | None) -> tuple[int, int] | None:
+    """(width, height) of the upright image, by the header of a file; None where there is none that can be read."""
     try:
         with Image.open(_source(encoded)) as image:
-            return max(image.size)
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+            return image.size[::-1] if turned else image.size
     except (*UNREADABLE, TypeError):  # or a path within an archive
-        return 0
+        return None
 
 
 def _source(encoded: dict) -> str | io.BytesIO:

@@ -64,6 +64,12 @@ def _boxed(images: Dataset, method: str | None, name: str, model_args: ModelArgu
     return add_boxes(images, method, name=name, **given)
 
 
+def _decode(*parts: ImageClassificationDataset | None) -> None:
+    for images in parts:
+        if images is not None:
+            images.decode()
+
+
 class Experiment:
     """Data and model of a recipe, and runs of methods on them that differ in nothing but the method.
 
@@ -181,14 +187,11 @@ class Experiment:
         proportions = group_proportions(splits["train"]) if has_groups else None
         class_counts = None if has_groups else counts(splits["train"], "label")
         self.compute_metrics = GroupMetrics(self.label_names, self.group_names, proportions, class_counts)
-        self.train = ImageClassificationDataset(
-            splits["train"], crops(rand_augment=data_args.rand_augment), name="train"
-        )
-        self.meta = None if meta is None else ImageClassificationDataset(meta, crops(), name="meta set")
-        self.validation = ImageClassificationDataset(splits["validation"], eval_transform, name="validation")
-        self.test = (
-            ImageClassificationDataset(splits["test"], eval_transform, name="test") if "test" in splits else None
-        )
+        images = partial(ImageClassificationDataset, decode=False)  # a repair by known features looks at none
+        self.train = images(splits["train"], crops(rand_augment=data_args.rand_augment), name="train")
+        self.meta = None if meta is None else images(meta, crops(), name="meta set")
+        self.validation = images(splits["validation"], eval_transform, name="validation")
+        self.test = images(splits["test"], eval_transform, name="test") if "test" in splits else None
         if hides_test:
             notes.append("The test split hides its labels, so nothing was tested on it.")
         self._tell_about_data(data_args, [*filter(None, [*notes, found])])
@@ -305,10 +308,12 @@ class Experiment:
             ValueError: the method's settings contradict the others.
         """
         args = configured(args or self.args, method, output_dir=output_dir)
+        train = self.train if train is None else train
+        _decode(train, self.meta, self.validation, self.test)
         trainer = CLPTrainer(
             self.build_model(),
             args,
-            train_dataset=self.train if train is None else train,
+            train_dataset=train,
             eval_dataset=self.validation,
             meta_dataset=self.meta,
             processing_class=self.processor,

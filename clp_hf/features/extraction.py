@@ -18,6 +18,7 @@ from transformers import TrainingArguments
 from transformers.trainer_utils import IntervalStrategy
 
 from ..base.trainer import BaseTrainer
+from ..data.dataset import ImageClassificationDataset
 from ..modeling.head import ComposedHead, find_classifier_head, forward_with_features
 from ..modeling.identity import model_fingerprint
 from .feature_set import FeatureSet
@@ -58,6 +59,8 @@ def extract_features(
                 return feature_set
             except ValueError as error:  # the file has its name of the fingerprint: another one in it is damage too
                 logger.warning("%s They are computed again.", error)
+    if isinstance(dataset, ImageClassificationDataset):
+        dataset.decode()  # once, not in every process of the data loader; and causal versions are made of them next
     extractor = _FeatureExtractor(model, args, data_collator=data_collator)
     output = extractor.predict(dataset)
     features, logits = (torch.from_numpy(array) for array in output.predictions)

@@ -71,6 +71,31 @@ def test_over_budget_decodes_on_access_with_the_same_result():
     torch.testing.assert_close(kept[3]["pixel_values"], lazy[3]["pixel_values"])
 
 
+def test_what_is_decoded_later_is_the_same_and_copies_share_it():
+    encoded = split([png(i) for i in noise()], masks=[png(i.convert("L")) for i in noise()])
+    now = ImageClassificationDataset(encoded, EvalTransform(12, **PLAIN))
+    later = ImageClassificationDataset(encoded, EvalTransform(12, **PLAIN), decode=False)
+    copy = later.learned(weight=torch.ones(len(later)))
+    assert later.stored is None
+    assert later.fingerprint == now.fingerprint
+    torch.testing.assert_close(later[3], now[3])
+    later.decode()
+    assert copy.stored is later.stored
+    assert torch.equal(later.stored, now.stored)
+    kept = later.stored
+    copy.decode()
+    assert later.stored is kept
+
+
+def test_masks_of_turned_photos_fit_before_they_are_decoded():
+    photo, exif, buffer = Image.new("RGB", (32, 16)), Image.Exif(), io.BytesIO()
+    exif[0x0112] = 6  # turned by a quarter: 16 wide, 32 high
+    photo.save(buffer, format="JPEG", exif=exif)
+    encoded = split([{"bytes": buffer.getvalue(), "path": None}], masks=[png(Image.new("L", (16, 32), 255))])
+    data = ImageClassificationDataset(encoded, EvalTransform(16, **PLAIN), decode=False)
+    assert next(data.masks()).shape == (1, 32, 16)
+
+
 def test_images_of_different_sizes_are_squeezed_to_one():
     images = [Image.new("RGB", size, (255, 0, 0)) for size in ((40, 20), (16, 64), (300, 300))]
     data = ImageClassificationDataset(split([png(i) for i in images]), TrainTransform((24, 12), **PLAIN))

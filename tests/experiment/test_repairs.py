@@ -10,6 +10,7 @@ import torch
 from conftest import resnet
 from transformers import BitImageProcessor
 
+from clp_hf.data.dataset import ImageClassificationDataset
 from clp_hf.data.embedded import embedded_birds
 from clp_hf.experiment import REPAIRS
 from clp_hf.experiment.advice import ROWS, advice
@@ -87,6 +88,22 @@ def test_every_method_repairs_a_checkpoint_and_is_reported(run, tmp_path, classi
     page = write_report([tmp_path / "run"], tmp_path / "report.html").read_text()
     assert {"clp": "CLP head"}.get(method, name) in page
     assert "validation, before" in page
+
+
+def test_where_features_are_known_no_split_is_decoded(run, tmp_path, monkeypatch):
+    decoded, decode = [], ImageClassificationDataset._decode
+    monkeypatch.setattr(
+        ImageClassificationDataset, "_decode", lambda *args: decoded.append(len(args[1])) or decode(*args)
+    )
+    flags = ["--method", "dfr", "--on", "validation", "--feature_cache", str(tmp_path / "features")]
+    _, _, first = run(*flags)
+    assert 24 in decoded  # the test split
+    decoded.clear()
+    _, _, again = run(*flags, "--overwrite_output_dir", "true")
+    assert set(decoded) == {1}  # an example now and then, and the worst images for the card
+    assert {name: value for name, value in again.items() if "accuracy" in name} == {
+        name: value for name, value in first.items() if "accuracy" in name
+    }
 
 
 def test_a_backbone_of_other_classes_gets_a_new_head(run, tmp_path, monkeypatch):
