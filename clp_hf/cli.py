@@ -383,7 +383,3 @@ def demo(
         from .visualization.demo import serve
 
         serve(erm, clp, port)
-
-
-if __name__ == "__main__":
-    app()

@@ -41,9 +41,8 @@ def restored(monkeypatch):
 
 def command(*arguments, **variables):
     """The command as a process of its own."""
-    code = "from clp_hf.cli import app; import sys; app(prog_name='clp-hf')"
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", **variables}
-    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, env=environment)
+    return subprocess.run([sys.executable, "-m", "clp_hf", *arguments], capture_output=True, text=True, env=environment)
 
 
 def test_help_needs_neither_torch_nor_transformers():

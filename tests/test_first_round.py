@@ -22,7 +22,7 @@ pytest.importorskip("gradio")
 pytest.importorskip("matplotlib")
 
 ROOT = Path(__file__).parents[1]
-CLP_HF = [sys.executable, "-c", "from clp_hf.cli import app; app(prog_name='clp-hf')"]
+CLP_HF = [sys.executable, "-m", "clp_hf"]
 # What a run tells of its progress on standard error; all else would be a warning, and there is nothing to warn of here.
 PROGRESS = re.compile(
     r"Training \d+ steps|step \d+ of \d+|validation, step|accuracy, %  |.+  +[\d.–]+  +[\d.–]+$|Opening |Asking |$"

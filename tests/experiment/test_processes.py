@@ -46,10 +46,9 @@ def test_two_processes_train_on_a_machine_without_gpus(folder, tmp_path):
         **os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1",
         "CUDA_VISIBLE_DEVICES": "",
     }  # fmt: skip
-    code = "from clp_hf.cli import app; app(prog_name='clp-hf')"
     words = ["train", "--main_process_port", "0", "--num_processes", "2", "waterbirds"]
     done = subprocess.run(
-        [sys.executable, "-c", code, *words, *flags], cwd=ROOT, env=environment, capture_output=True, text=True
+        [sys.executable, "-m", "clp_hf", *words, *flags], cwd=ROOT, env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr[-3000:]
     record = json.loads((tmp_path / "_run.json").read_text())
