@@ -7,8 +7,10 @@ import hashlib
 import io
 import logging
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import PIL
@@ -29,6 +31,11 @@ DECODER = ImageFeature()
 CLEAN_LABEL = "clean_label"  # of an image whose `label` may be wrong
 DRAFT = 2  # how many times the stored size a JPEG image has at least when it is resized
 SAMPLE = 1000  # images of a split, evenly spaced, that tell its sizes and depths
+
+
+class _Kept(NamedTuple):
+    pixels: torch.Tensor
+    since: float  # seconds since the epoch, when the first file was opened
 
 
 class ImageClassificationDataset(torch.utils.data.Dataset):
@@ -97,7 +104,7 @@ class ImageClassificationDataset(torch.utils.data.Dataset):
         self._as_processor = hasattr(transform, "resize")
         self.storage_size = transform.size if self._as_processor else storage_size or self._default_storage_size()
         self.memory_budget = memory_budget
-        self._kept: list[torch.Tensor] = []  # at most one, which copies share
+        self._kept: list[_Kept] = []  # at most one, which copies share
         if decode:
             self.decode()
 
@@ -105,12 +112,13 @@ class ImageClassificationDataset(torch.utils.data.Dataset):
         """Decode all images and keep them, where they fit and that was not done before, for its copies too."""
         channels, (height, width) = 3 + self.has_mask, self.storage_size
         if self.stored is None and len(self) * channels * height * width <= self.memory_budget:
-            self._kept.append(self._decode(range(len(self))))
+            since = time.time()
+            self._kept.append(_Kept(self._decode(range(len(self))), since))
 
     @property
     def stored(self) -> torch.Tensor | None:
         """What `decode` keeps, (n, 3 or 4, height, width) uint8; None where nothing is kept."""
-        return self._kept[0] if self._kept else None
+        return self._kept[0].pixels if self._kept else None
 
     def __len__(self) -> int:
         return len(self.encoded)
@@ -173,8 +181,12 @@ class ImageClassificationDataset(torch.utils.data.Dataset):
         digest = hashlib.sha256(f"{PIL.__version__} {transformers.__version__} {torchvision.__version__}".encode())
         for part in (self.labels, self.group):
             digest.update(b"none" if part is None else part.numpy())
+        changed = 0.0
         for example in self.encoded:
             digest.update(repr([_content(column) for column in example.values()]).encode())
+            changed = max([changed, *(file.st_ctime for column in example.values() if (file := _file(column)))])
+        if self._kept and changed >= self._kept[0].since:  # what is kept is not what the files hold by now
+            digest.update(self.stored.numpy())
         settings = {k: v.tolist() if isinstance(v, torch.Tensor) else v for k, v in vars(self.transform).items()}
         return f"{digest.hexdigest()} {self.storage_size} {type(self.transform).__name__} {settings}"
 
@@ -304,12 +316,18 @@ def _drafted(encoded: dict, side: int) -> Image.Image:
 
 
 def _content(value: object) -> object:
-    """Of an encoded image what differs where the file's content does: its bytes' digest, or size and time of change."""
+    """Of an encoded image what differs where the file's content does: its bytes' digest, or size and times of change,
+    of which a copy may keep one."""
     if not isinstance(value, dict):
         return value
     if value["bytes"] is not None:
         return hashlib.sha256(value["bytes"]).hexdigest()
-    if not os.path.exists(value["path"]):
-        return value["path"]
-    status = os.stat(value["path"])
-    return value["path"], status.st_size, status.st_mtime_ns
+    file = _file(value)
+    return value["path"] if file is None else (value["path"], file.st_size, file.st_mtime_ns, file.st_ctime_ns)
+
+
+def _file(value: object) -> os.stat_result | None:
+    """Of an encoded image in a file of its own; None elsewhere."""
+    if not isinstance(value, dict) or value["bytes"] is not None or not os.path.exists(value["path"] or ""):
+        return None
+    return os.stat(value["path"])

@@ -2,6 +2,7 @@
 
 import io
 import os
+import time
 
 import numpy as np
 import pytest
@@ -117,11 +118,22 @@ def test_the_fingerprint_is_of_what_the_files_hold(tmp_path, budget):
     assert fingerprint() == before
     status = os.stat(paths[1])
     Image.new("RGB", (8, 8), "blue").save(paths[1])
-    if budget:  # the pixels are compared: not even the time has to differ
-        os.utime(paths[1], ns=(status.st_atime_ns, status.st_mtime_ns))
-    else:
-        os.utime(paths[1], ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+    os.utime(paths[1], ns=(status.st_atime_ns, status.st_mtime_ns))
     assert fingerprint() != before
+
+
+def test_what_was_decoded_before_a_file_changed_is_not_what_the_file_holds(tmp_path):
+    path = tmp_path / "image.png"
+
+    def data():
+        return ImageClassificationDataset(split([str(path)]), EvalTransform(8, **PLAIN))
+
+    Image.new("RGB", (8, 8), "red").save(path)
+    old = data()
+    before = old.fingerprint
+    time.sleep(0.05)  # more than a file system's clock is behind
+    Image.new("RGB", (8, 8), "blue").save(path)
+    assert len({before, old.fingerprint, data().fingerprint}) == 3
 
 
 @pytest.mark.parametrize("budget", [2**20, 0], ids=["in memory", "on access"])
