@@ -40,15 +40,18 @@ def tiny(tmp_path_factory):
     ]  # fmt: skip
 
 
-def run_recipe(*flags, recipe=RECIPE, check=True, **variables):
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "1", str(recipe), *flags]
+LAUNCH = ("-m", "accelerate.commands.launch", "--num_processes", "1")
+
+
+def run_recipe(*flags, recipe=RECIPE, launcher=(), check=True, **variables):
+    command = [sys.executable, *launcher, str(recipe), *flags]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", **variables}
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=check)
 
 
 @pytest.mark.slow
 def test_compare_trains_both_and_prints_one_table(tiny, tmp_path):
-    done = run_recipe(*tiny, "--compare", "--output_dir", str(tmp_path))
+    done = run_recipe(*tiny, "--compare", "--output_dir", str(tmp_path), launcher=LAUNCH)
     table = done.stdout[done.stdout.index("| accuracy, %") :].splitlines()
     assert [title.strip() for title in table[0].split("|")[2:-1]] == ["train", "ERM", "CLP"]
     assert any("waterbird_on_land" in line for line in table)
