@@ -171,7 +171,9 @@ class ImageClassificationDataset(torch.utils.data.Dataset):
             yield from (mask[3:].float() / 255 for mask in self.stored)
             return
         for index, example in enumerate(self.encoded):
-            size = _size(example["image"]) or self._open(index, "image", example["image"]).size
+            size, is_turned = _header(example["image"]) or (None, True)
+            if is_turned:  # which exchanges width and height, of some formats before and of others when it is decoded
+                size = self._open(index, "image", example["image"]).size
             yield torch.from_numpy(np.array(self._mask(index, example, size)))[None].float() / 255
 
     @property
@@ -199,7 +201,8 @@ class ImageClassificationDataset(torch.utils.data.Dataset):
         """Of the largest image, so that no other one, however small, costs it detail."""
         factor, room = 0.0, 4 / 3
         for _, example in self._sample():
-            factor = max(factor, max(_size(example["image"]) or [0]) / max(self.transform.size))  # decoding names it
+            size, _ = _header(example["image"]) or ([0], False)
+            factor = max(factor, max(size) / max(self.transform.size))
             if factor >= room:
                 break
         factor = min(factor or room, room)
@@ -288,13 +291,12 @@ class ImageClassificationDataset(torch.utils.data.Dataset):
         return image
 
 
-def _size(encoded: dict | None) -> tuple[int, int] | None:
-    """(width, height) of the upright image, by the header of a file; None where there is none that can be read."""
+def _header(encoded: dict | None) -> tuple[tuple[int, int], bool] | None:
+    """(width, height) by the header of a file, and whether decoding turns it; None where there is none to be read."""
     try:
         with Image.open(_source(encoded)) as image:
-            turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
-            return image.size[::-1] if turned else image.size
-    except (*UNREADABLE, TypeError):  # or a path within an archive
+            return image.size, image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+    except Exception:  # whatever PIL makes of a broken header; or a path within an archive. Decoding will name it
         return None
 
 

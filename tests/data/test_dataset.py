@@ -87,10 +87,11 @@ def test_what_is_decoded_later_is_the_same_and_copies_share_it():
     assert later.stored is kept
 
 
-def test_masks_of_turned_photos_fit_before_they_are_decoded():
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_masks_of_turned_photos_fit_before_they_are_decoded(file_format):
     photo, exif, buffer = Image.new("RGB", (32, 16)), Image.Exif(), io.BytesIO()
     exif[0x0112] = 6  # turned by a quarter: 16 wide, 32 high
-    photo.save(buffer, format="JPEG", exif=exif)
+    photo.save(buffer, format=file_format, exif=exif)
     encoded = split([{"bytes": buffer.getvalue(), "path": None}], masks=[png(Image.new("L", (16, 32), 255))])
     data = ImageClassificationDataset(encoded, EvalTransform(16, **PLAIN), decode=False)
     assert next(data.masks()).shape == (1, 32, 16)
