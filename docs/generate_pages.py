@@ -28,6 +28,7 @@ RESULT_TITLES = {
     "information_waterbirds_like": "Which method for which information, waterbirds_like",
     "paper_cifar10_flip_40": "The paper's method to the letter, CIFAR-10 with flipped labels",
     "paper_cifar10_longtail_100": "The paper's method to the letter, CIFAR-10 with a long tail",
+    "pixel_methods": "The methods of the paper's tables that need pixels, two epochs",
     "precision": "Precision of the hypergradient",
     "waterbirds_like_paper": "The paper's method to the letter, waterbirds_like",
     "reuse_cifar10_flip_40_features": "The look-ahead's gradient as the step's own",
