@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import PIL
@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 DECODER = ImageFeature()
 CLEAN_LABEL = "clean_label"  # of an image whose `label` may be wrong
 DRAFT = 2  # how many times the stored size a JPEG image has at least when it is resized
+T = TypeVar("T")
 SAMPLE = 1000  # images of a split, evenly spaced, that tell its sizes and depths
 
 
@@ -171,9 +172,7 @@ class ImageClassificationDataset(torch.utils.data.Dataset):
             yield from (mask[3:].float() / 255 for mask in self.stored)
             return
         for index, example in enumerate(self.encoded):
-            size, is_turned = _header(example["image"]) or (None, True)
-            if is_turned:  # which exchanges width and height, of some formats before and of others when it is decoded
-                size = self._open(index, "image", example["image"]).size
+            size = _by_header(example["image"], _upright_size) or self._open(index, "image", example["image"]).size
             yield torch.from_numpy(np.array(self._mask(index, example, size)))[None].float() / 255
 
     @property
@@ -185,8 +184,9 @@ class ImageClassificationDataset(torch.utils.data.Dataset):
             digest.update(b"none" if part is None else part.numpy())
         changed = 0.0
         for example in self.encoded:
-            digest.update(repr([_content(column) for column in example.values()]).encode())
-            changed = max([changed, *(file.st_ctime for column in example.values() if (file := _file(column)))])
+            columns = [(column, _file(column)) for column in example.values()]
+            digest.update(repr([_content(*column) for column in columns]).encode())
+            changed = max([changed, *(file.st_ctime for _, file in columns if file)])
         if self._kept and changed >= self._kept[0].since:  # what is kept is not what the files hold by now
             digest.update(self.stored.numpy())
         settings = {k: v.tolist() if isinstance(v, torch.Tensor) else v for k, v in vars(self.transform).items()}
@@ -201,8 +201,7 @@ class ImageClassificationDataset(torch.utils.data.Dataset):
         """Of the largest image, so that no other one, however small, costs it detail."""
         factor, room = 0.0, 4 / 3
         for _, example in self._sample():
-            size, _ = _header(example["image"]) or ([0], False)
-            factor = max(factor, max(size) / max(self.transform.size))
+            factor = max(factor, (_by_header(example["image"], _longer_side) or 0) / max(self.transform.size))
             if factor >= room:
                 break
         factor = min(factor or room, room)
@@ -291,13 +290,23 @@ class ImageClassificationDataset(torch.utils.data.Dataset):
         return image
 
 
-def _header(encoded: dict | None) -> tuple[tuple[int, int], bool] | None:
-    """(width, height) by the header of a file, and whether decoding turns it; None where there is none to be read."""
+def _by_header(encoded: dict | None, read: Callable[[Image.Image], T]) -> T | None:
+    """What is read of an image that is opened, not decoded; None where it cannot be, which decoding will name."""
     try:
         with Image.open(_source(encoded)) as image:
-            return image.size, image.getexif().get(ExifTags.Base.Orientation, 1) != 1
-    except Exception:  # whatever PIL makes of a broken header; or a path within an archive. Decoding will name it
+            return read(image)
+    except Exception:  # whatever PIL makes of a broken header; or a path within an archive
         return None
+
+
+def _longer_side(image: Image.Image) -> int:
+    return max(image.size)
+
+
+def _upright_size(image: Image.Image) -> tuple[int, int] | None:
+    """(width, height); None where it is turned, which exchanges them in some formats before it is decoded, in others
+    then. For this a PNG file without such an entry at its beginning is decoded after all."""
+    return image.size if image.getexif().get(ExifTags.Base.Orientation, 1) == 1 else None
 
 
 def _source(encoded: dict) -> str | io.BytesIO:
@@ -317,19 +326,21 @@ def _drafted(encoded: dict, side: int) -> Image.Image:
         return ImageOps.exif_transpose(image)
 
 
-def _content(value: object) -> object:
-    """Of an encoded image what differs where the file's content does: its bytes' digest, or size and times of change,
-    of which a copy may keep one."""
+def _content(value: object, file: os.stat_result | None) -> object:
+    """Of an encoded image, and its file, what differs where the content does: its bytes' digest, or size and times of
+    change, of which a copy may keep one."""
     if not isinstance(value, dict):
         return value
     if value["bytes"] is not None:
         return hashlib.sha256(value["bytes"]).hexdigest()
-    file = _file(value)
     return value["path"] if file is None else (value["path"], file.st_size, file.st_mtime_ns, file.st_ctime_ns)
 
 
 def _file(value: object) -> os.stat_result | None:
     """Of an encoded image in a file of its own; None elsewhere."""
-    if not isinstance(value, dict) or value["bytes"] is not None or not os.path.exists(value["path"] or ""):
+    if not isinstance(value, dict) or value["bytes"] is not None:
         return None
-    return os.stat(value["path"])
+    try:
+        return os.stat(value["path"] or "")
+    except (OSError, ValueError):  # a path within an archive, or remote
+        return None
