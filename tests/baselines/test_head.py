@@ -92,7 +92,8 @@ def test_every_method_returns_a_head_that_fits_the_model(method, num_classes, sp
     assert 0 < result.score <= 1
 
 
-@pytest.mark.parametrize("method", set(METHODS) - {lws, tde, self_disagreement})  # these change a head that is good
+# a list: the order of a set of functions differs between processes, and pytest-xdist then collects nothing
+@pytest.mark.parametrize("method", [method for method in METHODS if method not in (lws, tde, self_disagreement)])
 def test_one_dimension_is_enough(method):
     labels = torch.arange(40) % 2
     features = FeatureSet((labels + 0.1)[:, None].float(), torch.zeros(40, 2), labels, labels)
