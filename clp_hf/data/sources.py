@@ -10,7 +10,7 @@ from huggingface_hub import constants
 from huggingface_hub.errors import RevisionNotFoundError
 
 from ..utils.connection import hub_failure
-from .embedded import embedded_birds
+from .embedded import kept_birds
 from .folders import (
     ARCHIVE_SUFFIXES,
     METADATA,
@@ -45,7 +45,7 @@ def read_splits(
     Args:
         name_or_path: as for `load_classification_dataset`.
         config_name: configuration of a Hub data set.
-        cache_dir: of downloads.
+        cache_dir: of downloads, and of the embedded birds once they are drawn.
         token: of the Hub, for what is private or gated; by default the one of `hf auth login`.
         revision: of a Hub data set: a branch, tag or commit; by default main.
 
@@ -57,7 +57,7 @@ def read_splits(
     if isinstance(name_or_path, DatasetDict):
         return read_from(name_or_path, None)
     if name_or_path == "embedded":
-        return embedded_birds()
+        return kept_birds(cache_dir)
     path = Path(name_or_path)
     if path.is_file():
         return read_from(_read_file(path.resolve(), cache_dir), path.resolve().parent)

@@ -194,18 +194,18 @@ class Experiment:
         self.test = images(splits["test"], eval_transform, name="test") if "test" in splits else None
         if hides_test:
             notes.append("The test split hides its labels, so nothing was tested on it.")
-        self._tell_about_data(data_args, [*filter(None, [*notes, found])])
+        masked = [part for part in (self.train, self.validation, self.test, self.meta) if part and part.has_mask]
+        if squeezed:
+            _decode(*masked)  # what is trained on has its masks read once, with the images
+        self._tell_about_data(data_args, masked, [*filter(None, [*notes, found])])
         if model_args.attribution:
             self._check_attribution(model)
 
-    def _tell_about_data(self, data_args: DataArguments, notes: list[str]) -> None:
+    def _tell_about_data(
+        self, data_args: DataArguments, masked: Sequence[ImageClassificationDataset], notes: list[str]
+    ) -> None:
         """Count the masks of every split, refuse them where none is of use; say it, and these, in log, card, record."""
-        parts = {"train": self.train, "validation": self.validation, "test": self.test, "meta set": self.meta}
-        reports = {
-            name: split_masks(part, self.args.mask_shape)
-            for name, part in parts.items()
-            if part is not None and part.has_mask
-        }
+        reports = {part.name: split_masks(part, self.args.mask_shape) for part in masked}
         notes = [*notes, *filter(None, (mask_sentence(name, report) for name, report in reports.items()))]
         for note in notes:
             logger.warning(note)

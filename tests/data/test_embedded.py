@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from clp_hf.data import embedded
-from clp_hf.data.embedded import GROUPS, draw_bird, draw_example, embedded_birds
+from clp_hf.data.embedded import GROUPS, draw_bird, draw_example, embedded_birds, kept_birds
 from clp_hf.data.groups import counts
 
 
@@ -44,6 +44,48 @@ def test_same_seed_same_pixels_other_seed_other_pixels(birds):
     assert pixels(again["train"]) == pixels(birds["train"])
     assert not set(pixels(other["train"])) & set(pixels(birds["train"]))
     assert not set(pixels(birds["train"])) & set(pixels(birds["test"]))
+
+
+@pytest.fixture
+def draws(monkeypatch, birds):
+    """How often the whole data set is drawn, which a small one stands for."""
+    found = []
+    monkeypatch.setattr(embedded, "embedded_birds", lambda: found.append(1) or birds)
+    return found
+
+
+def test_they_are_drawn_once(draws, birds, tmp_path):
+    for _ in range(2):
+        kept = kept_birds(str(tmp_path))
+        for name, split in birds.items():
+            assert kept[name].features == split.features
+            assert kept[name].data.table.to_pylist() == split.data.table.to_pylist()
+    assert len(draws) == 1
+
+
+def test_they_are_drawn_anew_by_another_version(draws, tmp_path, monkeypatch):
+    kept_birds(str(tmp_path))
+    monkeypatch.setattr("PIL.__version__", "0")
+    kept_birds(str(tmp_path))
+    assert len(draws) == 2
+
+
+def test_where_they_cannot_be_kept_they_are_drawn_every_time(draws, birds, tmp_path):
+    (tmp_path / "file").touch()
+    for _ in range(2):
+        assert kept_birds(str(tmp_path / "file")) is birds
+    assert len(draws) == 2
+
+
+def test_two_that_draw_at_once_both_have_them(birds, tmp_path, monkeypatch):
+    def draw():  # another process begins and ends in the meantime
+        monkeypatch.setattr(embedded, "embedded_birds", lambda: birds)
+        kept_birds(str(tmp_path))
+        return birds
+
+    monkeypatch.setattr(embedded, "embedded_birds", draw)
+    assert kept_birds(str(tmp_path)) is birds
+    assert len([*tmp_path.iterdir()]) == 1
 
 
 def test_mask_is_exact(monkeypatch):

@@ -26,7 +26,7 @@ PLACE = [0, 0, 1, 1, 0, 0, 1, 1]
 
 
 def test_embedded_is_the_default(monkeypatch):
-    monkeypatch.setattr("clp_hf.data.sources.embedded_birds", lambda: embedded_birds(40, 8, 8, image_size=32))
+    monkeypatch.setattr("clp_hf.data.sources.kept_birds", lambda _: embedded_birds(40, 8, 8, image_size=32))
     data = load_classification_dataset()
     assert set(data) == {"train", "validation", "test"}
     assert set(data["train"].column_names) == {"image", "label", "place", "group", "mask"}
