@@ -4,6 +4,9 @@ import os
 from functools import cache
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# Before torch is imported, here and in the processes of the tests: tiny models gain nothing from threads, and where
+# several processes share the cores, threads that wait for each other take several times as long.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 import torch
@@ -19,9 +22,6 @@ from transformers import (
 from clp_hf import CLPTrainer, CLPTrainingArguments
 from clp_hf.base.publishing import PublishingTrainer
 from clp_hf.hsfm import FeatureSet
-
-# Tiny models gain nothing from threads, and lose much where several processes share the cores.
-torch.set_num_threads(1)
 
 SIZE = 16
 TRAINER_ARGUMENTS = (

@@ -22,7 +22,7 @@ def column(dataset: Dataset, name: str) -> np.ndarray | None:
         values = column(dataset.dataset, name)
         return None if values is None else values[np.asarray(dataset.indices, dtype=int)]
     if hasattr(dataset, "column_names"):
-        return np.asarray(dataset.with_format(None)[name]) if name in dataset.column_names else None
+        return np.asarray(dataset.with_format(None)[name][:]) if name in dataset.column_names else None
     if hasattr(dataset, name):
         values = getattr(dataset, name)
         return None if values is None else np.asarray(values)

@@ -20,7 +20,7 @@ def add_groups(splits: DatasetDict, attribute_column: str, separator: str = "_on
     names = group_names(features["label"].names, attributes, separator)
 
     def with_group(split: Dataset) -> Dataset:
-        group = np.asarray(split["label"]) * len(attributes) + np.asarray(split[attribute_column])
+        group = np.asarray(split["label"][:]) * len(attributes) + np.asarray(split[attribute_column][:])
         return split.add_column("group", group, feature=ClassLabel(names=names))
 
     return DatasetDict({name: with_group(split) for name, split in splits.items()})
@@ -34,7 +34,7 @@ def in_order_of_pairs(splits: DatasetDict, attribute_column: str) -> DatasetDict
     features = next(iter(splits.values())).features
     attributes, classes = features[attribute_column].names, features["label"].names
     pairs = {
-        role: np.asarray(split["label"]) * len(attributes) + split[attribute_column][:]
+        role: np.asarray(split["label"][:]) * len(attributes) + split[attribute_column][:]
         for role, split in splits.items()
     }
     given = {role: np.asarray(split["group"][:]) for role, split in splits.items()}
@@ -58,10 +58,10 @@ def check_groups(splits: DatasetDict) -> None:
         ValueError: a group of several classes, in one split or between two, or one that training does not have.
     """
     names, classes = splits["train"].features["group"].names, splits["train"].features["label"].names
-    known = set(splits["train"]["group"])
+    known = set(splits["train"]["group"][:])
     owner: dict[int, tuple[int, str]] = {}
     for role, split in splits.items():
-        if unseen := sorted(set(split["group"]) - known):
+        if unseen := sorted(set(split["group"][:]) - known):
             raise ValueError(
                 f"Split {role!r} has groups {[names[group] for group in unseen]} that do not occur in the training "
                 f"split ({[names[group] for group in sorted(known)]}). Remove them, or choose another "
@@ -87,7 +87,7 @@ def check_groups(splits: DatasetDict) -> None:
 def counts(dataset: Dataset, column: str = "group") -> dict[str, int]:
     """Number of images per name of a `ClassLabel` column (`label`, `group`, ...), zeros included."""
     names = dataset.features[column].names
-    return dict(zip(names, np.bincount(dataset[column], minlength=len(names)).tolist(), strict=True))
+    return dict(zip(names, np.bincount(dataset[column][:], minlength=len(names)).tolist(), strict=True))
 
 
 def group_proportions(dataset: Dataset, column: str = "group") -> dict[str, float]:

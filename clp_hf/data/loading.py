@@ -95,7 +95,7 @@ def load_classification_dataset(
         )
         del splits["test"]
     splits = with_labels(with_pixels(splits, sources, attribute, columns), sources, attribute, columns, known_classes)
-    if known_classes is None and len(set(splits["train"]["label"])) < 2:
+    if known_classes is None and len(set(splits["train"]["label"][:])) < 2:
         raise ValueError(
             f"The training split has images of one class only, of {splits['train'].features['label'].names}: "
             "at least two are needed."

@@ -240,9 +240,9 @@ class Experiment:
 
     def _split_meta_set(self, pool: Dataset, data_args: DataArguments) -> tuple[Dataset, Dataset]:
         chosen, rest = meta_indices(
-            np.asarray(pool["label"]),
+            np.asarray(pool["label"][:]),
             self._images_per_cell(data_args),
-            np.asarray(pool["group"]) if self.group_names else None,
+            np.asarray(pool["group"][:]) if self.group_names else None,
             clusters=self._clusters(pool, data_args) if data_args.meta_clusters else None,
             num_clusters=self._meta_cells(data_args)[1],
             label_names=self.label_names,
@@ -264,7 +264,7 @@ class Experiment:
         clustered = add_pseudo_attributes(
             pool.select_columns("label"), features, data_args.meta_clusters, seed=self.args.seed
         )
-        return np.asarray(pool["label"]) * data_args.meta_clusters + np.asarray(clustered["attribute"])
+        return np.asarray(pool["label"][:]) * data_args.meta_clusters + np.asarray(clustered["attribute"][:])
 
     def build_model(self):
         """The pretrained model with a head for these classes, drawn from the seed: the same start for every method."""

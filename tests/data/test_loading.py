@@ -2,10 +2,12 @@ import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features
 from datasets import Image as ImageFeature
+from datasets.arrow_dataset import Column
 from huggingface_hub import constants
 from PIL import Image
 
 from clp_hf.data import EvalTransform, ImageClassificationDataset
+from clp_hf.data.checks import column
 from clp_hf.data.embedded import embedded_birds
 from clp_hf.data.groups import counts
 from clp_hf.data.loading import load_classification_dataset
@@ -23,6 +25,19 @@ def source(n=8, splits=("train", "validation", "test"), **columns):
 
 
 PLACE = [0, 0, 1, 1, 0, 0, 1, 1]
+
+
+def test_columns_are_read_whole(monkeypatch):
+    """Row by row those of a million images take half a minute, at every look at them."""
+    monkeypatch.setattr(Column, "__iter__", lambda column: pytest.fail(f"a column of {len(column)} rows, one by one"))
+    names = {"label_names": ["landbird", "waterbird"], "attribute_names": ["land", "water"]}
+    for data in (
+        load_classification_dataset(source(place=PLACE), **names),
+        load_classification_dataset(source(place=PLACE, group=[2 * (i % 2) + PLACE[i] for i in range(8)]), **names),
+        load_classification_dataset(source(), validation_split="validation"),
+    ):
+        assert sum(counts(data["train"], "label").values()) == 8
+        assert column(data["train"], "label").tolist() == [0, 1] * 4
 
 
 def test_embedded_is_the_default(monkeypatch):

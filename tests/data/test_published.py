@@ -11,15 +11,15 @@ from clp_hf.data.meta_set import meta_indices
 from clp_hf.data.published import CIFAR, IMAGENET_LT, WATERBIRDS, not_as_published
 
 
-def sized(column, names=None, **splits):
+def sized(column, **splits):
     """Splits whose classes, or groups, have these numbers of images."""
 
     def split(sizes):
         values = np.repeat(np.arange(len(sizes)), sizes)
-        data = Dataset.from_dict({column: values, **({"label": values % 2} if column == "group" else {})})
-        for name, count in {column: len(sizes), **({"label": 2} if column == "group" else {})}.items():
-            data = data.cast_column(name, ClassLabel(names=[str(number) for number in range(count)]))
-        return data
+        columns = {column: values, **({"label": values % 2} if column == "group" else {})}
+        names = {column: len(sizes), **({"label": 2} if column == "group" else {})}
+        features = {name: ClassLabel(names=[str(number) for number in range(count)]) for name, count in names.items()}
+        return Dataset.from_dict(columns, features=Features(features))
 
     return DatasetDict({name: split(sizes) for name, sizes in splits.items()})
 

@@ -159,7 +159,7 @@ def _images_by_class(dataset: Dataset, columns, classes, role) -> dict[str, np.n
             f"The {role} data set needs images in {image!r} and integers or a ClassLabel in {label!r}; it has "
             f"{pictures} and {feature}. Set `{role}_columns`."
         )
-    labels = np.asarray(dataset[label])
+    labels = np.asarray(dataset[label][:])
     if isinstance(feature, ClassLabel):
         known, used = feature.names, range(feature.num_classes)
     else:

@@ -68,7 +68,7 @@ def misleading_objects(
 
     def changed(role: str, split: Dataset) -> Dataset:
         share = correlation if role == "train" else evaluation_correlation
-        attributes = _attributes(np.asarray(split["label"]), number, share, rng)
+        attributes = _attributes(np.asarray(split["label"][:]), number, share, rng)
         images = []
         for index, (example, attribute) in enumerate(
             zip(split.select_columns(["image", "mask"]), attributes, strict=True)
