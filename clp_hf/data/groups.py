@@ -58,16 +58,17 @@ def check_groups(splits: DatasetDict) -> None:
         ValueError: a group of several classes, in one split or between two, or one that training does not have.
     """
     names, classes = splits["train"].features["group"].names, splits["train"].features["label"].names
-    known = set(splits["train"]["group"][:])
+    groups = {role: np.asarray(split["group"][:]) for role, split in splits.items()}
+    known = set(groups["train"].tolist())
     owner: dict[int, tuple[int, str]] = {}
     for role, split in splits.items():
-        if unseen := sorted(set(split["group"][:]) - known):
+        if unseen := sorted(set(groups[role].tolist()) - known):
             raise ValueError(
                 f"Split {role!r} has groups {[names[group] for group in unseen]} that do not occur in the training "
                 f"split ({[names[group] for group in sorted(known)]}). Remove them, or choose another "
                 "`attribute_column`."
             )
-        pairs = np.unique(np.stack([split["group"][:], split["label"][:]], 1), axis=0)
+        pairs = np.unique(np.stack([groups[role], split["label"][:]], 1), axis=0)
         held, number = np.unique(pairs[:, 0], return_counts=True)
         if (number > 1).any():
             mixed = [names[group] for group in held[number > 1]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from datasets import Dataset, DatasetDict
+from datasets.utils.stratify import stratified_shuffle_split_generate_indices
 from transformers.utils import logging
 
 logger = logging.get_logger(__name__)
@@ -36,8 +37,13 @@ def split_validation(splits: DatasetDict, fraction: float, seed: int, fewest: in
     held_out = int(np.ceil(fraction * len(train)))
     enough = fraction * sizes.min() >= fewest
     if enough and sizes.min() > 1 and held_out >= len(sizes) and len(train) - held_out >= len(sizes):
-        parts = train.train_test_split(fraction, seed=seed, stratify_by_column=column)
-        return DatasetDict({**splits, "train": parts["train"], "validation": parts["test"]})
+        # what `train_test_split` of `datasets` draws, which reads the column row by row: minutes for a million images
+        kept, validation = next(
+            stratified_shuffle_split_generate_indices(
+                np.asarray(train[column][:]), len(train) - held_out, held_out, rng=np.random.default_rng(seed)
+            )
+        )
+        return DatasetDict({**splits, "train": train.select(kept), "validation": train.select(validation)})
     return DatasetDict({**splits, **_some_of_each(train, column, fraction, seed, fewest)})
 
 

@@ -10,6 +10,7 @@ from clp_hf.data import EvalTransform, ImageClassificationDataset
 from clp_hf.data.checks import column
 from clp_hf.data.embedded import embedded_birds
 from clp_hf.data.groups import counts
+from clp_hf.data.holdout import split_validation
 from clp_hf.data.loading import load_classification_dataset
 
 PIXEL = Image.new("RGB", (4, 4))
@@ -34,10 +35,21 @@ def test_columns_are_read_whole(monkeypatch):
     for data in (
         load_classification_dataset(source(place=PLACE), **names),
         load_classification_dataset(source(place=PLACE, group=[2 * (i % 2) + PLACE[i] for i in range(8)]), **names),
-        load_classification_dataset(source(), validation_split="validation"),
+        load_classification_dataset(
+            source(24, ("train", "test")), validation_fraction=2 / 3
+        ),  # of which some is held out
     ):
-        assert sum(counts(data["train"], "label").values()) == 8
-        assert column(data["train"], "label").tolist() == [0, 1] * 4
+        assert list(counts(data["train"], "label").values()) == [4, 4]
+        assert sorted(column(data["train"], "label")) == [0] * 4 + [1] * 4
+
+
+def test_what_is_held_out_is_what_datasets_would_draw():
+    train = source(103, ("train",), number=list(range(103)))["train"].cast_column("label", ClassLabel(names=["a", "b"]))
+    for fraction, seed in ((0.1, 0), (1 / 3, 0), (0.1, 1)):
+        found = split_validation(DatasetDict(train=train), fraction, seed)
+        expected = train.train_test_split(fraction, seed=seed, stratify_by_column="label")
+        assert found["train"]["number"][:] == expected["train"]["number"][:]
+        assert found["validation"]["number"][:] == expected["test"]["number"][:]
 
 
 def test_embedded_is_the_default(monkeypatch):
