@@ -24,8 +24,8 @@ Rows: `CLP` and its options are `MetaLearner.training_step`, as `CLPTrainer` run
 backward in plain torch as published code has it (Meta-Weight-Net), with its own forward pass for the look-ahead, as
 have `higher` and `torchopt`, the PyPI packages, used as their documentation shows. `betty` (betty-ml) is an
 approximation: a central difference of two more passes of the training batch. SAMA (Choe et al. 2023), the same with the
-optimizer's own step sizes, is not in its release. Attention runs on PyTorch's math
-backend where second derivatives are taken, because its other kernels have none.
+optimizer's own step sizes, is not in its release. Attention runs on PyTorch's math backend where second derivatives are
+taken, because its other kernels have none.
 """
 
 import argparse

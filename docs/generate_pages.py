@@ -34,7 +34,6 @@ RESULT_TITLES = {
     "reuse_cifar10_flip_40_features": "The look-ahead's gradient as the step's own",
     "scale": "Cost over batch, classes, processes, and on many GPUs",
     "step_cost": "Cost of a step, ResNet-32",
-    "step_cost_head": "Cost of a step with the head ahead, EfficientNet-Lite0",
     "step_cost_lite0": "Cost of a step, EfficientNet-Lite0",
     "step_cost_vit_tiny": "Cost of a step, ViT-Tiny",
     "step_cost_h100": "Cost of a step, ResNet-50 on a GPU",
