@@ -13,6 +13,7 @@ from datasets import Image as ImageFeature
 from PIL import Image
 from transformers import AutoModelForImageClassification, pipeline
 
+from clp_hf.data import ImageClassificationDataset
 from clp_hf.experiment.evaluation import evaluate_checkpoint
 from clp_hf.modeling import load_image_classifier
 from clp_hf.segmentation import MaskArguments, make_masks
@@ -141,6 +142,14 @@ def test_masks_of_no_use_are_counted_and_said(run, tmp_path):
     out = run("waterbirds", *TINY, "--dataset_name", data, "--method", "erm")
     assert json.loads((out / "_run.json").read_text())["masks"]["train"]["empty"] == 6
     assert "Masks, train: 6 of 24 masks allow no causal augmentation: 6 are empty" in (out / "README.md").read_text()
+
+
+def test_a_mask_is_read_once(run, tmp_path, monkeypatch):
+    read, mask = [], ImageClassificationDataset._mask
+    monkeypatch.setattr(ImageClassificationDataset, "_mask", lambda *given: read.append(given) or mask(*given))
+    data = write(tmp_path / "d", **{name: groups(6, lambda found, _: found) for name in ("train", "validation")})
+    run("waterbirds", *TINY, "--dataset_name", data, "--method", "erm")
+    assert len(read) == 2 * 24
 
 
 @pytest.mark.parametrize("value", [0, 255])
