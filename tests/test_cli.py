@@ -41,7 +41,7 @@ def restored(monkeypatch):
 
 def command(*arguments, **variables):
     """The command as a process of its own."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", **variables}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", **variables}
     return subprocess.run([sys.executable, "-m", "clp_hf", *arguments], capture_output=True, text=True, env=environment)
 
 

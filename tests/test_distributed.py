@@ -31,7 +31,7 @@ def folder(tmp_path_factory):
             str(HERE / "distributed_run.py"),
             str(folder),
         ],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
         capture_output=True,
         text=True,
     )

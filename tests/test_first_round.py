@@ -64,7 +64,7 @@ def here(tmp_path):
 
 @pytest.fixture
 def environment(here):
-    own = {"PYTHONPATH": str(ROOT), "HF_HOME": str(here / "hub"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    own = {"PYTHONPATH": str(ROOT), "HF_HOME": str(here / "hub"), "HF_HUB_OFFLINE": "1"}
     return {**os.environ, **own}
 
 

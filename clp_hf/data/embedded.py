@@ -22,7 +22,6 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features
 from datasets import Image as ImageFeature
 from threadpoolctl import threadpool_limits
 
-from . import drawing
 from .drawing import draw_bird, draw_land, draw_water
 from .drawing.pixels import to_image
 from .pixels import stored_png
@@ -106,7 +105,7 @@ def kept_birds(cache_dir: str | None = None) -> DatasetDict:
 
 def _version() -> str:
     digest = hashlib.sha256(f"{np.__version__} {PIL.__version__}".encode())
-    for path in sorted([Path(__file__), *Path(drawing.__file__).parent.glob("*.py")]):
+    for path in [Path(__file__), *sorted((Path(__file__).parent / "drawing").glob("*.py"))]:
         digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
 

@@ -33,22 +33,25 @@ def split_validation(splits: DatasetDict, fraction: float, seed: int, fewest: in
     # Every part needs a member of each stratum, so groups are used only where none is a single image.
     by_group = "group" in train.column_names and np.unique(train["group"][:], return_counts=True)[1].min() > 1
     column = "group" if by_group else "label"
-    sizes = np.unique(train[column][:], return_counts=True)[1]
+    cells = np.asarray(train[column][:])
+    sizes = np.unique(cells, return_counts=True)[1]
     held_out = int(np.ceil(fraction * len(train)))
     enough = fraction * sizes.min() >= fewest
     if enough and sizes.min() > 1 and held_out >= len(sizes) and len(train) - held_out >= len(sizes):
         # what `train_test_split` of `datasets` draws, which reads the column row by row: minutes for a million images
         kept, validation = next(
             stratified_shuffle_split_generate_indices(
-                np.asarray(train[column][:]), len(train) - held_out, held_out, rng=np.random.default_rng(seed)
+                cells, len(train) - held_out, held_out, rng=np.random.default_rng(seed)
             )
         )
         return DatasetDict({**splits, "train": train.select(kept), "validation": train.select(validation)})
-    return DatasetDict({**splits, **_some_of_each(train, column, fraction, seed, fewest)})
+    return DatasetDict({**splits, **_some_of_each(train, column, cells, fraction, seed, fewest)})
 
 
-def _some_of_each(train: Dataset, column: str, fraction: float, seed: int, fewest: int) -> dict[str, Dataset]:
-    rng, cells, chosen, single, too_small = np.random.default_rng(seed), np.asarray(train[column][:]), [], [], False
+def _some_of_each(
+    train: Dataset, column: str, cells: np.ndarray, fraction: float, seed: int, fewest: int
+) -> dict[str, Dataset]:
+    rng, chosen, single, too_small = np.random.default_rng(seed), [], [], False
     for cell in np.unique(cells):
         members = np.flatnonzero(cells == cell)
         if len(members) == 1:

@@ -12,6 +12,7 @@ from datasets import Dataset, DatasetDict
 from transformers import Trainer, set_seed
 from transformers.utils import logging
 
+from ..data.checks import column
 from ..data.dataset import ImageClassificationDataset
 from ..data.groups import counts, group_proportions
 from ..data.loading import load_classification_dataset
@@ -240,9 +241,9 @@ class Experiment:
 
     def _split_meta_set(self, pool: Dataset, data_args: DataArguments) -> tuple[Dataset, Dataset]:
         chosen, rest = meta_indices(
-            np.asarray(pool["label"][:]),
+            column(pool, "label"),
             self._images_per_cell(data_args),
-            np.asarray(pool["group"][:]) if self.group_names else None,
+            column(pool, "group"),
             clusters=self._clusters(pool, data_args) if data_args.meta_clusters else None,
             num_clusters=self._meta_cells(data_args)[1],
             label_names=self.label_names,
@@ -264,7 +265,7 @@ class Experiment:
         clustered = add_pseudo_attributes(
             pool.select_columns("label"), features, data_args.meta_clusters, seed=self.args.seed
         )
-        return np.asarray(pool["label"][:]) * data_args.meta_clusters + np.asarray(clustered["attribute"][:])
+        return column(pool, "label") * data_args.meta_clusters + column(clustered, "attribute")
 
     def build_model(self):
         """The pretrained model with a head for these classes, drawn from the seed: the same start for every method."""

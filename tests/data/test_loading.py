@@ -35,9 +35,7 @@ def test_columns_are_read_whole(monkeypatch):
     for data in (
         load_classification_dataset(source(place=PLACE), **names),
         load_classification_dataset(source(place=PLACE, group=[2 * (i % 2) + PLACE[i] for i in range(8)]), **names),
-        load_classification_dataset(
-            source(24, ("train", "test")), validation_fraction=2 / 3
-        ),  # of which some is held out
+        load_classification_dataset(source(24, ("train", "test")), validation_fraction=2 / 3),  # held out of training
     ):
         assert list(counts(data["train"], "label").values()) == [4, 4]
         assert sorted(column(data["train"], "label")) == [0] * 4 + [1] * 4

@@ -45,7 +45,7 @@ LAUNCH = ("-m", "accelerate.commands.launch", "--num_processes", "1")
 
 def run_recipe(*flags, recipe=RECIPE, launcher=(), check=True, **variables):
     command = [sys.executable, *launcher, str(recipe), *flags]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", **variables}
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", **variables}
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=check)
 
 

@@ -56,7 +56,7 @@ def started(hub, tmp_path):
         variables = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
         variables |= {
             "HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1",
-            "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": str(ROOT),
         }  # fmt: skip
         command = [sys.executable, *words]
         return subprocess.run(command, capture_output=True, text=True, env=variables, cwd=tmp_path)

@@ -65,7 +65,6 @@ def run_as_user(code, hub, tmp_path, token=""):
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("HF_") and name != "PYTHONPATH"},
         "HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1", "HF_TOKEN": token,
-        "OMP_NUM_THREADS": "1",
     }  # fmt: skip
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
