@@ -121,7 +121,7 @@ class MetaLearner(Objective):
         frees = self.settings.recompute_training_forward
         recompute = meta_due and frees and not reuse
 
-        U, features, recording = self._training_pass(batch, recompute)
+        U, features, recording = self._training_pass(batch, meta_due, recompute)
         u_z = self._evidence(run, batch, features)
         g = self._characteristics(U, features, labels, u_z)  # Table 1
         self.network.begin_batch(g, labels)
@@ -153,11 +153,13 @@ class MetaLearner(Objective):
             updated = update()  # Ωᵗ⁺¹, for the next batch
         return loss, not updated
 
-    def _training_pass(self, batch: Batch, recompute: bool) -> tuple[Tensor, Tensor, Recording]:
-        """U and the features of the training batch, recorded; where it is run again later, past the wrapper's hooks."""
-        recording = Recording(batch["pixel_values"].device)
-        second_order = self.settings.hypergradient == "double_backward"
-        with recording, dual_attention() if second_order else nullcontext():
+    def _training_pass(self, batch: Batch, meta_due: bool, recompute: bool) -> tuple[Tensor, Tensor, Recording]:
+        """U and the features of the training batch, recorded for the dual pass; where it is run again later, past the
+        wrapper's hooks."""
+        recording, engine = Recording(batch["pixel_values"].device), self.settings.hypergradient
+        replays = meta_due and engine == "forward" and self.scope.REPLAYS and self.converged is None
+        second_order = engine == "double_backward"
+        with recording if replays else nullcontext(), dual_attention() if second_order else nullcontext():
             model = self.classifier.module if recompute else self.classifier.wrapped
             logits, features = self.classifier(batch["pixel_values"], model)
         return logits, features, recording

@@ -2,13 +2,14 @@
 
 from .converged import ConvergedHead
 from .distributed import all_reduce_mean, all_reduce_sum
-from .dual import Recording, dual_attention
+from .dual import dual_attention
 from .engines import ENGINES, TrainingPass
 from .functional import run_at
 from .hypergradient import Hypergradient, derivative_in_output, hypergradient
 from .implicit import SoftmaxRegression, Solution, implicit_hypergradient
 from .lookahead import LOOKAHEADS, step_sizes
 from .memory import FeatureMemory
+from .recording import Recording
 from .scope import SCOPES, Classifier
 from .sharded import is_sharded, whole
 

@@ -11,8 +11,9 @@ import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import Tensor, nn
 
-from .dual import Recording, load_rules
+from .dual import load_rules, replayed
 from .functional import run_at
+from .recording import Recording
 
 DIFFERENCE_SCALE = 3e-3
 
@@ -36,11 +37,13 @@ class TrainingPass:
     penalty: Tensor | None = None
 
     @classmethod
-    def run(cls, forward: Callable[[], Tensor], device: torch.device | str = "cpu") -> "TrainingPass":
+    def run(
+        cls, forward: Callable[[], Tensor], device: torch.device | str = "cpu", penalty: Tensor | None = None
+    ) -> "TrainingPass":
         """Run `forward` once and record it."""
         with Recording(device) as recording:
             logits = forward()
-        return cls(forward, logits, recording)
+        return cls(forward, logits, recording, penalty)
 
 
 @torch.no_grad()
@@ -50,13 +53,18 @@ def dual_tangent(module: nn.Module, training_pass: TrainingPass, parameters: Ten
     Raises:
         NotImplementedError: `module` has an operator without forward derivative.
     """
+
+    def forward() -> Tensor:
+        with replayed(training_pass.recording):  # what is made ready for it is none of its calls
+            return training_pass.forward()
+
     load_rules()
-    with forward_ad.dual_level(), training_pass.recording.replayed():
+    with forward_ad.dual_level():
         duals = {
             name: forward_ad.make_dual(parameter.detach(), direction[name]) for name, parameter in parameters.items()
         }
         try:
-            primal, tangent = forward_ad.unpack_dual(run_at(module, duals, training_pass.forward))
+            primal, tangent = forward_ad.unpack_dual(run_at(module, duals, forward))
         except NotImplementedError as error:
             raise NotImplementedError(
                 "PyTorch has no forward derivative for an operator of this model; choose the finite_difference engine, "

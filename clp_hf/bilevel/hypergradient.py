@@ -105,13 +105,16 @@ def hypergradient(
         gradients = dict(zip(parameters, all_reduce_mean([gradient.detach() for gradient in graph]), strict=True))
     if not second_order:
         graph = ()
-    gradients = {name: gradients[name] / loss_scale for name in parameters}
+    gradients = {name: gradients[name] for name in parameters}
+    if loss_scale != 1:
+        gradients = dict(zip(parameters, torch._foreach_div(list(gradients.values()), loss_scale), strict=True))
     sizes = step(gradients) if callable(step) else dict.fromkeys(parameters, step)
-    lookahead = {
-        name: (parameter.detach() - sizes[name] * gradients[name]).requires_grad_()
-        for name, parameter in parameters.items()
-    }
+    sizes = [sizes[name] for name in parameters]
+    moved = _scaled(list(gradients.values()), sizes)
     gradients.clear()  # a copy of the network that need not live through the meta pass
+    moved = torch._foreach_sub([parameter.detach() for parameter in parameters.values()], moved)
+    lookahead = {name: weight.requires_grad_() for name, weight in zip(parameters, moved, strict=True)}
+    del moved
 
     outer, outer_grads = run_at(
         module, lookahead, partial(_gradients_of, outer_loss, [*lookahead.values(), *hyperparameters], loss_scale)
@@ -119,9 +122,7 @@ def hypergradient(
     lookahead.clear()
     outer, *outer_grads = all_reduce_mean([outer, *outer_grads])
     direct = [gradient / loss_scale for gradient in outer_grads[len(parameters) :]]
-    direction = {
-        name: sizes[name] * gradient for name, gradient in zip(parameters, outer_grads[: len(parameters)], strict=True)
-    }
+    direction = dict(zip(parameters, _scaled(outer_grads[: len(parameters)], sizes), strict=True))
     del outer_grads
 
     if second_order:
@@ -157,6 +158,15 @@ def derivative_in_output(
     logits, output = logits.detach().requires_grad_(), output.detach().requires_grad_()
     (q,) = torch.autograd.grad(inner_loss(logits, output), logits, create_graph=True)
     return -len(logits) * torch.autograd.grad((tangent.to(q.dtype) * q).sum(), output)[0]
+
+
+def _scaled(tensors: list[Tensor], factors: list[Tensor | float]) -> list[Tensor]:
+    """Each by its factor: on a GPU a few kernels, and not one a tensor."""
+    if all(factor is factors[0] for factor in factors):
+        return list(torch._foreach_mul(tensors, factors[0]))
+    if len({type(factor) for factor in factors}) == 1:
+        return list(torch._foreach_mul(tensors, factors))
+    return [tensor * factor for tensor, factor in zip(tensors, factors, strict=True)]
 
 
 def _gradients_of(

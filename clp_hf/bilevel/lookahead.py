@@ -52,10 +52,14 @@ def step_sizes(
     if lookahead == "sgd":
         return {name: float(groups[id(parameter)]["lr"]) for name, parameter in parameters.items()}
     clip = _clip_factor(gradients, max_grad_norm)
-    return {
-        name: clip * _effective_step(groups[id(parameter)], optimizer.state.get(parameter, {}), gradients[name])
-        for name, parameter in parameters.items()
-    }
+    sizes = {}
+    for group in optimizer.param_groups:
+        own = [name for name, parameter in parameters.items() if groups[id(parameter)] is group]
+        if own:
+            states = [optimizer.state.get(parameters[name], {}) for name in own]
+            steps = _effective_steps(group, clip, states, [gradients[name] for name in own])
+            sizes |= dict(zip(own, steps, strict=True))
+    return sizes
 
 
 def _clip_factor(gradients: Mapping[str, Tensor], max_grad_norm: float) -> Tensor | float:
@@ -64,15 +68,44 @@ def _clip_factor(gradients: Mapping[str, Tensor], max_grad_norm: float) -> Tenso
     return (max_grad_norm / (torch.nn.utils.get_total_norm(gradients.values()) + 1e-6)).clamp(max=1.0)
 
 
-def _effective_step(group: dict, state: dict, gradient: Tensor) -> Tensor | float:
-    learning_rate = group["lr"]
+def _effective_steps(
+    group: dict, clip: Tensor | float, states: list[dict], gradients: list[Tensor]
+) -> list[Tensor | float]:
+    """Of every parameter of a group; where they are all alike, one number in all places."""
+    learning_rate = clip * group["lr"]
     if "betas" in group and "eps" in group:
-        beta2, steps = group["betas"][1], float(state.get("step", 0)) + 1
-        second_moment = (1 - beta2) * gradient.square()
-        if "exp_avg_sq" in state:
-            second_moment += beta2 * whole(state["exp_avg_sq"])
-        return learning_rate / ((second_moment / (1 - beta2**steps)).sqrt() + group["eps"])
+        return _adaptive_steps(group, learning_rate, states, gradients)
     if "momentum" in group:
-        return learning_rate * (1 - group.get("dampening", 0.0)) / (1 - group["momentum"])
-    warnings.warn("lookahead='match' knows SGD and the Adam family; for this optimizer it steps with lr.", stacklevel=4)
-    return learning_rate
+        learning_rate = learning_rate * (1 - group.get("dampening", 0.0)) / (1 - group["momentum"])
+    else:
+        warnings.warn(
+            "lookahead='match' knows SGD and the Adam family; for this optimizer it steps with lr.", stacklevel=4
+        )
+    return [learning_rate] * len(gradients)
+
+
+def _adaptive_steps(
+    group: dict, learning_rate: Tensor | float, states: list[dict], gradients: list[Tensor]
+) -> list[Tensor]:
+    """lr / (√v̂ + ε), in a few kernels for all parameters."""
+    beta2 = group["betas"][1]
+    moments = list(torch._foreach_mul(gradients, gradients))
+    torch._foreach_mul_(moments, 1 - beta2)
+    begun = [number for number, state in enumerate(states) if "exp_avg_sq" in state]
+    if begun:
+        past = [whole(states[number]["exp_avg_sq"]) for number in begun]
+        torch._foreach_add_([moments[number] for number in begun], past, alpha=beta2)
+    torch._foreach_div_(moments, [1 - beta2 ** (count + 1) for count in _counts(states)])
+    torch._foreach_sqrt_(moments)
+    torch._foreach_add_(moments, group["eps"])
+    torch._foreach_reciprocal_(moments)
+    torch._foreach_mul_(moments, learning_rate)
+    return moments
+
+
+def _counts(states: list[dict]) -> list[float]:
+    """The steps that were made with each parameter. Fused optimizers count on the device, which is asked once."""
+    counts = [state.get("step", 0.0) for state in states]
+    tensors = [count for count in counts if isinstance(count, Tensor)]
+    found = iter(torch.stack(tensors).tolist() if tensors else ())
+    return [next(found) if isinstance(count, Tensor) else float(count) for count in counts]

@@ -9,9 +9,9 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor, nn
 
-from .dual import Recording
 from .engines import TrainingPass
 from .functional import run_at
+from .recording import Recording
 from .sharded import is_sharded, reshard, whole_copy
 
 
@@ -93,7 +93,13 @@ def _logits(logits: Tensor, features: Tensor) -> Tensor:
 
 
 class FullScope:
-    """All parameters that are trained look ahead."""
+    """All parameters that are trained look ahead.
+
+    Attributes:
+        REPLAYS: whether the dual pass is one of the whole network, so that the training pass should be recorded.
+    """
+
+    REPLAYS = True
 
     @staticmethod
     def module(classifier: Classifier) -> nn.Module:
@@ -130,6 +136,8 @@ class FullScope:
 class HeadScope(FullScope):
     """The final linear layer looks ahead; Jv is one small product, and the meta images need no backward pass below."""
 
+    REPLAYS = False
+
     @staticmethod
     def module(classifier: Classifier) -> nn.Module:
         """As of `FullScope`."""
@@ -144,11 +152,7 @@ class HeadScope(FullScope):
     def training_pass(classifier, pixel_values, logits, features, recording, penalty, seen=_logits) -> TrainingPass:
         """As of `FullScope`: the head on the features, cached."""
         features = features.detach()
-
-        def forward() -> Tensor:
-            return seen(classifier.classify(features), features)
-
-        return TrainingPass(forward, forward(), recording, penalty)
+        return TrainingPass.run(lambda: seen(classifier.classify(features), features), features.device, penalty)
 
     @staticmethod
     def meta_pass(classifier: Classifier, pixel_values: Tensor) -> tuple[Tensor, Tensor]:

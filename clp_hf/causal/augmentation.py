@@ -106,8 +106,9 @@ class CausalAugmentation:
         Raises:
             ValueError: a role without infill or without mask, a mask of another size, or what the infill raises.
         """
+        role = role.cpu()  # who does what is decided here, and a GPU waited for once: for what can be masked
         if not (role != Role.ORIGINAL).any():
-            return pixel_values.clone(), role
+            return pixel_values.clone(), role.to(labels.device)
         if mask is None:
             raise ValueError(
                 "Counterfactual and factual images need masks. Give the data set a mask or box column, or leave "
@@ -120,11 +121,11 @@ class CausalAugmentation:
                 f"{tuple(pixel_values.shape)}."
             )
         masks = {kind: mask.shaped(shape) for kind, shape in self.mask_shapes.items()}
-        for kind, shaped in masks.items():
-            role = torch.where((role == kind) & ~maskable(shaped), int(Role.ORIGINAL), role)
-        draw = torch.rand(len(role), generator=generator, device=generator.device).to(role.device)
+        for kind, usable in zip(masks, torch.stack([maskable(shaped) for shaped in masks.values()]).cpu(), strict=True):
+            role = torch.where((role == kind) & ~usable, int(Role.ORIGINAL), role)
+        draw = torch.rand(len(role), generator=generator, device=generator.device).cpu()
         # The result is picked from all parts at once: writing rows into a copy of the batch is several times slower.
-        parts, position, size = [pixel_values], torch.arange(len(role), device=role.device), len(role)
+        parts, position, size = [pixel_values], torch.arange(len(role)), len(role)
         for kind, infills in self.infills.items():
             if not infills and (role == kind).any():
                 raise ValueError(f"The batch has {kind.name.lower()} rows, but {kind.name.lower()}_infills is empty.")
@@ -133,14 +134,15 @@ class CausalAugmentation:
                 rows = ((role == kind) & (choice == number)).nonzero().squeeze(1)
                 if len(rows) == 0:
                     continue
+                position[rows] = torch.arange(size, size + len(rows))
+                size += len(rows)
+                rows = rows.to(labels.device)
                 more = self._arguments(name, rows, pixel_values, labels, mask, generator, logits_fn, donors)
                 region = _region(kind, name, masks[kind], mask)
                 kept, hole = pixel_values.index_select(0, rows), region.index_select(0, rows)
                 filled = infill(self._to_pixels(kept), hole, generator, **more)
                 parts.append(composite(kept, self._normalize(filled), hole))
-                position[rows] = torch.arange(size, size + len(rows), device=role.device)
-                size += len(rows)
-        return torch.cat(parts).index_select(0, position), role
+        return torch.cat(parts).index_select(0, position.to(labels.device)), role.to(labels.device)
 
     def _arguments(
         self,

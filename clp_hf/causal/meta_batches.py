@@ -58,7 +58,7 @@ class MetaBatches:
         batch = self.images([index for index, _ in rows])
         if "mask" in batch:
             batch["mask"] = Masks.of(batch["mask"])
-        role = torch.tensor([role for _, role in rows], device=batch["labels"].device)
+        role = torch.tensor([role for _, role in rows])
         batch["pixel_values"], role = self.augmentation(
             batch["pixel_values"],
             batch["labels"],

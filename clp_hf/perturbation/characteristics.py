@@ -138,8 +138,8 @@ def training_characteristics(
     log_probabilities = logits.log_softmax(-1)
     probabilities = log_probabilities.exp()
     own = F.one_hot(labels, logits.shape[-1]).bool()
-    loss = -log_probabilities[own]
-    margin = probabilities[own] - probabilities.masked_fill(own, -torch.inf).amax(-1)
+    loss, own_probability = (values.gather(1, labels[:, None])[:, 0] for values in (-log_probabilities, probabilities))
+    margin = own_probability - probabilities.masked_fill(own, -torch.inf).amax(-1)
     if update:
         statistics.update(loss, margin, labels)
     extrinsic = {}

@@ -127,16 +127,13 @@ class PerturbationNetwork(MetaNetwork):
     @torch.no_grad()
     def update_statistics(self, characteristics: Tensor, momentum: float = 0.99) -> None:
         """Take a batch (n, k), of all processes, into running mean and variance: plain at first, then exponential."""
-        share = max(1 - momentum, 1 / (1 + self.num_updates.item()))
+        share = (1 / (1 + self.num_updates)).clamp(min=1 - momentum)
         shifted = characteristics - self.mean
         difference, square = all_reduce_mean([shifted.mean(0), shifted.square().mean(0)])
         spread = square - difference.square()
         self.mean.add_(share * difference)
-        if self.num_updates == 0:
-            self.variance.copy_(spread)
-        else:
-            # the between-batch part keeps the variance right when the mean itself drifts
-            self.variance.mul_(1 - share).add_(share * (spread + (1 - share) * difference.square()))
+        # The between-batch part keeps the variance right when the mean itself drifts. The first batch's share is 1.
+        self.variance.mul_(1 - share).add_(share * (spread + (1 - share) * difference.square()))
         self.num_updates += 1
 
     def forward(self, characteristics: Tensor, labels: Tensor, extrinsic_logits: Tensor | None = None) -> Tensor:

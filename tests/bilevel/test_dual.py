@@ -8,6 +8,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from clp_hf.bilevel import Recording, dual_attention, run_at
+from clp_hf.bilevel.dual import replayed
 
 
 class Checkpointed(nn.Sequential):
@@ -51,6 +52,50 @@ class Attention(nn.Module):
         return self.norm(y.transpose(1, 2).flatten(2))
 
 
+class Residual(nn.Module):
+    """Two convolutions whose normalised images are overwritten; `read` sees them before."""
+
+    def __init__(self, activation, read=None):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.norm, self.last = nn.BatchNorm2d(4), nn.BatchNorm2d(4)
+        self.activation, self.read = activation, read
+
+    def forward(self, x):
+        first = self.activation(self.norm(self.first(x)))
+        x = self.last(self.second(first))
+        seen = 0 if self.read is None else self.read(x)
+        x += first
+        x = self.activation(x)
+        return self.second(x).flatten(1) + seen
+
+
+class ResidualOfTokens(nn.Module):
+    """Products of which autograd keeps only the sums with a residual stream."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.up, self.down = nn.LayerNorm(8), nn.Linear(8, 16), nn.Linear(16, 8)
+
+    def forward(self, x):
+        for _ in range(2):
+            x = x + F.dropout(self.down(F.gelu(self.up(self.norm(x)))), 0.0, self.training)
+        return self.norm(x)
+
+
+class ActivationForgotten(nn.Module):
+    """What an activation in place returns is its input, and nobody has to take it from there."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4)
+
+    def forward(self, x):
+        x = self.norm(self.conv(x))
+        F.relu(x, inplace=True)
+        return self.conv(x)
+
+
 def frozen(module):
     return module.requires_grad_(False)
 
@@ -73,6 +118,20 @@ MODULES = {
     "frozen_normalisation": lambda: nn.Sequential(nn.Conv2d(4, 4, 3), frozen(nn.BatchNorm2d(4)), nn.ReLU()),
     "checkpointed": lambda: Checkpointed(nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3)),
     "called_twice": CalledTwice,
+    "residual_in_place": lambda: Residual(nn.ReLU(inplace=True)),
+    "residual_bounded_in_place": lambda: Residual(nn.ReLU6(inplace=True)),
+    "residual_hardtanh": lambda: Residual(nn.Hardtanh(-0.3, 0.4)),
+    "residual_silu_in_place": lambda: Residual(nn.SiLU(inplace=True)),
+    "residual_read_before": lambda: Residual(nn.ReLU(inplace=True), lambda x: x.exp().flatten(1)),
+    "residual_read_in_a_list_before": lambda: Residual(nn.ReLU(inplace=True), lambda x: torch.stack([x]).sum().exp()),
+    "residual_viewed_before": lambda: Residual(nn.ReLU(inplace=True), lambda x: x[0].mean().exp()),
+    "residual_frozen_normalisation": lambda: (lambda m: (frozen(m.last), m)[1])(Residual(nn.ReLU(inplace=True))),
+    "residual_without_tangent": lambda: (lambda m: (frozen(m.first), frozen(m.norm), m)[2])(
+        Residual(nn.ReLU(inplace=True))
+    ),
+    "residual_of_tokens": lambda: nn.Sequential(nn.Flatten(2), nn.Linear(64, 8), ResidualOfTokens()),
+    "activation_forgotten": ActivationForgotten,
+    "checkpointed_in_place": lambda: Checkpointed(nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4), nn.ReLU(inplace=True)),
     "attention": Attention,
     "attention_scaled": lambda: Attention(scale=0.3, normalise=False),
     "attention_causal": lambda: Attention(is_causal=True),
@@ -98,7 +157,7 @@ def tangents(module, images, recording):
         return forward_ad.unpack_dual(run_at(module, duals, lambda: module(images)))
 
     with torch.no_grad(), forward_ad.dual_level():
-        with recording.replayed():
+        with replayed(recording):
             found = dual_pass()
         with dual_attention():
             return found, dual_pass()

@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from transformers.modeling_outputs import ImageClassifierOutput
 
@@ -15,7 +16,7 @@ from clp_hf.modeling import ComposedHead, forward_with_features
 @pytest.fixture
 def group():
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
-    yield
+    yield init_device_mesh("cpu", (1,))  # where there is a GPU, `fully_shard` would go there by itself
     dist.destroy_process_group()
 
 
@@ -45,8 +46,8 @@ def test_the_head_apart_is_whole_as_it_was_at_the_beginning_of_the_step(group, n
     model = Network(head)
     for layer in head.modules() if alone else ():
         if not isinstance(layer, (nn.ModuleList, ComposedHead)):
-            fully_shard(layer)
-    classifier = Classifier(fully_shard(model), head, forward_with_features)
+            fully_shard(layer, mesh=group)
+    classifier = Classifier(fully_shard(model, mesh=group), head, forward_with_features)
     classifier.begin_step(model)
     assert is_sharded(model)
     assert not is_sharded(classifier.apart)
@@ -87,7 +88,7 @@ def test_steps_are_those_of_whole_parameters(group, optimizer):
     torch.manual_seed(0)
     layer, other = nn.Linear(4, 3), nn.Linear(4, 3)
     other.load_state_dict(layer.state_dict())
-    fully_shard(layer)
+    fully_shard(layer, mesh=group)
     sizes = []
     for module in (layer, other):
         descent = optimizer(module.parameters(), lr=0.1, **({"momentum": 0.9} if optimizer is torch.optim.SGD else {}))

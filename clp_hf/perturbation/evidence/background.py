@@ -53,7 +53,7 @@ class BackgroundEvidence(ProbeEvidence):
             batch["pixel_values"],
             batch["labels"],
             batch["mask"],
-            torch.full_like(batch["labels"], Role.COUNTERFACTUAL),
+            torch.full((len(batch["labels"]),), int(Role.COUNTERFACTUAL)),
             generator=self.generator,
         )
         masked = role == Role.COUNTERFACTUAL

@@ -106,8 +106,8 @@ class Evidences:
         """
         if u_z is None:
             return {}
-        own = torch.nn.functional.one_hot(labels, u_z.shape[-1]).bool()[:, None].expand_as(u_z)
-        agrees = u_z[own].view(u_z.shape[:2]) > u_z.masked_fill(own, -torch.inf).amax(-1)
+        own = labels[:, None, None].expand(*u_z.shape[:2], 1)
+        agrees = u_z.gather(-1, own)[..., 0] > u_z.scatter(-1, own, -torch.inf).amax(-1)
         return dict(zip(self.parts, agrees.to(u_z.dtype).mean(0), strict=True))
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> Evidences:

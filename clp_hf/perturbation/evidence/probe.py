@@ -55,7 +55,7 @@ class OnlineProbe(nn.Module):
         """
         features = at_least_float32(features)
         if update:
-            share = max(0.1, 1 / (1 + self.num_updates.item()))
+            share = (1 / (1 + self.num_updates)).clamp(min=0.1)
             (centre,) = all_reduce_mean([features.mean(0)])
             self.mean.lerp_(centre, share)
             self.num_updates += 1
