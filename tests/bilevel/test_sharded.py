@@ -70,7 +70,7 @@ def test_without_sharding_the_head_is_itself():
 def test_a_pass_aside_sees_the_last_step_of_the_optimizer(group):
     """And leaves the parameters that the next one moves."""
     head = nn.Linear(4, 3)
-    model = fully_shard(Network(head))
+    model = fully_shard(Network(head), mesh=group)
     classifier = Classifier(model, head, forward_with_features)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     pixels = torch.randn(2, 3, 2, 2)
