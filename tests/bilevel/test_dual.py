@@ -192,17 +192,29 @@ def test_the_rules_hold_under_autocast(build):
     assert (found - expected).norm() < 0.02 * expected.norm()
 
 
-def test_kept_products_are_not_computed_again():
-    module = nn.Sequential(nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4))
-    images = torch.randn(5, 4, 8, 8)
+def counted(operator, module, images, recording):
+    with torch.profiler.profile() as profile:
+        tangents(module, images, recording)
+    return next(event.count for event in profile.key_averages() if event.key == operator)
+
+
+@pytest.mark.parametrize(
+    ("build", "operator", "spared"),
+    [
+        (lambda: nn.Sequential(nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4), nn.ReLU()), "aten::convolution", 1),
+        (lambda: nn.Sequential(nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3)), "aten::batch_norm", 1),
+        # What activations in place have written over is no more than their result, which the next layer keeps.
+        (lambda: Residual(nn.ReLU(inplace=True)), "aten::batch_norm", 2),
+        (lambda: Residual(nn.ReLU6(inplace=True)), "aten::hardtanh_", 2),
+        (lambda: Residual(nn.ReLU(inplace=True), lambda x: x.mean()), "aten::batch_norm", 1),
+        (lambda: nn.Sequential(nn.Flatten(2), nn.Linear(64, 8), ResidualOfTokens()), "aten::linear", 5),
+        (lambda: nn.Sequential(nn.Flatten(2), nn.Linear(64, 8), ResidualOfTokens()), "aten::gelu", 2),
+    ],
+)  # fmt: skip
+def test_what_is_kept_is_not_computed_again(build, operator, spared):
+    module, images = build(), torch.randn(5, 4, 8, 8)
     with Recording() as recording:
         output = module(images)
-
-    def products():
-        with torch.profiler.profile() as profile:
-            tangents(module, images, recording)
-        return next(event.count for event in profile.key_averages() if event.key == "aten::convolution")
-
-    kept = products()
+    kept = counted(operator, module, images, recording)
     del output  # and with it the graph: the recording keeps no activation alive
-    assert products() == kept + 2
+    assert counted(operator, module, images, recording) == kept + spared

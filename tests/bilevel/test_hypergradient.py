@@ -317,6 +317,21 @@ def test_step_sizes_per_parameter_and_a_penalty_without_hyperparameters():
     assert relative_difference(result.total, expected) < 1e-10
 
 
+def test_run_at_is_functional_call_with_shared_parameters_and_puts_all_back():
+    layer, norm = nn.Linear(2, 2), nn.BatchNorm1d(2)
+    module = nn.Sequential(layer, norm, nn.Sequential(layer, norm), nn.BatchNorm1d(2, affine=False))
+    images = torch.randn(4, 2)
+    others = {name: torch.randn_like(parameter) for name, parameter in module.named_parameters()}
+    buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
+    expected = torch.func.functional_call(copy.deepcopy(module), others, (images,))
+    before = [*module.parameters(), *module.buffers()]
+    assert torch.equal(run_at(module, others, lambda: module(images)), expected)
+    with pytest.raises(ZeroDivisionError):
+        run_at(module, others, lambda: (module(images), 1 / 0))
+    assert all(a is b for a, b in zip([*module.parameters(), *module.buffers()], before, strict=True))
+    assert all(torch.equal(buffer, buffers[name]) for name, buffer in module.named_buffers())
+
+
 def test_run_at_uses_other_parameters_and_leaves_buffers_alone():
     module = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)).train()
     statistics = module[1].running_mean.clone()

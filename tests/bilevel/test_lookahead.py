@@ -30,18 +30,29 @@ def test_match_is_the_whole_displacement_that_momentum_carries(momentum, nestero
     assert size == pytest.approx(displacement)
 
 
+@pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize("optimizer_class", [torch.optim.Adam, torch.optim.AdamW])
-def test_match_is_the_adaptive_step(optimizer_class):
+def test_match_is_the_adaptive_step(optimizer_class, fused):
     """Without first-moment memory the next step of Adam is exactly size × gradient."""
     torch.manual_seed(0)
     weight = torch.nn.Parameter(torch.randn(5, dtype=torch.float64))
-    optimizer = optimizer_class([weight], lr=RATE, betas=(0.0, 0.99), weight_decay=0.0)
+    optimizer = optimizer_class([weight], lr=RATE, betas=(0.0, 0.99), weight_decay=0.0, fused=fused)
     for _ in range(4):
         weight.grad = torch.randn_like(weight)
         before = weight.detach().clone()
         size = step_sizes(optimizer, {"weight": weight}, {"weight": weight.grad})["weight"]
         optimizer.step()
         torch.testing.assert_close(before - weight, size * weight.grad)
+
+
+def test_every_parameter_of_adam_has_the_count_of_its_own_steps():
+    weights = {name: torch.nn.Parameter(torch.ones(2, dtype=torch.float64)) for name in "ab"}
+    optimizer = torch.optim.Adam([{"params": [weights["a"]]}, {"params": [weights["b"]], "lr": 0.5}], lr=RATE)
+    weights["a"].grad = torch.full((2,), 0.3, dtype=torch.float64)
+    optimizer.step()  # `b` has been left out, as what is frozen at first
+    sizes = step_sizes(optimizer, weights, {name: torch.full((2,), 0.3, dtype=torch.float64) for name in "ab"})
+    for name, rate in (("a", RATE), ("b", 0.5)):  # of equal gradients √v̂ is their size
+        torch.testing.assert_close(sizes[name], torch.full((2,), rate / (0.3 + 1e-8), dtype=torch.float64))
 
 
 def test_clipping_shrinks_every_step_alike():
