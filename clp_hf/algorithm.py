@@ -146,20 +146,18 @@ class MetaLearner(Objective):
         loss = self._inner_loss(seen, fixed, labels)  # Eq. 10
         record_perturbation(self.means, self.network, detached(seen), fixed, batch)
         loss = unless_finite(loss if R is None else loss + R, U.detach(), g)
-        loss = run.backward(
-            loss, retain_graph=reuse and (not frees or self.settings.hypergradient == "double_backward")
-        )
+        kept = not frees or self.settings.hypergradient == "double_backward"
+        loss = run.backward(loss, retain_graph=reuse and kept)
         if reuse:
             updated = update()  # Ωᵗ⁺¹, for the next batch
         return loss, not updated
 
     def _training_pass(self, batch: Batch, meta_due: bool, recompute: bool) -> tuple[Tensor, Tensor, Recording]:
-        """U and the features of the training batch, recorded for the dual pass; where it is run again later, past the
-        wrapper's hooks."""
-        recording, engine = Recording(batch["pixel_values"].device), self.settings.hypergradient
-        replays = meta_due and engine == "forward" and self.scope.REPLAYS and self.converged is None
-        second_order = engine == "double_backward"
-        with recording if replays else nullcontext(), dual_attention() if second_order else nullcontext():
+        """U and the features of the training batch, recorded; where it is run again later, past the wrapper's hooks."""
+        recording = Recording(batch["pixel_values"].device)
+        recorded = meta_due and self.scope.REPLAYS and self.converged is None
+        math = dual_attention() if self.settings.hypergradient == "double_backward" else nullcontext()
+        with recording if recorded else nullcontext(), math:
             model = self.classifier.module if recompute else self.classifier.wrapped
             logits, features = self.classifier(batch["pixel_values"], model)
         return logits, features, recording

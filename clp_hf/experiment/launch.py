@@ -13,6 +13,7 @@ from argparse import ArgumentParser
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from ..utils.allocator import keep_freed_memory
 from ..utils.names import did_you_mean
 from ..utils.shipped import shipped
 from .help import CHANGES_PAGE, HELP, asked_for, show_known
@@ -78,6 +79,7 @@ def run_here(name: str, arguments: Sequence[str], command: str) -> None:
     """
     if asked_for(arguments) and _help_is_known(name, arguments, command):
         return
+    keep_freed_memory()
     sys.path.insert(0, str(shipped("recipes")))  # a recipe imports others
     sys.argv = [command, *arguments]
     importlib.import_module(name).main()
