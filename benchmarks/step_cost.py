@@ -7,8 +7,9 @@
     python benchmarks/step_cost.py --device cuda --models resnet50 --batch_size 64 --output step_cost_cuda
 
 Every row is measured in a fresh process. Time: plain steps and steps of the row alternate in that process, A B A B,
-after a warm-up; the ratio is the median over rounds of B / A, in CPU seconds. Memory: the peak of resident memory above
-what the process held once model and optimizers were built, over three steps; the ratio is to the plain row. (Linux)
+after a warm-up; the ratio is the median over rounds of B / A, in CPU seconds, with the allocator as `clp-hf` sets it.
+Memory: the peak of resident memory above what the process held once model and optimizers were built, over three steps;
+the ratio is to the plain row. (Linux)
 On a GPU: elapsed time with the device synchronised, and the peak of what PyTorch has allocated there.
 
 All rows but `plain` have the same hypergradient: the look-ahead of the full network by one plain SGD step on
@@ -44,6 +45,7 @@ from common import peak_memory
 from steps import ARCHITECTURES, CPU_MODELS, METHODS, Architecture, Method, Setup, plain, textbook
 
 from clp_hf.modeling import parameter_count
+from clp_hf.utils.allocator import keep_freed_memory
 
 RESULTS = Path(__file__).parent / "results"
 # Of the C library: give freed memory back at once, so that resident memory is memory in use.
@@ -117,6 +119,7 @@ def measure(args: argparse.Namespace) -> None:
     torch.set_default_device(args.device)
     architecture, method = ARCHITECTURES[args.models[0]], METHODS[args.methods[0]]
     if args.measure == "time":
+        keep_freed_memory()
         result = measure_time(architecture, method, args.batch_size, args.rounds)
     else:
         result = measure_memory(architecture, method, args.memory_batch_size)
