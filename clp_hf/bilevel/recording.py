@@ -91,8 +91,10 @@ class Recording(TorchFunctionMode):
         self._product = ref(output), self._note(weight.data_ptr(), Call(Kept(output)))
 
     def _note_sum(self, function, total: Tensor, *terms, **kwargs) -> None:
-        product, call = self._product or (lambda: self, None)
-        for term, other in (terms, terms[::-1]) if len(terms) == 2 and not kwargs else ():
+        if self._product is None or kwargs or len(terms) != 2:
+            return
+        product, call = self._product
+        for term, other in (terms, terms[::-1]):
             if term is product() and isinstance(other, Tensor) and term.shape == other.shape:
                 call.sum = Kept(total), Kept(other)
 
