@@ -12,8 +12,10 @@ M_TRIM_THRESHOLD, LARGEST_NUMBER = -1, 2**31 - 1
 def keep_freed_memory() -> None:
     """Have what one step frees wait for the next one, for the rest of this process; on Linux with glibc.
 
-    Given back to the system, its pages come back zeroed one by one: a sixth of the time of a CLP run on a CPU, for a
-    tenth more memory at its peak. Who sets `MALLOC_…` in the environment has decided otherwise.
+    Given back to the system, its pages come back zeroed one by one: five times as many page faults, which are 3 to 4 %
+    of the CPU seconds of the recipe `waterbirds`, for 12 % more memory at its peak (`benchmarks/allocator.py`), and
+    more of those where a step looks ahead with the full network. Who sets `MALLOC_…` in the environment has decided
+    otherwise.
     """
     if not sys.platform.startswith("linux") or any(name.startswith("MALLOC_") for name in os.environ):
         return
