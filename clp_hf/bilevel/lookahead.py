@@ -79,7 +79,7 @@ def _effective_steps(
         learning_rate = learning_rate * (1 - group.get("dampening", 0.0)) / (1 - group["momentum"])
     else:
         warnings.warn(
-            "lookahead='match' knows SGD and the Adam family; for this optimizer it steps with lr.", stacklevel=4
+            "lookahead='match' knows SGD and the Adam family; for this optimizer it steps with lr.", stacklevel=3
         )
     return [learning_rate] * len(gradients)
 

@@ -79,16 +79,16 @@ class Recording(TorchFunctionMode):
             note(self, function, output, *args, **kwargs)
         return output
 
-    def _note(self, key: Any, call: Call) -> Call:
-        self._calls[key].append(call)
+    def _note(self, weight: Tensor, call: Call) -> Call:
+        self._weights.append(weight)
+        self._calls[weight.data_ptr()].append(call)
         return call
 
     def _note_unweighted(self, function, output: Tensor, *args, **kwargs) -> None:
-        self._note(function, Call(Kept(output)))
+        self._calls[function].append(Call(Kept(output)))
 
     def _note_product(self, function, output: Tensor, input, weight, *args, **kwargs) -> None:
-        self._weights.append(weight)
-        self._product = ref(output), self._note(weight.data_ptr(), Call(Kept(output)))
+        self._product = ref(output), self._note(weight, Call(Kept(output)))
 
     def _note_sum(self, function, total: Tensor, *terms, **kwargs) -> None:
         if self._product is None or kwargs or len(terms) != 2:
@@ -102,8 +102,7 @@ class Recording(TorchFunctionMode):
         self, function, output: Tensor, input, running_mean, running_var, weight=None, *args, **kwargs
     ) -> None:
         if weight is not None:
-            self._weights.append(weight)
-            call = self._note(weight.data_ptr(), Call(Kept(output), _saved_statistics(output)))
+            call = self._note(weight, Call(Kept(output), _saved_statistics(output)))
             self._unread[id(output)] = ref(output), call
 
     NOTED: ClassVar = {
