@@ -155,8 +155,9 @@ class MetaLearner(Objective):
     def _training_pass(self, batch: Batch, meta_due: bool, recompute: bool) -> tuple[Tensor, Tensor, Recording]:
         """U and the features of the training batch, recorded; where it is run again later, past the wrapper's hooks."""
         recording = Recording(batch["pixel_values"].device)
-        recorded = meta_due and self.scope.REPLAYS and self.converged is None
-        math = dual_attention() if self.settings.hypergradient == "double_backward" else nullcontext()
+        engine = self.settings.hypergradient
+        recorded = meta_due and engine == "forward" and self.scope.REPLAYS and self.converged is None
+        math = dual_attention() if engine == "double_backward" else nullcontext()
         with recording if recorded else nullcontext(), math:
             model = self.classifier.module if recompute else self.classifier.wrapped
             logits, features = self.classifier(batch["pixel_values"], model)
