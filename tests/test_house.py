@@ -97,6 +97,10 @@ def test_the_arguments_pull_in_no_more_than_the_method():
     assert not {name for name in mine if name.startswith(("clp_hf.modeling.loading", "clp_hf.modeling.timm_models"))}
 
 
+def test_scikit_learn_waits_for_the_method_that_needs_it():
+    assert "sklearn" not in modules_after("clp_hf.experiment.repairs", "clp_hf.discovery.groups")
+
+
 def test_there_is_no_circle_of_imports(rooms):
     TopologicalSorter(rooms).prepare()  # raises CycleError, which names it
 

@@ -6,8 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from sklearn.linear_model import LogisticRegression
-from sklearn.multiclass import OneVsRestClassifier
 from torch import Tensor
 
 from ..features.feature_set import FeatureSet, Head
@@ -15,10 +13,6 @@ from .head import HeadResult, Settings, check, fold, select, standardiser
 
 # Kirichenko et al. 2023, the grid of the published code.
 DEFAULT_SETTINGS = [{"C": strength} for strength in (1.0, 0.7, 0.3, 0.1, 0.07, 0.03, 0.01)]
-
-# scikit-learn 1.8 asks for L1 by another name; 1.7 is the last release for Python 3.10.
-_NEW_NAME = LogisticRegression().get_params().get("penalty", "deprecated") == "deprecated"
-L1 = {"l1_ratio": 1.0} if _NEW_NAME else {"penalty": "l1"}
 
 
 def dfr(
@@ -54,15 +48,21 @@ def dfr(
         ValueError: the inputs do not fit together; validation has no groups, a group with one sample only, or lacks a
             class.
     """
+    from sklearn.linear_model import LogisticRegression  # half a second to import, needed here only
+    from sklearn.multiclass import OneVsRestClassifier
+
     check(train, validation, head, settings, ["C"])
     check_fitted(validation.labels, validation.groups, train.num_classes, fitted_on)
     if num_draws < 1:
         raise ValueError(f"num_draws must be at least 1, got {num_draws}.")
     rng = np.random.default_rng(seed)
     scaler = standardiser(train)
+    # scikit-learn 1.8 asks for L1 by another name; 1.7 is the last release for Python 3.10.
+    new_name = LogisticRegression().get_params().get("penalty", "deprecated") == "deprecated"
+    l1 = {"l1_ratio": 1.0} if new_name else {"penalty": "l1"}
 
     def fit(samples: FeatureSet, setting) -> Head:
-        model = LogisticRegression(**setting, **L1, solver="liblinear", max_iter=1000, random_state=seed)
+        model = LogisticRegression(**setting, **l1, solver="liblinear", max_iter=1000, random_state=seed)
         inputs, labels = scaler.transform(samples.features.numpy()), samples.labels.numpy()
         if train.num_classes == 2:
             models = [model.fit(inputs, labels)]

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from ..features.feature_set import FeatureSet, Head
+
+if TYPE_CHECKING:
+    from sklearn.preprocessing import StandardScaler
 
 Settings = Sequence[Mapping[str, Any]]
 
@@ -81,6 +83,8 @@ def fold(weight: np.ndarray, bias: np.ndarray, scaler: StandardScaler) -> Head:
 
 def standardiser(train: FeatureSet) -> StandardScaler:
     """Mean and standard deviation of each training feature; a constant feature is only centred."""
+    from sklearn.preprocessing import StandardScaler  # half a second to import, needed here only
+
     return StandardScaler().fit(train.features.numpy())
 
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from sklearn.linear_model import LogisticRegression
-from sklearn.utils.class_weight import compute_sample_weight
-
 from ..features.feature_set import FeatureSet, Head
 from .head import HeadResult, Settings, check, fold, select, standardiser
 
@@ -40,6 +37,9 @@ def logistic_regression(
     Raises:
         ValueError: the inputs do not fit together, or group balance without training groups.
     """
+    from sklearn.linear_model import LogisticRegression  # half a second to import, needed here only
+    from sklearn.utils.class_weight import compute_sample_weight
+
     check(train, validation, head, settings, ["C"])
     if balance not in BALANCES:
         raise ValueError(f"balance must be 'class' or 'group', got {balance!r}.")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from sklearn.model_selection import train_test_split
 from torch import Tensor
 
 from ..features.feature_set import FeatureSet, Head
@@ -54,6 +53,8 @@ def self_disagreement(
         ValueError: the inputs do not fit together, a setting is out of range, or validation has fewer than two images
             of a class.
     """
+    from sklearn.model_selection import train_test_split  # half a second to import, needed here only
+
     check(train, validation, head, settings, ["images", "dropout", "learning_rate"])
     for setting in settings:
         if setting["images"] < 1 or not 0 < setting["dropout"] < 1 or setting["learning_rate"] <= 0:

@@ -305,8 +305,9 @@ def _longer_side(image: Image.Image) -> int:
 
 def _upright_size(image: Image.Image) -> tuple[int, int] | None:
     """(width, height); None where it is turned, which exchanges them in some formats before it is decoded, in others
-    then. For this a PNG file without such an entry at its beginning is decoded after all."""
-    return image.size if image.getexif().get(ExifTags.Base.Orientation, 1) == 1 else None
+    then. For this a PNG file without such an entry at its beginning is decoded after all, if it is not square."""
+    width, height = image.size
+    return image.size if width == height or image.getexif().get(ExifTags.Base.Orientation, 1) == 1 else None
 
 
 def _source(encoded: dict) -> str | io.BytesIO:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from datasets import ClassLabel, Dataset, DatasetDict, Value
-from sklearn.cluster import KMeans
 from torch import Tensor
 
 from ..data.groups import group_names
@@ -167,6 +166,8 @@ class _Clusters:
     """k-means of points, (n, C); clusters are in the order of the class that their centre says most, then of size."""
 
     def __init__(self, points: np.ndarray, number: int, seed: int):
+        from sklearn.cluster import KMeans  # half a second to import, needed here only
+
         fitted = KMeans(number, n_init=10, random_state=seed).fit(points)
         sizes = np.bincount(fitted.labels_, minlength=number)
         order = np.lexsort((-sizes, fitted.cluster_centers_.argmax(1)))

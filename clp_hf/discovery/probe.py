@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from sklearn.model_selection import StratifiedKFold
 from torch import Tensor
 
 from ..bilevel import SoftmaxRegression
@@ -16,6 +15,8 @@ RIDGE = 1e-3  # in units of the mean squared length of a standardised feature ve
 
 def folds(labels: Tensor, seed: int) -> Tensor:
     """The fold of every image, (n,): as many as the rarest class has images, between two and five, stratified."""
+    from sklearn.model_selection import StratifiedKFold  # half a second to import, needed here only
+
     count = int(torch.unique(labels, return_counts=True)[1].min().clamp(2, FOLDS))
     fold = torch.empty(len(labels), dtype=torch.long)
     splitter = StratifiedKFold(count, shuffle=True, random_state=seed)

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from sklearn.decomposition import PCA
-from sklearn.metrics import silhouette_score
-from sklearn.mixture import GaussianMixture
 
 from .base import Learned, Reference
 
@@ -60,6 +57,10 @@ def clusters(features: np.ndarray, most: int, smallest: int, seed: int) -> np.nd
         smallest: images; those of a smaller cluster go to the nearest that is large enough.
         seed: of mixture and silhouette.
     """
+    from sklearn.decomposition import PCA  # half a second to import, needed here only
+    from sklearn.metrics import silhouette_score
+    from sklearn.mixture import GaussianMixture
+
     one = np.zeros(len(features), dtype=int)
     numbers = range(2, min(most, len(features) // max(2, smallest)) + 1)
     points = PCA(min(DIMENSIONS, *features.shape), random_state=seed).fit_transform(features) if len(numbers) else one
