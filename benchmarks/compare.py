@@ -4,7 +4,7 @@
         --dataset_name PATH/TO/cifar10 --imbalance_ratio 100 --workers 2
     python benchmarks/compare.py --scenario cifar_noisy --results benchmarks/results/cifar10_flip_40 \\
         --dataset_name PATH/TO/cifar10 --noise flip --noise_rate 0.4 --methods clp --sweeps saliency_weight
-    python benchmarks/compare.py --scenario waterbirds --results benchmarks/results/embedded --methods erm clp
+    python benchmarks/compare.py --scenario waterbirds --results runs/embedded --methods erm clp
     python benchmarks/compare.py --table 6 --results runs/table_6 --dataset_name PATH/TO/waterbirds
     python benchmarks/compare.py --scenario cifar_noisy --results benchmarks/results/cifar10_flip_40_features \\
         --dataset_name PATH/TO/cifar10 --noise flip --noise_rate 0.4 --max_train_samples 10000 --methods erm meta_lp \\

@@ -304,8 +304,8 @@ def _longer_side(image: Image.Image) -> int:
 
 
 def _upright_size(image: Image.Image) -> tuple[int, int] | None:
-    """(width, height); None where it is turned, which exchanges them in some formats before it is decoded, in others
-    then. For this a PNG file without such an entry at its beginning is decoded after all, if it is not square."""
+    """(width, height); None where it is turned and not square: that exchanges them in some formats before it is
+    decoded, in others then. For this an oblong PNG file without such an entry at its beginning is decoded after all."""
     width, height = image.size
     return image.size if width == height or image.getexif().get(ExifTags.Base.Orientation, 1) == 1 else None
 
